@@ -1,0 +1,572 @@
+//! What a run is: everything both ends must agree on, signed once and never re-serialised.
+//!
+//! Every piece of the method is a value here, so that FLASC as published, dense LoRA, FFA-LoRA,
+//! FedSelect, SparseAdapter and Gossamer's own default are settings of one engine.
+
+use serde::{Deserialize, Serialize};
+
+use crate::density::Density;
+use crate::digest::Digest;
+use crate::layout::{Layout, LayoutError};
+
+/// The manifest's version.
+pub const MANIFEST_VERSION: u16 = 1;
+
+/// Most clients one round may ask: what the fold's headroom allows (see [`crate::fold`]).
+pub const COHORT_MAX: u32 = 1 << 14;
+
+/// One training job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`].
+    pub version: u16,
+    /// What people call it.
+    pub name: String,
+    /// Seeds the adapter's start, the cohorts and every client's training.
+    pub seed: u64,
+    /// Rounds to run.
+    pub rounds: u64,
+    /// The frozen model underneath.
+    pub base: Base,
+    /// The adapter's shape.
+    pub lora: Lora,
+    /// The tensors that may travel.
+    pub layout: Layout,
+    /// What travels, and how it is coded.
+    pub method: Method,
+    /// What a client does with its data.
+    pub training: Training,
+    /// Who takes part.
+    pub cohort: Cohort,
+    /// How the mean delta becomes a step.
+    pub optimizer: ServerOptimizer,
+}
+
+/// The frozen model a run adapts; it never travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Base {
+    /// What people call it.
+    pub name: String,
+    /// SHA-256 over its files; see [`base_digest`].
+    pub digest: Digest,
+}
+
+/// Names a base model: the SHA-256 of `"{name}\0{sha256 hex}\n"` for config, tokenizer, weights.
+#[must_use]
+pub fn base_digest(config: Digest, tokenizer: Digest, weights: Digest) -> Digest {
+    let text = format!(
+        "config.json\0{config}\ntokenizer.json\0{tokenizer}\nmodel.safetensors\0{weights}\n"
+    );
+    Digest::of(text.as_bytes())
+}
+
+/// The adapter: `W x + (alpha / rank) B A x`. Source: LoRA, arXiv:2106.09685.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lora {
+    /// Inner dimension.
+    pub rank: usize,
+    /// Numerator of the scale `alpha / rank`.
+    pub alpha: f64,
+    /// Adapted modules: whole paths, or their ends behind a dot.
+    pub targets: Vec<String>,
+    /// Share of A's inputs dropped in training, in `[0, 1)`.
+    #[serde(default)]
+    pub dropout: f32,
+    /// FFA-LoRA: A stays at its seeded start and never travels.
+    #[serde(default)]
+    pub freeze_a: bool,
+}
+
+/// What travels each way. Source: FLASC, arXiv:2406.05233.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Method {
+    /// Server to client.
+    pub download: Download,
+    /// Client to server.
+    pub upload: Upload,
+    /// Which entries a client trains.
+    #[serde(default)]
+    pub train: Coverage,
+    /// When the download's support is chosen.
+    #[serde(default)]
+    pub support: SupportRule,
+    /// What a coordinate's sum is divided by.
+    #[serde(default)]
+    pub average: Average,
+}
+
+/// Server to client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Download {
+    /// Share of entries sent.
+    pub density: Density,
+    /// What the top-k ranks and the wire carries.
+    #[serde(default)]
+    pub of: Reference,
+    /// How values are coded.
+    #[serde(default)]
+    pub values: Values,
+}
+
+/// Client to server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upload {
+    /// Share of entries sent. Under [`Coverage::Support`] the download's support is sent instead.
+    pub density: Density,
+    /// How values are coded.
+    #[serde(default)]
+    pub values: Values,
+}
+
+/// What a download's top-k ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reference {
+    /// `theta - theta_0(seed)`: what was learned. The client adds the seeded start itself, so that
+    /// A's random start never travels and never crowds learned values out. Gossamer's default.
+    #[default]
+    Change,
+    /// `theta` itself, missing entries 0: FLASC as published.
+    Weights,
+}
+
+/// How values are coded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Values {
+    /// IEEE binary32.
+    #[default]
+    F32,
+    /// 8-bit integers times a power of two per block of 256.
+    Int8,
+}
+
+/// Which entries a client trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Coverage {
+    /// All of them: dense local training.
+    #[default]
+    Dense,
+    /// Only the download's support (FedSelect, SparseAdapter); the upload needs no positions.
+    Support,
+}
+
+/// When the download's support is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SupportRule {
+    /// Anew for each round.
+    #[default]
+    EachRound,
+    /// Round 0 is dense both ways; its outcome fixes the support for ever (SparseAdapter).
+    Once,
+}
+
+/// What a coordinate's sum is divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Average {
+    /// The number of accepted updates (FLASC).
+    #[default]
+    Cohort,
+    /// The number of accepted updates that sent this coordinate.
+    Contributors,
+}
+
+/// A client's work in one round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Optimiser steps.
+    pub steps: u32,
+    /// Sequences a step.
+    pub batch: u32,
+    /// Tokens a sequence.
+    pub context: u32,
+    /// The local optimiser, fresh each round.
+    pub optimizer: LocalOptimizer,
+    /// Largest Euclidean norm of the whole gradient; larger ones are scaled down to it.
+    #[serde(default)]
+    pub clip: Option<f32>,
+}
+
+/// A client's optimiser.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum LocalOptimizer {
+    /// `v <- momentum v + g; theta <- theta - lr v`, as torch has it.
+    Sgd {
+        /// Step size.
+        lr: f64,
+        /// Share of the last step kept.
+        #[serde(default = "momentum")]
+        momentum: f64,
+    },
+    /// Adam with decoupled weight decay, torch's defaults.
+    #[serde(rename = "adamw")]
+    AdamW {
+        /// Step size.
+        lr: f64,
+        /// Decoupled decay.
+        #[serde(default)]
+        weight_decay: f64,
+    },
+}
+
+fn momentum() -> f64 {
+    0.9
+}
+
+/// Who takes part in a round, and when it ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cohort {
+    /// Updates that end a round.
+    pub goal: u32,
+    /// Clients asked; more than `goal` is over-selection.
+    pub ask: u32,
+    /// Updates without which a round is tried again at its deadline.
+    pub min: u32,
+    /// Enrolled clients without which a round does not open.
+    #[serde(default)]
+    pub enrolled_min: u32,
+    /// Seconds a round stays open.
+    pub deadline_s: u32,
+    /// Who is asked.
+    #[serde(default)]
+    pub selection: Selection,
+    /// Seconds after which an idle client should ask again, before jitter.
+    #[serde(default = "retry_s")]
+    pub retry_s: f64,
+}
+
+fn retry_s() -> f64 {
+    5.0
+}
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// Whoever checks in first.
+    #[default]
+    FirstCome,
+    /// A uniform sample of the enrolled clients without replacement, drawn from the run's seed, the
+    /// round and the attempt when the round opens. The same fleet gives the same cohorts.
+    Seeded,
+}
+
+/// How the mean delta becomes a step; the pseudo-gradient is its negative.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ServerOptimizer {
+    /// `v <- momentum v + g; theta <- theta - lr v`. `lr = 1`, no momentum: FedAvg.
+    Sgd {
+        /// Step size.
+        lr: f64,
+        /// Share of the last step kept.
+        #[serde(default)]
+        momentum: f64,
+    },
+    /// `torch.optim.AdamW`: bias-corrected, decoupled decay. FLASC's choice.
+    #[serde(rename = "adamw")]
+    AdamW {
+        /// Step size.
+        lr: f64,
+        /// Decay of the mean.
+        #[serde(default = "beta1")]
+        beta1: f64,
+        /// Decay of the square.
+        #[serde(default = "beta2")]
+        beta2: f64,
+        /// Added to the root.
+        #[serde(default = "eps")]
+        eps: f64,
+        /// Decoupled decay; torch's default is 0.01.
+        #[serde(default = "weight_decay")]
+        weight_decay: f64,
+    },
+    /// FedAdam, no bias correction. Source: arXiv:2003.00295, algorithm 2.
+    #[serde(rename = "fed-adam")]
+    FedAdam {
+        /// Step size.
+        lr: f64,
+        /// Decay of the mean.
+        #[serde(default = "beta1")]
+        beta1: f64,
+        /// Decay of the square.
+        #[serde(default = "beta2_fed")]
+        beta2: f64,
+        /// Adaptivity: added to the root, and its square starts the square.
+        #[serde(default = "tau")]
+        tau: f64,
+    },
+    /// FedYogi. Source: arXiv:2003.00295, algorithm 2.
+    #[serde(rename = "fed-yogi")]
+    FedYogi {
+        /// Step size.
+        lr: f64,
+        /// Decay of the mean.
+        #[serde(default = "beta1")]
+        beta1: f64,
+        /// Decay of the square.
+        #[serde(default = "beta2_fed")]
+        beta2: f64,
+        /// Adaptivity: added to the root, and its square starts the square.
+        #[serde(default = "tau")]
+        tau: f64,
+    },
+    /// FedAdagrad. Source: arXiv:2003.00295, algorithm 2.
+    #[serde(rename = "fed-adagrad")]
+    FedAdagrad {
+        /// Step size.
+        lr: f64,
+        /// Decay of the mean; the paper's experiments use 0.
+        #[serde(default)]
+        beta1: f64,
+        /// Adaptivity: added to the root, and its square starts the square.
+        #[serde(default = "tau")]
+        tau: f64,
+    },
+}
+
+fn beta1() -> f64 {
+    0.9
+}
+fn beta2() -> f64 {
+    0.999
+}
+fn beta2_fed() -> f64 {
+    0.99
+}
+fn eps() -> f64 {
+    1e-8
+}
+fn weight_decay() -> f64 {
+    0.01
+}
+fn tau() -> f64 {
+    1e-3
+}
+
+/// Why a manifest cannot be run.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// Not the JSON of a manifest: unknown, missing or malformed field.
+    #[error("manifest: {0}")]
+    Syntax(String),
+    /// Another version.
+    #[error("manifest version {got}, this build knows {MANIFEST_VERSION}")]
+    Version {
+        /// The version found.
+        got: u16,
+    },
+    /// A field outside its range.
+    #[error("manifest field {field}: {why}")]
+    Field {
+        /// Its dotted name.
+        field: &'static str,
+        /// What is expected.
+        why: &'static str,
+    },
+    /// Tensors that make no layout.
+    #[error("manifest field layout")]
+    Layout(#[from] LayoutError),
+}
+
+impl Manifest {
+    /// Parses and checks the signed bytes.
+    ///
+    /// # Errors
+    /// [`ManifestError`] at the first thing that is off.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|e| ManifestError::Syntax(e.to_string()))?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The bytes to sign; written once, kept for ever.
+    ///
+    /// # Errors
+    /// [`ManifestError`] where a field is out of range.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
+        self.check()?;
+        serde_json::to_vec(self).map_err(|e| ManifestError::Syntax(e.to_string()))
+    }
+
+    /// `alpha / rank`.
+    #[must_use]
+    pub fn lora_scale(&self) -> f64 {
+        self.lora.alpha / self.lora.rank as f64
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        if self.version != MANIFEST_VERSION {
+            return Err(ManifestError::Version { got: self.version });
+        }
+        let field = |ok: bool, field, why| {
+            if ok { Ok(()) } else { Err(ManifestError::Field { field, why }) }
+        };
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        field(!self.name.is_empty() && self.name.len() <= 200, "name", "1 to 200 bytes")?;
+        field(self.rounds > 0, "rounds", "at least 1")?;
+        field(self.lora.rank > 0, "lora.rank", "at least 1")?;
+        field(positive(self.lora.alpha), "lora.alpha", "positive")?;
+        field(share(f64::from(self.lora.dropout)), "lora.dropout", "in [0, 1)")?;
+
+        let t = &self.training;
+        field((1..=1_000_000).contains(&t.steps), "training.steps", "1 to 1,000,000")?;
+        field((1..=65_536).contains(&t.batch), "training.batch", "1 to 65,536")?;
+        field((1..=1 << 20).contains(&t.context), "training.context", "1 to 1,048,576")?;
+        field(t.clip.is_none_or(|c| positive(f64::from(c))), "training.clip", "positive")?;
+        match t.optimizer {
+            LocalOptimizer::Sgd { lr, momentum } => {
+                field(positive(lr), "training.optimizer.lr", "positive")?;
+                field(share(momentum), "training.optimizer.momentum", "in [0, 1)")?;
+            }
+            LocalOptimizer::AdamW { lr, weight_decay } => {
+                field(positive(lr), "training.optimizer.lr", "positive")?;
+                let ok = weight_decay.is_finite() && weight_decay >= 0.0;
+                field(ok, "training.optimizer.weight_decay", "at least 0")?;
+            }
+        }
+
+        let c = &self.cohort;
+        field((1..=COHORT_MAX).contains(&c.ask), "cohort.ask", "1 to 16,384")?;
+        field((1..=c.ask).contains(&c.goal), "cohort.goal", "1 to cohort.ask")?;
+        field((1..=c.goal).contains(&c.min), "cohort.min", "1 to cohort.goal")?;
+        field(c.deadline_s > 0, "cohort.deadline_s", "at least 1")?;
+        field(positive(c.retry_s) && c.retry_s <= 86_400.0, "cohort.retry_s", "in (0, 86400]")?;
+
+        let once_dense = self.method.support == SupportRule::EachRound
+            || self.method.train == Coverage::Support;
+        field(once_dense, "method.support", "\"once\" needs train = \"support\"")?;
+        self.optimizer.check(field)
+    }
+}
+
+impl ServerOptimizer {
+    fn check(
+        &self,
+        field: impl Fn(bool, &'static str, &'static str) -> Result<(), ManifestError>,
+    ) -> Result<(), ManifestError> {
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        let (lr, shares, floor) = match *self {
+            Self::Sgd { lr, momentum } => (lr, [momentum, 0.0], 1.0),
+            Self::AdamW { lr, beta1, beta2, eps, weight_decay } => {
+                let ok = weight_decay.is_finite() && weight_decay >= 0.0;
+                field(ok, "optimizer.weight_decay", "at least 0")?;
+                (lr, [beta1, beta2], eps)
+            }
+            Self::FedAdam { lr, beta1, beta2, tau } | Self::FedYogi { lr, beta1, beta2, tau } => {
+                (lr, [beta1, beta2], tau)
+            }
+            Self::FedAdagrad { lr, beta1, tau } => (lr, [beta1, 0.0], tau),
+        };
+        field(positive(lr), "optimizer.lr", "positive")?;
+        field(shares.into_iter().all(share), "optimizer", "every decay in [0, 1)")?;
+        field(positive(floor), "optimizer", "eps or tau positive")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::layout::{BaseLinear, Layout};
+
+    pub(crate) fn manifest() -> Manifest {
+        let linear = BaseLinear { name: "m.q_proj".into(), d_in: 4, d_out: 6 };
+        Manifest {
+            version: MANIFEST_VERSION,
+            name: "test".into(),
+            seed: 1,
+            rounds: 2,
+            base: Base { name: "b".into(), digest: Digest::of(b"b") },
+            lora: Lora {
+                rank: 2,
+                alpha: 4.0,
+                targets: vec!["q_proj".into()],
+                dropout: 0.0,
+                freeze_a: false,
+            },
+            layout: Layout::lora(&[linear], &["q_proj".into()], 2, false).expect("valid"),
+            method: Method {
+                download: Download {
+                    density: Density::FULL,
+                    of: Reference::Change,
+                    values: Values::F32,
+                },
+                upload: Upload { density: Density::FULL, values: Values::F32 },
+                train: Coverage::Dense,
+                support: SupportRule::EachRound,
+                average: Average::Cohort,
+            },
+            training: Training {
+                steps: 1,
+                batch: 1,
+                context: 8,
+                optimizer: LocalOptimizer::Sgd { lr: 0.1, momentum: 0.9 },
+                clip: None,
+            },
+            cohort: Cohort {
+                goal: 2,
+                ask: 3,
+                min: 1,
+                enrolled_min: 0,
+                deadline_s: 60,
+                selection: Selection::FirstCome,
+                retry_s: 1.0,
+            },
+            optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
+        }
+    }
+
+    #[test]
+    fn bytes_round_trip() {
+        let bytes = manifest().to_bytes().expect("valid");
+        assert_eq!(Manifest::from_bytes(&bytes), Ok(manifest()));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_by_name() {
+        let text = String::from_utf8(manifest().to_bytes().expect("valid")).expect("JSON");
+        let text = text.replacen("\"rounds\"", "\"roundz\"", 1);
+        let refused = Manifest::from_bytes(text.as_bytes()).expect_err("unknown field");
+        assert!(refused.to_string().contains("roundz"), "{refused}");
+    }
+
+    #[test]
+    fn a_field_out_of_range_is_refused_by_name() {
+        type Break = fn(&mut Manifest);
+        let cases: [(&str, Break); 9] = [
+            ("rounds", |m| m.rounds = 0),
+            ("lora.alpha", |m| m.lora.alpha = f64::NAN),
+            ("lora.dropout", |m| m.lora.dropout = 1.0),
+            ("training.clip", |m| m.training.clip = Some(0.0)),
+            ("cohort.goal", |m| m.cohort.goal = 4),
+            ("cohort.min", |m| m.cohort.min = 0),
+            ("cohort.ask", |m| m.cohort.ask = COHORT_MAX + 1),
+            ("method.support", |m| m.method.support = SupportRule::Once),
+            ("optimizer.lr", |m| m.optimizer = ServerOptimizer::Sgd { lr: -1.0, momentum: 0.0 }),
+        ];
+        for (name, break_it) in cases {
+            let mut m = manifest();
+            break_it(&mut m);
+            match m.to_bytes() {
+                Err(ManifestError::Field { field, .. }) => assert_eq!(field, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}
