@@ -448,8 +448,8 @@ impl Manifest {
         field(c.deadline_s > 0, "cohort.deadline_s", "at least 1")?;
         field(positive(c.retry_s) && c.retry_s <= 86_400.0, "cohort.retry_s", "in (0, 86400]")?;
 
-        let once_dense = self.method.support == SupportRule::EachRound
-            || self.method.train == Coverage::Support;
+        let once_dense =
+            self.method.support == SupportRule::EachRound || self.method.train == Coverage::Support;
         field(once_dense, "method.support", "\"once\" needs train = \"support\"")?;
         self.optimizer.check(field)
     }

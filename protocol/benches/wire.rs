@@ -1,0 +1,66 @@
+//! Select, encode, decode and fold at n = 2^20 and 2^23, heavy-tailed values, one thread.
+//!
+//! `memcpy` of the same vector is timed beside them: it is the least any pass over it can take.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gossamer_protocol::codec::{self, Coded};
+use gossamer_protocol::density::Density;
+use gossamer_protocol::fold::{Fold, VALUE_MAX};
+use gossamer_protocol::manifest::{Average, Values};
+use gossamer_protocol::rng::Stream;
+use gossamer_protocol::sparse::Sparse;
+use gossamer_protocol::sparsify::top_k;
+
+const SEED: u64 = 1;
+const SIZES: [usize; 2] = [1 << 20, 1 << 23];
+const SIXTEENTH: f64 = 1.0 / 16.0;
+
+/// Student-like tails, as LoRA deltas have.
+fn delta(n: usize) -> Vec<f32> {
+    let mut rng = Stream::new(SEED, "bench", &[]);
+    (0..n).map(|_| (1e-3 * rng.normal() / rng.unit_f64().max(0.05)) as f32).collect()
+}
+
+fn wire(c: &mut Criterion) {
+    let density = Density::try_from(SIXTEENTH).expect("a share");
+    for n in SIZES {
+        let dense = delta(n);
+        let support = top_k(&dense, density).expect("finite");
+        let sparse = Sparse::gather(&dense, support).expect("own support");
+        let mut group = c.benchmark_group(format!("n=2^{}", n.ilog2()));
+        group.sample_size(20).throughput(Throughput::Elements(n as u64));
+
+        let mut copy = vec![0.0_f32; n];
+        group.bench_function("memcpy", |b| {
+            b.iter(|| black_box(&mut copy).copy_from_slice(black_box(&dense)));
+        });
+        group.bench_function("top-k 1/16", |b| {
+            b.iter(|| top_k(black_box(&dense), density));
+        });
+        for values in [Values::F32, Values::Int8] {
+            let name = format!("{values:?}");
+            group.bench_with_input(BenchmarkId::new("encode 1/16", &name), &sparse, |b, sparse| {
+                b.iter(|| codec::encode(black_box(sparse), values, false, VALUE_MAX));
+            });
+            let bytes = codec::encode(&sparse, values, false, VALUE_MAX).expect("in range");
+            let coded = Coded {
+                positions: bytes.positions,
+                values,
+                k: bytes.k,
+                position_bytes: &bytes.position_bytes,
+                value_bytes: &bytes.value_bytes,
+            };
+            group.bench_with_input(BenchmarkId::new("decode 1/16", &name), &coded, |b, coded| {
+                b.iter(|| codec::decode(n, black_box(coded), None, VALUE_MAX));
+            });
+        }
+        let mut fold = Fold::new(n, Average::Cohort);
+        group.bench_function("fold 1/16", |b| b.iter(|| fold.add(black_box(&sparse))));
+        group.finish();
+    }
+}
+
+criterion_group!(benches, wire);
+criterion_main!(benches);
