@@ -1,0 +1,414 @@
+//! Rows summed up, so that methods can be compared: at equal rounds, and at equal bytes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Interval, RoundRow};
+
+/// Byte budgets at which losses are compared.
+const BUDGETS: usize = 4;
+
+/// Share of the baseline's improvement that counts as reaching its quality.
+const TARGET_SHARE: f64 = 0.9;
+
+/// All methods, summed up.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The method others are measured by; none where no method has the name asked for.
+    pub baseline: Option<String>,
+    /// Cumulative bytes, both ways, from the thriftiest method's whole run to the costliest's.
+    pub budgets: Vec<f64>,
+    /// The loss at which the baseline has made 90 % of its improvement.
+    pub target_loss: Option<f64>,
+    /// In the order of their first rows.
+    pub methods: Vec<MethodSummary>,
+}
+
+/// One method over all its seeds. "Mean" is over seeds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MethodSummary {
+    /// Its name.
+    pub name: String,
+    /// Repetitions.
+    pub seeds: usize,
+    /// Rounds of the longest repetition.
+    pub rounds: u64,
+    /// Held-out loss of the earliest evaluation, round 0 where there is one.
+    pub initial_loss: Option<Interval>,
+    /// Held-out loss of the last evaluation.
+    pub final_loss: Option<Interval>,
+    /// Mean upload of one accepted update.
+    pub upload_bytes_a_client_round: f64,
+    /// Mean download behind one accepted update.
+    pub download_bytes_a_client_round: f64,
+    /// Mean upload of a whole run, all clients.
+    pub upload_bytes: f64,
+    /// Mean download of a whole run, all clients.
+    pub download_bytes: f64,
+    /// How many times fewer bytes than the baseline go up, for each client and round.
+    pub upload_saving: Option<f64>,
+    /// How many times fewer bytes than the baseline go down, for each client and round.
+    pub download_saving: Option<f64>,
+    /// How many times fewer bytes than the baseline go both ways, for each client and round.
+    pub total_saving: Option<f64>,
+    /// Its improvement over the baseline's, paired by seed; 1 is all of it.
+    pub improvement_kept: Option<Interval>,
+    /// Cumulative bytes, both ways, at which its mean first reaches [`Comparison::target_loss`].
+    pub bytes_to_target: Option<f64>,
+    /// Held-out loss at each of [`Comparison::budgets`].
+    pub at_budget: Vec<Option<AtBudget>>,
+    /// Mean duration of a run.
+    pub wall_s: f64,
+    /// The evaluations, in order.
+    pub curve: Vec<CurvePoint>,
+}
+
+impl MethodSummary {
+    /// Mean bytes of a whole run, both ways, all clients.
+    #[must_use]
+    pub fn total_bytes(&self) -> f64 {
+        self.upload_bytes + self.download_bytes
+    }
+}
+
+/// What a method had reached when it had spent a number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct AtBudget {
+    /// Held-out loss, linear in bytes between evaluations.
+    pub loss: Interval,
+    /// Its run ended before the bytes were spent; the loss is its last.
+    pub ended: bool,
+}
+
+/// The seeds' evaluations after one round.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CurvePoint {
+    /// Rounds done.
+    pub round: u64,
+    /// Mean cumulative bytes, both ways.
+    pub bytes: f64,
+    /// Mean held-out loss.
+    pub loss: f64,
+    /// The lowest seed's.
+    pub low: f64,
+    /// The highest seed's.
+    pub high: f64,
+}
+
+impl Comparison {
+    /// Sums up `rows`, in any order; of two rows for one round, the later counts (a resumed run).
+    #[must_use]
+    pub fn new(rows: &[RoundRow], baseline: &str) -> Self {
+        let runs = runs(rows);
+        let mut methods: Vec<MethodSummary> =
+            runs.iter().map(|(name, seeds)| summary(name, seeds)).collect();
+        let budgets = budgets(&methods);
+        for (method, (_, seeds)) in methods.iter_mut().zip(&runs) {
+            method.at_budget = budgets.iter().map(|&budget| at_budget(seeds, budget)).collect();
+        }
+
+        let base = runs.iter().position(|(name, _)| *name == baseline);
+        let mut target_loss = None;
+        if let Some(base) = base {
+            let against = methods[base].clone();
+            target_loss = target(&against);
+            for (method, (_, seeds)) in methods.iter_mut().zip(&runs) {
+                method.measure_by(&against);
+                method.improvement_kept = improvement_kept(seeds, &runs[base].1);
+                method.bytes_to_target = target_loss.and_then(|loss| bytes_to(&method.curve, loss));
+            }
+        }
+        Self { baseline: base.map(|_| baseline.to_owned()), budgets, target_loss, methods }
+    }
+}
+
+impl MethodSummary {
+    fn measure_by(&mut self, base: &Self) {
+        let saving = |base: f64, own: f64| (own > 0.0 && base > 0.0).then(|| base / own);
+        let (up, down) = (self.upload_bytes_a_client_round, self.download_bytes_a_client_round);
+        let base_up = base.upload_bytes_a_client_round;
+        let base_down = base.download_bytes_a_client_round;
+        self.upload_saving = saving(base_up, up);
+        self.download_saving = saving(base_down, down);
+        self.total_saving = saving(base_up + base_down, up + down);
+    }
+}
+
+/// One repetition.
+#[derive(Default)]
+struct Run {
+    rounds: u64,
+    upload_bytes: f64,
+    download_bytes: f64,
+    accepted: u64,
+    wall_s: f64,
+    evaluations: Vec<Evaluation>,
+}
+
+#[derive(Clone, Copy)]
+struct Evaluation {
+    round: u64,
+    /// Cumulative, both ways.
+    bytes: f64,
+    loss: f64,
+}
+
+impl Run {
+    fn first(&self) -> Option<f64> {
+        self.evaluations.first().map(|at| at.loss)
+    }
+
+    fn last(&self) -> Option<f64> {
+        self.evaluations.last().map(|at| at.loss)
+    }
+
+    fn improvement(&self) -> Option<f64> {
+        Some(self.first()? - self.last()?)
+    }
+
+    /// The loss after `bytes`, and whether the run ended before.
+    fn at(&self, bytes: f64) -> Option<(f64, bool)> {
+        let next = self.evaluations.iter().position(|at| at.bytes >= bytes);
+        let Some(next) = next else { return self.last().map(|loss| (loss, true)) };
+        let after = self.evaluations[next];
+        if after.bytes == bytes {
+            return Some((after.loss, false));
+        }
+        let before = self.evaluations[next.checked_sub(1)?];
+        let share = (bytes - before.bytes) / (after.bytes - before.bytes);
+        Some((before.loss + share * (after.loss - before.loss), false))
+    }
+}
+
+type Seeds = BTreeMap<u64, Run>;
+
+/// Rows by seed and round.
+type Rows<'a> = BTreeMap<(u64, u64), &'a RoundRow>;
+
+/// Every method's repetitions, methods in the order of their first rows.
+fn runs(rows: &[RoundRow]) -> Vec<(&str, Seeds)> {
+    let mut latest: Vec<(&str, Rows<'_>)> = Vec::new();
+    for row in rows {
+        let at = latest.iter().position(|(name, _)| *name == row.method).unwrap_or_else(|| {
+            latest.push((&row.method, BTreeMap::new()));
+            latest.len() - 1
+        });
+        latest[at].1.insert((row.seed, row.round), row);
+    }
+    let gather = |(name, rows): (_, Rows<'_>)| {
+        let mut seeds = Seeds::new();
+        for ((seed, round), row) in rows {
+            let run = seeds.entry(seed).or_default();
+            run.rounds = round;
+            run.upload_bytes += row.upload_bytes as f64;
+            run.download_bytes += row.download_bytes as f64;
+            run.accepted += u64::from(row.accepted);
+            run.wall_s += row.wall_s;
+            let bytes = run.upload_bytes + run.download_bytes;
+            run.evaluations.extend(row.heldout_loss.map(|loss| Evaluation { round, bytes, loss }));
+        }
+        (name, seeds)
+    };
+    latest.into_iter().map(gather).collect()
+}
+
+fn summary(name: &str, seeds: &Seeds) -> MethodSummary {
+    let runs = || seeds.values();
+    let mean = |of: fn(&Run) -> f64| runs().map(of).sum::<f64>() / seeds.len() as f64;
+    let losses =
+        |of: fn(&Run) -> Option<f64>| Interval::of(&runs().filter_map(of).collect::<Vec<_>>());
+    // Rounds without an accepted update still cost bytes; they weigh on the others.
+    let accepted = runs().map(|run| run.accepted).sum::<u64>().max(1) as f64;
+    MethodSummary {
+        name: name.to_owned(),
+        seeds: seeds.len(),
+        rounds: runs().map(|run| run.rounds).max().unwrap_or(0),
+        initial_loss: losses(Run::first),
+        final_loss: losses(Run::last),
+        upload_bytes_a_client_round: runs().map(|run| run.upload_bytes).sum::<f64>() / accepted,
+        download_bytes_a_client_round: runs().map(|run| run.download_bytes).sum::<f64>() / accepted,
+        upload_bytes: mean(|run| run.upload_bytes),
+        download_bytes: mean(|run| run.download_bytes),
+        upload_saving: None,
+        download_saving: None,
+        total_saving: None,
+        improvement_kept: None,
+        bytes_to_target: None,
+        at_budget: Vec::new(),
+        wall_s: mean(|run| run.wall_s),
+        curve: curve(seeds),
+    }
+}
+
+/// Rounds that every seed evaluated, so that a mean never jumps because a seed is missing.
+fn curve(seeds: &Seeds) -> Vec<CurvePoint> {
+    let mut rounds: BTreeMap<u64, Vec<Evaluation>> = BTreeMap::new();
+    for at in seeds.values().flat_map(|run| &run.evaluations) {
+        rounds.entry(at.round).or_default().push(*at);
+    }
+    let point = |(round, at): (u64, Vec<Evaluation>)| {
+        let mean = |of: fn(&Evaluation) -> f64| at.iter().map(of).sum::<f64>() / at.len() as f64;
+        CurvePoint {
+            round,
+            bytes: mean(|at| at.bytes),
+            loss: mean(|at| at.loss),
+            low: at.iter().map(|at| at.loss).fold(f64::INFINITY, f64::min),
+            high: at.iter().map(|at| at.loss).fold(f64::NEG_INFINITY, f64::max),
+        }
+    };
+    rounds.into_iter().filter(|(_, at)| at.len() == seeds.len()).map(point).collect()
+}
+
+/// Evenly spaced in ratio, rounded down to two digits so that a run that ends at one has spent it.
+fn budgets(methods: &[MethodSummary]) -> Vec<f64> {
+    let totals = || methods.iter().map(MethodSummary::total_bytes).filter(|&total| total > 0.0);
+    let low = totals().fold(f64::INFINITY, f64::min);
+    let high = totals().fold(0.0, f64::max);
+    if high == 0.0 {
+        return Vec::new();
+    }
+    let at = |step: usize| low * (high / low).powf(step as f64 / (BUDGETS - 1) as f64);
+    let mut budgets: Vec<f64> = (0..BUDGETS).map(|step| two_digits(at(step))).collect();
+    budgets.dedup();
+    budgets
+}
+
+fn two_digits(bytes: f64) -> f64 {
+    let unit = 10_f64.powi(bytes.log10().floor() as i32 - 1).max(1.0);
+    // A ratio a hair below a whole number is that number.
+    (bytes / unit + 1e-9).floor() * unit
+}
+
+fn at_budget(seeds: &Seeds, budget: f64) -> Option<AtBudget> {
+    let found: Option<Vec<_>> = seeds.values().map(|run| run.at(budget)).collect();
+    let found = found?;
+    let losses: Vec<f64> = found.iter().map(|(loss, _)| *loss).collect();
+    let ended = found.iter().any(|(_, ended)| *ended);
+    Some(AtBudget { loss: Interval::of(&losses)?, ended })
+}
+
+fn improvement_kept(seeds: &Seeds, base: &Seeds) -> Option<Interval> {
+    let ratio = |(seed, run): (&u64, &Run)| {
+        let base = base.get(seed)?.improvement().filter(|&base| base > 0.0)?;
+        Some(run.improvement()? / base)
+    };
+    let ratios: Option<Vec<f64>> = seeds.iter().map(ratio).collect();
+    Interval::of(&ratios?)
+}
+
+fn target(base: &MethodSummary) -> Option<f64> {
+    let (first, last) = (base.curve.first()?.loss, base.curve.last()?.loss);
+    (last < first).then_some(first - TARGET_SHARE * (first - last))
+}
+
+fn bytes_to(curve: &[CurvePoint], loss: f64) -> Option<f64> {
+    let at = curve.iter().position(|point| point.loss <= loss)?;
+    let after = curve[at];
+    let Some(before) = at.checked_sub(1).map(|at| curve[at]) else { return Some(after.bytes) };
+    let share = (before.loss - loss) / (before.loss - after.loss);
+    Some(before.bytes + share * (after.bytes - before.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three evaluations; each round moves `bytes` up and twice as many down, for two clients.
+    fn run(method: &str, seed: u64, bytes: u64, losses: [f64; 3]) -> Vec<RoundRow> {
+        let row = |(round, loss): (usize, f64)| RoundRow {
+            method: method.to_owned(),
+            seed,
+            round: round as u64,
+            train_loss: loss,
+            heldout_loss: Some(loss),
+            upload_bytes: if round == 0 { 0 } else { bytes },
+            download_bytes: if round == 0 { 0 } else { 2 * bytes },
+            accepted: if round == 0 { 0 } else { 2 },
+            wall_s: 1.0,
+        };
+        losses.into_iter().enumerate().map(row).collect()
+    }
+
+    fn two_methods() -> Vec<RoundRow> {
+        [
+            run("dense", 1, 1000, [4.0, 3.0, 2.0]),
+            run("dense", 2, 1000, [4.0, 3.2, 2.4]),
+            run("thin", 1, 100, [4.0, 3.5, 3.0]),
+            run("thin", 2, 100, [4.0, 3.2, 2.4]),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn sums_by_hand() {
+        let comparison = Comparison::new(&two_methods(), "dense");
+        let [dense, thin] = comparison.methods.as_slice() else { panic!("two methods") };
+        assert_eq!((dense.seeds, dense.rounds), (2, 2));
+        assert_eq!(dense.initial_loss.expect("measured").mean, 4.0);
+        assert!((dense.final_loss.expect("measured").mean - 2.2).abs() < 1e-12);
+        assert_eq!(dense.upload_bytes_a_client_round, 500.0);
+        assert_eq!(dense.download_bytes_a_client_round, 1000.0);
+        assert_eq!((dense.upload_bytes, dense.download_bytes), (2000.0, 4000.0));
+        assert_eq!(dense.total_saving, Some(1.0));
+        assert_eq!(thin.upload_saving, Some(10.0));
+        assert_eq!(thin.wall_s, 3.0);
+        // Seed 1 keeps 1.0 of 2.0, seed 2 all of 1.6.
+        assert!((thin.improvement_kept.expect("paired").mean - 0.75).abs() < 1e-12);
+        assert!((dense.improvement_kept.expect("paired").mean - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn losses_at_equal_bytes_are_interpolated() {
+        let comparison = Comparison::new(&two_methods(), "dense");
+        assert_eq!(comparison.budgets, [600.0, 1200.0, 2700.0, 6000.0]);
+        let [dense, thin] = comparison.methods.as_slice() else { panic!("two methods") };
+        // After 600 of its first round's 3000 bytes: a fifth of the way from 4 to 3 and to 3.2.
+        let at = dense.at_budget[0].expect("inside");
+        assert!((at.loss.mean - (3.8 + 3.84) / 2.0).abs() < 1e-12 && !at.ended);
+        let at = thin.at_budget[0].expect("inside");
+        assert!((at.loss.mean - 2.7).abs() < 1e-12 && !at.ended);
+        let at = thin.at_budget[3].expect("its last");
+        assert!((at.loss.mean - 2.7).abs() < 1e-12 && at.ended);
+    }
+
+    #[test]
+    fn bytes_to_the_target() {
+        let comparison = Comparison::new(&two_methods(), "dense");
+        // The baseline's mean falls from 4 to 2.2; nine tenths of it is 2.38, which is 0.8 of the
+        // way through its second round's 3000 bytes. The other ends at 2.7 and never gets there.
+        assert!((comparison.target_loss.expect("improved") - 2.38).abs() < 1e-12);
+        let to = |at: usize| comparison.methods[at].bytes_to_target;
+        assert!((to(0).expect("reached") - 5400.0).abs() < 1e-6);
+        assert_eq!(to(1), None);
+    }
+
+    #[test]
+    fn a_later_row_replaces_an_earlier_one() {
+        let mut rows = two_methods();
+        let again = RoundRow { heldout_loss: Some(1.0), ..rows[2].clone() };
+        rows.push(again);
+        let comparison = Comparison::new(&rows, "dense");
+        let dense = &comparison.methods[0];
+        assert!((dense.final_loss.expect("measured").mean - 1.7).abs() < 1e-12);
+        assert_eq!(dense.upload_bytes, 2000.0);
+    }
+
+    #[test]
+    fn without_a_baseline_nothing_is_measured_by_it() {
+        let comparison = Comparison::new(&two_methods(), "other");
+        assert_eq!((comparison.baseline, comparison.target_loss), (None, None));
+        assert!(comparison.methods.iter().all(|method| method.total_saving.is_none()));
+        assert_eq!(Comparison::new(&[], "dense").methods, []);
+    }
+
+    #[test]
+    fn a_diverged_seed_is_not_averaged_away() {
+        let mut rows = two_methods();
+        rows[5].heldout_loss = Some(f64::NAN);
+        let comparison = Comparison::new(&rows, "dense");
+        let text = comparison.methods[0].final_loss.expect("measured").to_string();
+        assert_eq!(text, "diverged");
+        assert_eq!(comparison.target_loss, None);
+    }
+}

@@ -1,0 +1,130 @@
+//! Comma-separated values, RFC 4180: full precision, empty where there is nothing.
+
+use super::comparison::{Comparison, MethodSummary};
+use super::{Interval, RoundRow};
+
+/// One line a row.
+#[must_use]
+pub fn metrics(rows: &[RoundRow]) -> String {
+    let mut text = line(&[
+        "method",
+        "seed",
+        "round",
+        "train_loss",
+        "heldout_loss",
+        "upload_bytes",
+        "download_bytes",
+        "accepted",
+        "wall_s",
+    ]);
+    for row in rows {
+        text += &line(&[
+            &row.method,
+            &row.seed.to_string(),
+            &row.round.to_string(),
+            &row.train_loss.to_string(),
+            &optional(row.heldout_loss),
+            &row.upload_bytes.to_string(),
+            &row.download_bytes.to_string(),
+            &row.accepted.to_string(),
+            &row.wall_s.to_string(),
+        ]);
+    }
+    text
+}
+
+/// One line a method.
+#[must_use]
+pub fn summary(comparison: &Comparison) -> String {
+    let mut head: Vec<String> = [
+        "method",
+        "seeds",
+        "rounds",
+        "initial_loss",
+        "final_loss",
+        "final_loss_half_95",
+        "upload_bytes_a_client_round",
+        "download_bytes_a_client_round",
+        "upload_bytes",
+        "download_bytes",
+        "upload_saving",
+        "download_saving",
+        "total_saving",
+        "improvement_kept",
+        "improvement_kept_half_95",
+        "bytes_to_target",
+        "wall_s",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    head.extend(comparison.budgets.iter().map(|budget| format!("loss_at_{budget:.0}_bytes")));
+    let mut text = line(&head);
+    for method in &comparison.methods {
+        text += &line(&cells(method));
+    }
+    text
+}
+
+fn cells(method: &MethodSummary) -> Vec<String> {
+    let mean = |interval: Option<Interval>| optional(interval.map(|interval| interval.mean));
+    let half = |interval: Option<Interval>| optional(interval.and_then(|interval| interval.half));
+    let mut cells = vec![
+        method.name.clone(),
+        method.seeds.to_string(),
+        method.rounds.to_string(),
+        mean(method.initial_loss),
+        mean(method.final_loss),
+        half(method.final_loss),
+        method.upload_bytes_a_client_round.to_string(),
+        method.download_bytes_a_client_round.to_string(),
+        method.upload_bytes.to_string(),
+        method.download_bytes.to_string(),
+        optional(method.upload_saving),
+        optional(method.download_saving),
+        optional(method.total_saving),
+        mean(method.improvement_kept),
+        half(method.improvement_kept),
+        optional(method.bytes_to_target),
+        method.wall_s.to_string(),
+    ];
+    cells.extend(method.at_budget.iter().map(|at| mean(at.map(|at| at.loss))));
+    cells
+}
+
+fn optional(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+fn line<S: AsRef<str>>(cells: &[S]) -> String {
+    let cells: Vec<String> = cells.iter().map(|cell| quoted(cell.as_ref())).collect();
+    cells.join(",") + "\n"
+}
+
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::rows;
+
+    #[test]
+    fn only_what_needs_quotes_has_them() {
+        assert_eq!(line(&["a b", "c,d", "e\"f", "g\nh"]), "a b,\"c,d\",\"e\"\"f\",\"g\nh\"\n");
+    }
+
+    #[test]
+    fn every_line_has_every_column() {
+        let comparison = Comparison::new(&rows(), "dense");
+        for text in [metrics(&rows()), summary(&comparison)] {
+            let columns = |line: &str| line.matches(',').count();
+            let head = text.lines().next().map(columns);
+            assert!(text.lines().all(|line| Some(columns(line)) == head), "{text}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What a simulation found, for people and for programs.
+//!
+//! Input is plain rows, one for each round of each repetition; nothing here trains, or counts bytes
+//! itself. [`JsonLines`] keeps rows while a simulation runs, [`Comparison`] sums them up, and
+//! [`write()`] turns both into tables, plots and one page that needs no network.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+mod comparison;
+pub mod csv;
+pub mod html;
+mod interval;
+mod jsonl;
+pub mod svg;
+pub mod table;
+
+pub use comparison::{AtBudget, Comparison, CurvePoint, MethodSummary};
+pub use interval::Interval;
+pub use jsonl::{JsonLines, read_rows};
+
+use html::Section;
+
+/// One round of one repetition of one method.
+///
+/// Round 0 is the state before training: it moves no byte, and its `heldout_loss` is the start.
+/// Round `r` is the state after `r` rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoundRow {
+    /// The method's name in the scenario.
+    pub method: String,
+    /// The repetition.
+    pub seed: u64,
+    /// Rounds done.
+    pub round: u64,
+    /// Mean training loss of the round's clients; NaN in round 0.
+    #[serde(with = "jsonl::number")]
+    pub train_loss: f64,
+    /// Mean loss on held-out text, nats a token; none where it was not measured.
+    #[serde(with = "jsonl::optional", default)]
+    pub heldout_loss: Option<f64>,
+    /// Client to server in this round, all clients together.
+    pub upload_bytes: u64,
+    /// Server to client in this round, all clients together.
+    pub download_bytes: u64,
+    /// Updates that counted.
+    pub accepted: u32,
+    /// How long the round took.
+    pub wall_s: f64,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A file could not be written or read.
+    #[error("cannot write or read {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line of `metrics.jsonl` that is no row.
+    #[error("{path}, line {line}: not a row of metrics")]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The plotting library refused.
+    #[error("plot {title:?}: {why}")]
+    Plot {
+        /// The plot's title.
+        title: String,
+        /// Its words.
+        why: String,
+    },
+    /// A value that JSON cannot hold.
+    #[error("summary as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// What a report says beyond its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// Its title.
+    pub title: &'a str,
+    /// The method that others are measured by; usually `"dense"`.
+    pub baseline: &'a str,
+    /// What a reader should know first, a paragraph each.
+    pub paragraphs: &'a [String],
+    /// The scenario as written.
+    pub config: &'a str,
+}
+
+/// Writes `metrics.csv`, `summary.csv`, `summary.json`, `loss_by_round.svg`, `loss_by_bytes.svg` and
+/// `report.html` to `dir`, which is made where it is not there.
+///
+/// # Errors
+/// [`ReportError`] at the first file that cannot be written.
+pub fn write(
+    dir: &Path,
+    report: &Report<'_>,
+    rows: &[RoundRow],
+) -> Result<Comparison, ReportError> {
+    let comparison = Comparison::new(rows, report.baseline);
+    let by_round = svg::loss_by_round(&comparison)?;
+    let by_bytes = svg::loss_by_bytes(&comparison)?;
+    let page = html::page(report.title, &sections(report, &comparison, &by_round, &by_bytes));
+
+    let failed = |path: &Path, source| ReportError::File { path: path.to_owned(), source };
+    std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
+    for (name, text) in [
+        ("metrics.csv", csv::metrics(rows)),
+        ("summary.csv", csv::summary(&comparison)),
+        ("summary.json", serde_json::to_string_pretty(&comparison)? + "\n"),
+        ("loss_by_round.svg", by_round),
+        ("loss_by_bytes.svg", by_bytes),
+        ("report.html", page),
+    ] {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map_err(|e| failed(&path, e))?;
+    }
+    Ok(comparison)
+}
+
+fn sections(
+    report: &Report<'_>,
+    comparison: &Comparison,
+    by_round: &str,
+    by_bytes: &str,
+) -> Vec<Section> {
+    let seeds = comparison.methods.iter().map(|method| method.seeds).max().unwrap_or(0);
+    let shown = if seeds > 1 {
+        format!(
+            "Lines are means over {seeds} seeds; bands reach from the lowest to the highest seed."
+        )
+    } else {
+        "One seed: no interval can be given.".to_owned()
+    };
+    let mut sections: Vec<Section> =
+        report.paragraphs.iter().cloned().map(Section::Paragraph).collect();
+    sections.push(Section::Heading("Summary".into()));
+    sections.push(Section::Table {
+        table: table::summary(comparison),
+        caption: table::summary_caption(comparison),
+    });
+    sections.push(Section::Heading("Loss and rounds".into()));
+    sections.push(Section::Svg { svg: by_round.to_owned(), caption: shown.clone() });
+    sections.push(Section::Heading("Loss and bytes".into()));
+    sections.push(Section::Svg {
+        svg: by_bytes.to_owned(),
+        caption: format!("{shown} Bytes are all clients' uploads and downloads together."),
+    });
+    if !comparison.budgets.is_empty() {
+        sections.push(Section::Heading("At equal bytes".into()));
+        sections.push(Section::Table {
+            table: table::equal_bytes(comparison),
+            caption: table::EQUAL_BYTES_CAPTION.into(),
+        });
+    }
+    sections.push(Section::Heading("Scenario".into()));
+    sections.push(Section::Preformatted(report.config.to_owned()));
+    sections
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Losses that fall exponentially, by known amounts: `1 + exp(-round / 20)` for dense.
+    pub(crate) fn rows() -> Vec<RoundRow> {
+        let mut rows = Vec::new();
+        for (at, (name, bytes)) in [
+            ("dense", 1_000_000),
+            ("ffa", 500_000),
+            ("sparse-adapter-1/4", 330_000),
+            ("fed-select-1/4", 310_000),
+            ("flasc-1/4", 300_000),
+            ("flasc-1/16", 80_000),
+            ("gossamer-1/4", 300_000),
+            ("gossamer-1/16", 80_000),
+            ("gossamer-1/64", 22_000),
+            ("gossamer-1/16-int8", 30_000),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            for seed in 1..=3_u64 {
+                for round in 0..=60_u64 {
+                    let moved = u64::from(round > 0);
+                    let decay = (-(round as f64) / (20.0 + 3.0 * at as f64)).exp();
+                    let noise = 0.01 * (seed as f64 - 2.0) * (1.0 - decay);
+                    rows.push(RoundRow {
+                        method: name.to_owned(),
+                        seed,
+                        round,
+                        train_loss: if round == 0 { f64::NAN } else { 1.0 + decay },
+                        heldout_loss: round.is_multiple_of(5).then_some(1.0 + decay + noise),
+                        upload_bytes: moved * bytes * 10,
+                        download_bytes: moved * bytes * 10,
+                        accepted: 10 * moved as u32,
+                        wall_s: 0.5,
+                    });
+                }
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn every_file_is_written() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let dir = dir.path().join("new/folder");
+        let report = Report {
+            title: "a < b",
+            baseline: "dense",
+            paragraphs: &["x & y".into()],
+            config: "name = \"<x>\"",
+        };
+        write(&dir, &report, &rows()).expect("written");
+        let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect(name);
+        assert_eq!(read("metrics.csv").lines().count(), 1 + 10 * 3 * 61);
+        assert_eq!(read("summary.csv").lines().count(), 11);
+        let page = read("report.html");
+        assert!(page.contains("a &lt; b") && page.contains("name = &quot;&lt;x&gt;&quot;"));
+        assert_eq!(page.matches("<svg").count(), 2);
+        let summary: serde_json::Value = serde_json::from_str(&read("summary.json")).expect("JSON");
+        assert_eq!(summary["methods"][0]["name"], "dense");
+    }
+}

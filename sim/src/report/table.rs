@@ -1,0 +1,198 @@
+//! Tables: numbers as people read them, aligned for a terminal.
+
+use super::comparison::{Comparison, MethodSummary};
+
+/// A head and rows of as many cells; the first column is words, the others numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Column names.
+    pub head: Vec<String>,
+    /// Cells.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Aligned columns: the first to the left, the others to the right.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let lines = || std::iter::once(&self.head).chain(&self.rows);
+        let columns = lines().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            lines().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
+        };
+        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        let mut text = String::new();
+        let mut push = |line: &[String]| {
+            let cells: Vec<String> = line
+                .iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(column, (cell, &width))| match column {
+                    0 => format!("{cell:<width$}"),
+                    _ => format!("{cell:>width$}"),
+                })
+                .collect();
+            text.push_str(cells.join("  ").trim_end());
+            text.push('\n');
+        };
+        push(&self.head);
+        push(&widths.iter().map(|&width| "-".repeat(width)).collect::<Vec<_>>());
+        self.rows.iter().for_each(|row| push(row));
+        text
+    }
+}
+
+/// One line a method. "kept" is its share of the baseline's improvement.
+#[must_use]
+pub fn summary(comparison: &Comparison) -> Table {
+    let head = [
+        "method",
+        "held-out loss",
+        "kept",
+        "up",
+        "down",
+        "up less",
+        "down less",
+        "total",
+        "to 90%",
+    ];
+    let row = |method: &MethodSummary| {
+        vec![
+            method.name.clone(),
+            method.final_loss.map_or_else(none, |loss| loss.to_string()),
+            method.improvement_kept.map_or_else(none, |kept| percent(kept.mean)),
+            bytes(method.upload_bytes_a_client_round),
+            bytes(method.download_bytes_a_client_round),
+            method.upload_saving.map_or_else(none, times),
+            method.download_saving.map_or_else(none, times),
+            bytes(method.total_bytes()),
+            method.bytes_to_target.map_or_else(none, bytes),
+        ]
+    };
+    Table {
+        head: head.map(str::to_owned).to_vec(),
+        rows: comparison.methods.iter().map(row).collect(),
+    }
+}
+
+/// What the columns of [`summary`] mean.
+#[must_use]
+pub fn summary_caption(comparison: &Comparison) -> String {
+    let seeds = comparison.methods.iter().map(|method| method.seeds).max().unwrap_or(0);
+    let initial = comparison.methods.iter().find_map(|method| method.initial_loss);
+    let mut caption = "held-out loss: after the last round, nats a token".to_owned();
+    if let Some(initial) = initial {
+        caption += &format!("; before training {:.4}", initial.mean);
+    }
+    if seeds > 1 {
+        caption += &format!("; ± is a 95 % t-interval over {seeds} seeds");
+    }
+    caption += ". up, down: bytes for each accepted update. total: the whole run, all clients.";
+    if let Some(baseline) = &comparison.baseline {
+        caption += &format!(
+            " kept: share of {baseline}'s improvement. less: times fewer bytes than {baseline}. \
+             to 90%: total bytes spent when 90 % of {baseline}'s improvement was reached."
+        );
+    }
+    caption
+}
+
+/// Losses at equal cumulative bytes: a line a method, a column a budget.
+#[must_use]
+pub fn equal_bytes(comparison: &Comparison) -> Table {
+    let head = comparison.budgets.iter().map(|&budget| bytes(budget));
+    let row = |method: &MethodSummary| {
+        let cell = |at: &Option<super::AtBudget>| {
+            at.map_or_else(none, |at| format!("{}{}", at.loss, if at.ended { " *" } else { "  " }))
+        };
+        std::iter::once(method.name.clone()).chain(method.at_budget.iter().map(cell)).collect()
+    };
+    Table {
+        head: std::iter::once("method".to_owned()).chain(head).collect(),
+        rows: comparison.methods.iter().map(row).collect(),
+    }
+}
+
+/// What the cells of [`equal_bytes`] mean.
+pub const EQUAL_BYTES_CAPTION: &str = "Held-out loss once all clients together have moved so many \
+     bytes, both ways; linear between evaluations. *: the run ended before, this is its last loss.";
+
+fn none() -> String {
+    "–".to_owned()
+}
+
+fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { none() }
+}
+
+fn times(ratio: f64) -> String {
+    if ratio < 10.0 { format!("{ratio:.2}×") } else { format!("{ratio:.1}×") }
+}
+
+/// Three digits and a decimal unit: `999 B`, `1.23 MB`.
+#[must_use]
+pub fn bytes(count: f64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = count;
+    let mut unit = 0;
+    // 999.5 would be written as 1000.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = match value {
+        _ if unit == 0 => 0,
+        value if value < 9.995 => 2,
+        value if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::rows;
+
+    #[test]
+    fn bytes_have_three_digits() {
+        for (count, text) in [
+            (0.0, "0 B"),
+            (999.0, "999 B"),
+            (999.6, "1.00 kB"),
+            (1_234.0, "1.23 kB"),
+            (9_996.0, "10.0 kB"),
+            (99_960.0, "100 kB"),
+            (999_600.0, "1.00 MB"),
+            (12_345_678.0, "12.3 MB"),
+            (5e20, "500000 PB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let table = Table {
+            head: vec!["method".into(), "loss".into()],
+            rows: vec![
+                vec!["å".into(), "1.5 ± 0.25".into()],
+                vec!["longer name".into(), "2".into()],
+            ],
+        };
+        let expected = "method             loss\n\
+                        -----------  ----------\n\
+                        å            1.5 ± 0.25\n\
+                        longer name           2\n";
+        assert_eq!(table.text(), expected);
+    }
+
+    #[test]
+    fn a_line_a_method() {
+        let comparison = Comparison::new(&rows(), "dense");
+        let text = summary(&comparison).text();
+        assert_eq!(text.lines().count(), 12);
+        assert!(text.contains("45.5×"), "gossamer-1/64 sends 22 of 1,000 kB:\n{text}");
+        assert!(equal_bytes(&comparison).text().contains(" *"));
+    }
+}

@@ -1,0 +1,146 @@
+//! What a scenario must be before anything is trained.
+
+use std::collections::HashSet;
+
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::layout::{BaseLinear, Layout};
+use gossamer_protocol::manifest::{Base, ManifestError};
+
+use super::{BaseModel, Data, Heldout, PartitionRule, Rows, Scenario, ScenarioError};
+
+impl Scenario {
+    /// Checks what only the number of training clients can tell.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Field`] where a round could never fill its cohort.
+    pub fn check_against(&self, n_clients: usize) -> Result<(), ScenarioError> {
+        for (field, asked) in [
+            ("cohort.ask", self.cohort.ask as usize),
+            ("cohort.enrolled_min", self.cohort.enrolled_min as usize),
+        ] {
+            let why = || format!("at most the {n_clients} clients that train, got {asked}");
+            self.field(asked <= n_clients, field, why)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn check(&self) -> Result<(), ScenarioError> {
+        self.field(!self.name.trim().is_empty(), "name", || "some name".into())?;
+        self.field(self.rounds > 0, "rounds", || "at least 1".into())?;
+        self.field(!self.seeds.is_empty(), "seeds", || "at least one".into())?;
+        let distinct: HashSet<_> = self.seeds.iter().collect();
+        self.field(distinct.len() == self.seeds.len(), "seeds", || "each only once".into())?;
+        self.field(self.eval.every > 0, "eval.every", || "at least 1".into())?;
+        self.field(self.eval.clients != Some(0), "eval.clients", || "at least 1".into())?;
+        self.field(self.eval.tokens != Some(0), "eval.tokens", || "at least 1".into())?;
+        let Heldout { clients, tail } = self.heldout;
+        for (field, share) in [("heldout.clients", clients), ("heldout.tail", tail)] {
+            let why = || format!("a share in [0, 1), got {share}");
+            self.field((0.0..1.0).contains(&share), field, why)?;
+        }
+        self.field(clients + tail > 0.0, "heldout", || "clients or tail above 0".into())?;
+        if let Data::Rows(rows) = &self.data {
+            self.check_rows(rows)?;
+        }
+        match self.partition.rule {
+            PartitionRule::Natural => {}
+            PartitionRule::Iid { clients } | PartitionRule::Dirichlet { clients, .. } => {
+                self.check_against(clients - self.heldout.count(clients))?;
+            }
+        }
+        self.check_methods()
+    }
+
+    /// Whether the rows have what the partition asks for.
+    fn check_rows(&self, rows: &Rows) -> Result<(), ScenarioError> {
+        if !rows.is_jsonl() {
+            for (field, set) in [
+                ("data.text", !rows.text.is_empty()),
+                ("data.client", rows.client.is_some()),
+                ("data.label", rows.label.is_some()),
+                ("data.only", !rows.only.is_empty()),
+            ] {
+                self.field(!set, field, || "nothing: a folder of .txt has no keys".into())?;
+            }
+        } else {
+            self.field(!rows.text.is_empty(), "data.text", || "the key of the text".into())?;
+        }
+        match self.partition.rule {
+            PartitionRule::Natural => {
+                let known = rows.client.is_some() || !rows.is_jsonl();
+                let why = || "the key of the client: partition.kind = \"natural\" needs it".into();
+                self.field(known, "data.client", why)
+            }
+            PartitionRule::Dirichlet { .. } => {
+                let why = || "the key of the class: partition.kind = \"dirichlet\" needs it".into();
+                self.field(rows.label.is_some(), "data.label", why)
+            }
+            PartitionRule::Iid { .. } => Ok(()),
+        }
+    }
+
+    /// Puts every method through the manifest's own rules, so that none is written twice.
+    fn check_methods(&self) -> Result<(), ScenarioError> {
+        self.field(!self.methods.is_empty(), "method", || "at least one [[method]]".into())?;
+        self.field(!self.lora.targets.is_empty(), "lora.targets", || "at least one".into())?;
+        let mut names = HashSet::new();
+        for method in &self.methods {
+            let name = method.name.as_str();
+            let plain = !name.trim().is_empty() && !name.chars().any(char::is_control);
+            let plain = plain && name.chars().count() <= 40;
+            let why = || format!("1 to 40 printable characters, got {name:?}");
+            self.field(plain, "method.name", why)?;
+            let why = || format!("each only once, and {name:?} is there twice");
+            self.field(names.insert(name), "method.name", why)?;
+
+            let linear = BaseLinear { name: "any.w".into(), d_in: 1, d_out: 1 };
+            let layout = Layout::lora(&[linear], &["w".into()], 1, false)
+                .expect("one weight of one entry is a layout");
+            let base = Base { name: "any".into(), digest: Digest([0; 32]) };
+            let refused = self.manifest(method, 0, base, layout).to_bytes();
+            if let Err(error) = refused {
+                return Err(self.misfit(name, error));
+            }
+        }
+        Ok(())
+    }
+
+    fn misfit(&self, method: &str, error: ManifestError) -> ScenarioError {
+        let (field, why) = match error {
+            ManifestError::Field { field, why } => (field.to_owned(), why.to_owned()),
+            other => ("manifest".to_owned(), other.to_string()),
+        };
+        let expected = format!("{why} (method {method:?})");
+        ScenarioError::Field { file: self.file.clone(), field, expected }
+    }
+
+    pub(super) fn check_paths(&self) -> Result<(), ScenarioError> {
+        if let BaseModel::Folder(path) = &self.base {
+            let why = || {
+                format!("\"tiny\" or a folder with a config.json, found none at {}", path.display())
+            };
+            self.field(path.join("config.json").is_file(), "base", why)?;
+        }
+        if let Data::Rows(rows) = &self.data {
+            let why = || format!("a file or folder, found none at {}", rows.path.display());
+            self.field(rows.path.exists(), "data.path", why)?;
+        }
+        Ok(())
+    }
+
+    fn field(
+        &self,
+        ok: bool,
+        field: &str,
+        expected: impl FnOnce() -> String,
+    ) -> Result<(), ScenarioError> {
+        if ok {
+            return Ok(());
+        }
+        Err(ScenarioError::Field {
+            file: self.file.clone(),
+            field: field.into(),
+            expected: expected(),
+        })
+    }
+}
