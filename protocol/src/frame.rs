@@ -52,6 +52,27 @@ pub struct Update {
     pub delta: Sparse,
 }
 
+/// What an update's frame says before its entries.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpdateHead {
+    /// The run it is for.
+    pub run: RunId,
+    /// The round it is for.
+    pub round: RoundId,
+    /// The attempt at that round.
+    pub attempt: Attempt,
+    /// Who made it.
+    pub client: ClientId,
+    /// Digest of the snapshot frame it was trained from.
+    pub snapshot: Digest,
+    /// Sequences it was trained on.
+    pub examples: u32,
+    /// Mean training loss, nats a token.
+    pub loss: f32,
+    /// Entries it claims to carry.
+    pub entries: usize,
+}
+
 /// What clients of one round start from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
@@ -219,20 +240,8 @@ impl Update {
         terms: &Terms<'_>,
         shared: Option<&Support>,
     ) -> Result<Self, FrameError> {
-        let limit = terms.update_len_max();
         let method = &terms.manifest.method;
-        let (mut at, head, body) = Head::read(bytes, Kind::Update, terms, limit)?;
-        let attempt = Attempt(at.u32());
-        let client = ClientId(at.array());
-        let snapshot = Digest(at.array());
-        let examples = at.u32();
-        let loss = f32::from_bits(at.u32());
-        if !loss.is_finite() {
-            return Err(FrameError::Metadata("loss is not finite"));
-        }
-        if examples == 0 {
-            return Err(FrameError::Metadata("no examples"));
-        }
+        let (head, body) = read_update(bytes, terms)?;
         let wants_shared = terms.shares_support() && shared.is_some_and(|s| *s != Support::All);
         if wants_shared != (body.positions == Positions::Shared) {
             let got = position_code(body.positions);
@@ -241,9 +250,42 @@ impl Update {
         allow("values", value_code(body.values), value_code(method.upload.values))?;
         limit_entries(body.k, terms.upload_entries())?;
         let delta = codec::decode(terms.manifest.layout.n(), &body, shared, VALUE_MAX)?;
-        let Head { run, round, .. } = head;
+        let UpdateHead { run, round, attempt, client, snapshot, examples, loss, .. } = head;
         Ok(Self { run, round, attempt, client, snapshot, examples, loss, delta })
     }
+
+    /// Checks the frame and reads what stands before its entries, which stay coded.
+    ///
+    /// # Errors
+    /// [`FrameError`] at the first thing that is off.
+    pub fn peek(bytes: &[u8], terms: &Terms<'_>) -> Result<UpdateHead, FrameError> {
+        read_update(bytes, terms).map(|(head, _)| head)
+    }
+}
+
+fn read_update<'b>(
+    bytes: &'b [u8],
+    terms: &Terms<'_>,
+) -> Result<(UpdateHead, Coded<'b>), FrameError> {
+    let (mut at, head, body) = Head::read(bytes, Kind::Update, terms, terms.update_len_max())?;
+    let Head { run, round, .. } = head;
+    let head = UpdateHead {
+        run,
+        round,
+        attempt: Attempt(at.u32()),
+        client: ClientId(at.array()),
+        snapshot: Digest(at.array()),
+        examples: at.u32(),
+        loss: f32::from_bits(at.u32()),
+        entries: body.k as usize,
+    };
+    if !head.loss.is_finite() {
+        return Err(FrameError::Metadata("loss is not finite"));
+    }
+    if head.examples == 0 {
+        return Err(FrameError::Metadata("no examples"));
+    }
+    Ok((head, body))
 }
 
 impl Snapshot {
@@ -499,6 +541,11 @@ mod tests {
             let update = update(m.layout.n());
             let bytes = update.encode(&terms(&m)).expect("in range");
             assert_eq!(Update::decode(&bytes, &terms(&m), None), Ok(update.clone()));
+            let head = Update::peek(&bytes, &terms(&m)).expect("own bytes");
+            assert_eq!(
+                (head.client, head.snapshot, head.entries),
+                (update.client, update.snapshot, 2)
+            );
             let snapshot = Snapshot {
                 run: update.run,
                 round: update.round,
