@@ -1,1 +1,8 @@
 //! Skeleton.
+
+pub mod data;
+pub mod lora;
+pub mod model;
+mod ops;
+mod optim;
+pub mod train;

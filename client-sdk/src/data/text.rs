@@ -1,0 +1,175 @@
+//! Plain texts as one stream of tokens, cut into windows.
+//!
+//! Each text is the model's beginning token, its own, and the ending one; the texts lie end to end in
+//! the order given. Window `w` of `cols` tokens predicts tokens `w cols + 1 ..= (w + 1) cols`; the last
+//! may be shorter. Each epoch goes through all windows in a new order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Batch, IGNORE, Plan, TaskError, TrainingTask};
+use crate::model::BaseModel;
+
+/// Texts to learn to continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextDataset {
+    tokens: Vec<u32>,
+    texts: usize,
+}
+
+impl TextDataset {
+    /// Encodes `texts`; blank ones are left out.
+    ///
+    /// # Errors
+    /// [`TaskError::Empty`] where no text is left, [`TaskError::Encode`] where the tokenizer fails.
+    pub fn new(base: &BaseModel, texts: &[String]) -> Result<Self, TaskError> {
+        let (mut tokens, mut count) = (Vec::new(), 0);
+        for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+            tokens.extend(base.config().bos);
+            tokens.extend(base.encode(text)?);
+            tokens.extend(base.config().eos.first());
+            count += 1;
+        }
+        if tokens.len() < 2 {
+            return Err(TaskError::Empty);
+        }
+        Ok(Self { tokens, texts: count })
+    }
+
+    /// Reads a `.txt` file (a text is a paragraph), a `.jsonl` file (a text is a line's `text`), or
+    /// every such file of a folder in the order of their names.
+    ///
+    /// # Errors
+    /// [`TaskError`] at the first thing that cannot be read.
+    pub fn open(base: &BaseModel, path: &Path) -> Result<Self, TaskError> {
+        let mut texts = Vec::new();
+        for file in files(path)? {
+            read(&file, &mut texts)?;
+        }
+        Self::new(base, &texts)
+    }
+
+    /// Number of tokens.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Every window once, in order, for evaluation.
+    #[must_use]
+    pub fn sequences(&self, rows: usize, cols: usize) -> Vec<Batch> {
+        let windows: Vec<usize> = (0..self.windows(cols)).collect();
+        windows.chunks(rows.max(1)).map(|windows| self.cut(windows, cols)).collect()
+    }
+
+    /// Windows of `cols` tokens; at least one, since there are two tokens.
+    fn windows(&self, cols: usize) -> usize {
+        (self.tokens.len() - 1).div_ceil(cols.max(1))
+    }
+
+    fn window(&self, at: usize, cols: usize) -> &[u32] {
+        let start = at * cols;
+        &self.tokens[start..self.tokens.len().min(start + cols + 1)]
+    }
+
+    /// The windows side by side, as wide as the widest.
+    fn cut(&self, windows: &[usize], cols: usize) -> Batch {
+        let cols = cols.max(1);
+        let width = |&at: &usize| self.window(at, cols).len() - 1;
+        let widest = windows.iter().map(width).max().unwrap_or(0);
+        let mut batch =
+            Batch { inputs: vec![], targets: vec![], rows: windows.len(), cols: widest };
+        for &at in windows {
+            let window = self.window(at, cols);
+            let n = window.len() - 1;
+            batch.inputs.extend(&window[..n]);
+            batch.targets.extend(&window[1..]);
+            // Attention looks back only, so what stands here changes nothing before it.
+            batch.inputs.extend(std::iter::repeat_n(window[n], widest - n));
+            batch.targets.extend(std::iter::repeat_n(IGNORE, widest - n));
+        }
+        batch
+    }
+}
+
+impl TrainingTask for TextDataset {
+    fn examples(&self) -> usize {
+        self.texts
+    }
+
+    fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
+        let windows = self.windows(plan.cols);
+        // A row more than there are windows would only repeat one within the step.
+        let rows = plan.rows.clamp(1, windows);
+        let mut epoch = None;
+        let mut order: Vec<usize> = Vec::new();
+        let mut picked = Vec::with_capacity(rows);
+        for row in 0..rows as u64 {
+            let at = u64::from(step) * rows as u64 + row;
+            let (this, place) = (at / windows as u64, (at % windows as u64) as usize);
+            if epoch != Some(this) {
+                order.clear();
+                order.extend(0..windows);
+                plan.stream("order", this).shuffle(&mut order);
+                epoch = Some(this);
+            }
+            picked.push(order[place]);
+        }
+        Ok(self.cut(&picked, plan.cols))
+    }
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, TaskError> {
+    let failed = |source| TaskError::File { path: path.to_owned(), source };
+    let known = |file: &Path| file.extension().is_some_and(|e| e == "txt" || e == "jsonl");
+    let mut found = Vec::new();
+    if fs::metadata(path).map_err(failed)?.is_dir() {
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let file = entry.map_err(failed)?.path();
+            if known(&file) && file.is_file() {
+                found.push(file);
+            }
+        }
+    } else if known(path) {
+        found.push(path.to_owned());
+    }
+    // A folder's own order differs from machine to machine.
+    found.sort();
+    if found.is_empty() {
+        return Err(TaskError::NoText { path: path.to_owned() });
+    }
+    Ok(found)
+}
+
+fn read(file: &Path, texts: &mut Vec<String>) -> Result<(), TaskError> {
+    #[derive(Deserialize)]
+    struct Line {
+        text: String,
+    }
+    let path = || file.to_owned();
+    let content =
+        fs::read_to_string(file).map_err(|source| TaskError::File { path: path(), source })?;
+    if file.extension().is_some_and(|e| e == "txt") {
+        let mut paragraph = String::new();
+        for line in content.lines().chain([""]) {
+            if line.trim().is_empty() {
+                texts.push(std::mem::take(&mut paragraph));
+            } else {
+                paragraph.push_str(line);
+                paragraph.push('\n');
+            }
+        }
+        return Ok(());
+    }
+    for (at, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let line: Line = serde_json::from_str(line).map_err(|e| TaskError::Line {
+            path: path(),
+            line: at + 1,
+            why: e.to_string(),
+        })?;
+        texts.push(line.text);
+    }
+    Ok(())
+}

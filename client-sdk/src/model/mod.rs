@@ -1,0 +1,221 @@
+//! Frozen Llama-family models: RMSNorm, rotary grouped-query attention, SwiGLU, tied or own head.
+//!
+//! - [`config`]: the sizes, from Hugging Face's `config.json`.
+//! - `weights`: all tensors in one flat `f32` vector, from and to safetensors.
+//! - `decoder`: forward and backward over a batch, with LoRA on any linear.
+//! - [`composed`]: the same from candle's differentiable primitives, for any device and for tests.
+//!
+//! Invariant: nothing here changes a model's weights; training moves the adapter beside them, or,
+//! in pretraining, a copy.
+
+pub mod composed;
+pub mod config;
+pub(crate) mod decoder;
+pub(crate) mod weights;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::layout::BaseLinear;
+use gossamer_protocol::manifest::base_digest;
+use tokenizers::Tokenizer;
+
+pub use config::LlamaConfig;
+use weights::WeightMap;
+
+/// A frozen model with its tokenizer. Cloning shares it.
+#[derive(Clone)]
+pub struct BaseModel(Arc<Inner>);
+
+struct Inner {
+    config: LlamaConfig,
+    tokenizer: Tokenizer,
+    digest: Digest,
+    map: WeightMap,
+    flat: Vec<f32>,
+}
+
+/// Why a model cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file that cannot be read.
+    #[error("cannot read {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not the JSON of a model's configuration.
+    #[error("config.json: {0}")]
+    Config(String),
+    /// A setting this build does not compute.
+    #[error("config.json: {field} is {got:?}; this build knows {expected:?}")]
+    Unsupported {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// The value known.
+        expected: &'static str,
+    },
+    /// A size that does not fit the others.
+    #[error("config.json: {field} is {got}, expected: {why}")]
+    Size {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        got: usize,
+        /// What is expected.
+        why: &'static str,
+    },
+    /// Not a whole safetensors file.
+    #[error("model.safetensors: {0}")]
+    Weights(String),
+    /// A tensor that is not there.
+    #[error("model.safetensors has no tensor {0}")]
+    Missing(String),
+    /// A tensor of another shape than the configuration's.
+    #[error("tensor {name} has shape {found:?}, config.json makes it {expected:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// By the configuration.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// A tensor of a type that is not read.
+    #[error("tensor {name} is {found}; F32, F16 and BF16 are read")]
+    Dtype {
+        /// The tensor.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+    /// A tensor with a NaN or an infinity.
+    #[error("tensor {0} has an entry that is not finite")]
+    NonFinite(String),
+    /// Not a tokenizer's JSON.
+    #[error("tokenizer.json: {0}")]
+    Tokenizer(String),
+    /// Tokens without an embedding.
+    #[error("tokenizer.json has token {token}, the embedding has {rows} rows")]
+    Vocabulary {
+        /// The largest token.
+        token: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+}
+
+impl BaseModel {
+    /// Loads a Hugging Face folder: `config.json`, `tokenizer.json`, `model.safetensors`.
+    ///
+    /// # Errors
+    /// [`ModelError`] at the first thing that is off.
+    pub fn load(dir: &Path) -> Result<Self, ModelError> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read(&path).map_err(|source| ModelError::File { path, source })
+        };
+        let config = read("config.json")?;
+        Self::from_bytes(&config, &read("tokenizer.json")?, &read("model.safetensors")?)
+    }
+
+    /// As [`load`](Self::load), from the files' bytes. Weights may be F32, F16 or BF16.
+    ///
+    /// # Errors
+    /// [`ModelError`] at the first thing that is off.
+    pub fn from_bytes(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self, ModelError> {
+        let digest = base_digest(Digest::of(config), Digest::of(tokenizer), Digest::of(weights));
+        let config = LlamaConfig::from_json(config)?;
+        let tokenizer =
+            Tokenizer::from_bytes(tokenizer).map_err(|e| ModelError::Tokenizer(e.to_string()))?;
+        let tokens = tokenizer.get_vocab(true).into_values();
+        if let Some(token) = tokens.max().filter(|&token| token as usize >= config.vocab) {
+            return Err(ModelError::Vocabulary { token, rows: config.vocab });
+        }
+        for token in config.bos.iter().chain(&config.eos) {
+            if *token as usize >= config.vocab {
+                return Err(ModelError::Vocabulary { token: *token, rows: config.vocab });
+            }
+        }
+        let map = WeightMap::new(&config);
+        let flat = map.read(weights)?;
+        Ok(Self(Arc::new(Inner { config, tokenizer, digest, map, flat })))
+    }
+
+    /// Names this model: SHA-256 over its three files' digests, as manifests have it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.0.digest
+    }
+
+    /// The weight matrices LoRA may adapt: layer by layer q, k, v, o, gate, up and down.
+    #[must_use]
+    pub fn linears(&self) -> Vec<BaseLinear> {
+        self.0.map.linears()
+    }
+
+    /// Its sizes.
+    #[must_use]
+    pub fn config(&self) -> &LlamaConfig {
+        &self.0.config
+    }
+
+    /// Its tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.0.tokenizer
+    }
+
+    /// Number of frozen weights.
+    #[must_use]
+    pub fn n_weights(&self) -> usize {
+        self.0.flat.len()
+    }
+
+    /// The tokens of `text`, without a token before or after it.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] where the tokenizer fails.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let encoding = self.0.tokenizer.encode(text, false);
+        encoding.map(|e| e.get_ids().to_vec()).map_err(|e| ModelError::Tokenizer(e.to_string()))
+    }
+
+    /// The text of `tokens`; special ones are skipped.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] where the tokenizer fails.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, ModelError> {
+        let text = self.0.tokenizer.decode(tokens, true);
+        text.map_err(|e| ModelError::Tokenizer(e.to_string()))
+    }
+
+    /// The decoder over these weights.
+    pub(crate) fn decoder<'a>(
+        &'a self,
+        adapter: Option<crate::lora::Adapter<'a>>,
+    ) -> decoder::Decoder<'a> {
+        let Inner { config, map, flat, .. } = &*self.0;
+        decoder::Decoder { config, map, flat, adapter }
+    }
+
+    pub(crate) fn map(&self) -> &WeightMap {
+        &self.0.map
+    }
+
+    pub(crate) fn flat(&self) -> &[f32] {
+        &self.0.flat
+    }
+}
+
+impl std::fmt::Debug for BaseModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BaseModel({}, {} weights)", self.0.digest, self.0.flat.len())
+    }
+}

@@ -1,0 +1,414 @@
+//! Causal self-attention with rotary positions and grouped heads:
+//! `o_i = sum over j <= i of softmax_j(R(q_i) . R(k_j) / sqrt(d)) v_j`.
+//!
+//! `q`, `o`: `[rows * cols, heads * d]`; `k`, `v`: `[rows * cols, kv_heads * d]`; query head `h` meets
+//! key head `h / (heads / kv_heads)`. Scores are formed for [`BLOCK`] queries at a time, transposed
+//! (`[keys, queries]`), so that the softmax runs over columns with whole vectors and no more than
+//! `cols * BLOCK` scores a head exist. What is kept for the backward pass is each query's largest
+//! score and the inverse of its sum; scores are formed anew, as in FlashAttention, arXiv:2205.14135.
+//!
+//! Backward: `dv_j = sum p_ij do_i`, `dp_ij = do_i . v_j`, `ds_ij = p_ij (dp_ij - do_i . o_i)`,
+//! `dq_i = sum ds_ij k_j / sqrt(d)`, `dk_j = sum ds_ij q_i / sqrt(d)`, each turned back.
+
+use super::ARCH;
+use super::exp::exp;
+use super::product::{Store, View, product};
+use super::rope::{Rope, Turn};
+
+/// Queries met at once, per head.
+const BLOCK: usize = 32;
+
+/// The sizes of one call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+}
+
+/// What the backward pass needs besides inputs and output.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Saved {
+    /// Each query's largest score, `[rows, kv_heads, blocks, group, block]`, flat.
+    top: Vec<f32>,
+    /// The inverse of its sum of `e^(score - top)`.
+    inverse: Vec<f32>,
+}
+
+/// Buffers for one block.
+#[derive(Clone, Debug, Default)]
+struct Scratch {
+    k: Vec<f32>,
+    v: Vec<f32>,
+    q: Vec<f32>,
+    o: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+/// One row's and key head's part of the work.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    shape: Shape,
+    rope: &'a Rope,
+    row: usize,
+    kv: usize,
+}
+
+/// A block of queries: `start..start + n`, for each head of the group.
+#[derive(Clone, Copy)]
+struct Block {
+    start: usize,
+    n: usize,
+    /// Where its columns lie in [`Saved`].
+    saved: usize,
+}
+
+impl Shape {
+    fn group(self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    fn check(self, rope: &Rope, q: &[f32], kv: [&[f32]; 2]) {
+        let n = self.rows * self.cols * self.head_dim;
+        assert!(
+            q.len() == n * self.heads && kv.map(<[f32]>::len) == [n * self.kv_heads; 2],
+            "lengths"
+        );
+        assert!(self.heads % self.kv_heads == 0 && self.head_dim % 2 == 0, "heads");
+        assert!(self.cols <= rope.len(), "positions");
+    }
+
+    fn parts(self, rope: &Rope) -> impl Iterator<Item = Part<'_>> {
+        (0..self.rows * self.kv_heads).map(move |at| Part {
+            shape: self,
+            rope,
+            row: at / self.kv_heads,
+            kv: at % self.kv_heads,
+        })
+    }
+}
+
+/// Sets `out`.
+pub(crate) fn forward(
+    out: &mut [f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    shape: Shape,
+    rope: &Rope,
+    saved: &mut Saved,
+) {
+    shape.check(rope, q, [k, v]);
+    assert_eq!(out.len(), q.len(), "lengths");
+    let queries = shape.rows * shape.cols * shape.heads;
+    saved.top.resize(queries, 0.0);
+    saved.inverse.resize(queries, 0.0);
+    let (d, cols) = (shape.head_dim, shape.cols);
+    let mut scratch = Scratch::default();
+    for part in shape.parts(rope) {
+        part.load_keys(&mut scratch, k, v);
+        for block in part.blocks() {
+            let width = part.shape.group() * block.n;
+            let keys = block.start + block.n;
+            part.scores(&mut scratch, q, block);
+            let top = &mut saved.top[block.saved..][..width];
+            let inverse = &mut saved.inverse[block.saved..][..width];
+            softmax(&mut scratch.scores, top, inverse, block);
+            scratch.o.resize(d * width, 0.0);
+            let v = View::strided(&scratch.v, d, keys, cols);
+            product(
+                &mut scratch.o,
+                width,
+                v,
+                View::new(&scratch.scores, keys, width),
+                1.0,
+                Store::Set,
+            );
+            for o in scratch.o.chunks_exact_mut(width) {
+                for (o, inverse) in o.iter_mut().zip(&*inverse) {
+                    *o *= inverse;
+                }
+            }
+            part.store_queries(out, &scratch.o, block, None);
+        }
+    }
+}
+
+/// Sets `dq`, `dk` and `dv`; the other arguments as in and after [`forward`].
+#[expect(clippy::too_many_arguments, reason = "three gradients of three inputs")]
+pub(crate) fn backward(
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+    dout: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &[f32],
+    shape: Shape,
+    rope: &Rope,
+    saved: &Saved,
+) {
+    shape.check(rope, q, [k, v]);
+    shape.check(rope, dq, [dk, dv]);
+    assert!(out.len() == q.len() && dout.len() == q.len(), "lengths");
+    let (d, cols) = (shape.head_dim, shape.cols);
+    let scale = scale(d);
+    let mut scratch = Scratch::default();
+    let (mut dkeys, mut dvalues) = (vec![0.0; cols * d], vec![0.0; cols * d]);
+    let (mut go, mut dp, mut along) = (Vec::new(), Vec::new(), Vec::new());
+    for part in shape.parts(rope) {
+        part.load_keys(&mut scratch, k, v);
+        dkeys.fill(0.0);
+        dvalues.fill(0.0);
+        for block in part.blocks() {
+            let width = part.shape.group() * block.n;
+            let keys = block.start + block.n;
+            part.scores(&mut scratch, q, block);
+            part.load_queries(&mut scratch.o, out, block, None);
+            part.load_queries(&mut go, dout, block, None);
+            along.clear();
+            along.resize(width, 0.0);
+            for (go, o) in go.chunks_exact(width).zip(scratch.o.chunks_exact(width)) {
+                for ((along, go), o) in along.iter_mut().zip(go).zip(o) {
+                    *along += go * o;
+                }
+            }
+            dp.resize(keys * width, 0.0);
+            let values = View::strided(&scratch.v, d, keys, cols);
+            let gradient = View::new(&go, d, width);
+            product(&mut dp, width, values.t(), gradient, 1.0, Store::Set);
+            let top = &saved.top[block.saved..][..width];
+            let inverse = &saved.inverse[block.saved..][..width];
+            gradients(&mut scratch.scores, &mut dp, top, inverse, &along, block);
+            let p = View::new(&scratch.scores, keys, width);
+            product(&mut dvalues, d, p, gradient.t(), 1.0, Store::Add);
+            let ds = View::new(&dp, keys, width);
+            // The queries were already divided by the root.
+            product(&mut dkeys, d, ds, View::new(&scratch.q, d, width).t(), 1.0, Store::Add);
+            scratch.o.resize(d * width, 0.0);
+            let keys_t = View::strided(&scratch.k, d, keys, cols);
+            product(&mut scratch.o, width, keys_t, ds, scale, Store::Set);
+            part.store_queries(dq, &scratch.o, block, Some(Turn::Back));
+        }
+        part.store_keys(dk, &dkeys, Some(Turn::Back));
+        part.store_keys(dv, &dvalues, None);
+    }
+}
+
+/// What scores are multiplied by.
+fn scale(head_dim: usize) -> f32 {
+    (1.0 / (head_dim as f64).sqrt()) as f32
+}
+
+/// Scores `[keys, width]` become `e^(score - top)`, 0 where the key is ahead of the query.
+fn softmax(scores: &mut [f32], top: &mut [f32], inverse: &mut [f32], block: Block) {
+    let width = top.len();
+    ARCH.dispatch(
+        #[inline(always)]
+        || {
+            top.fill(f32::NEG_INFINITY);
+            for (j, row) in scores.chunks_exact_mut(width).enumerate() {
+                block.hide(j, row, f32::NEG_INFINITY);
+                for (top, &s) in top.iter_mut().zip(&*row) {
+                    *top = if s > *top { s } else { *top };
+                }
+            }
+            inverse.fill(0.0);
+            for row in scores.chunks_exact_mut(width) {
+                for ((s, top), sum) in row.iter_mut().zip(&*top).zip(inverse.iter_mut()) {
+                    *s = exp(*s - top);
+                    *sum += *s;
+                }
+            }
+            for sum in inverse.iter_mut() {
+                *sum = 1.0 / *sum;
+            }
+        },
+    );
+}
+
+/// Scores become probabilities, and `dp` becomes the scores' gradient.
+fn gradients(
+    scores: &mut [f32],
+    dp: &mut [f32],
+    top: &[f32],
+    inverse: &[f32],
+    along: &[f32],
+    block: Block,
+) {
+    let width = top.len();
+    ARCH.dispatch(
+        #[inline(always)]
+        || {
+            let rows = scores.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width));
+            for (j, (scores, dp)) in rows.enumerate() {
+                for ((s, top), inverse) in scores.iter_mut().zip(top).zip(inverse) {
+                    *s = exp(*s - top) * inverse;
+                }
+                block.hide(j, scores, 0.0);
+                for ((dp, &p), along) in dp.iter_mut().zip(&*scores).zip(along) {
+                    *dp = p * (*dp - along);
+                }
+            }
+        },
+    );
+}
+
+impl Block {
+    /// Writes `value` over key `j`'s scores with queries before it.
+    #[inline(always)]
+    fn hide(self, j: usize, row: &mut [f32], value: f32) {
+        if j > self.start {
+            for head in row.chunks_exact_mut(self.n) {
+                head[..j - self.start].fill(value);
+            }
+        }
+    }
+}
+
+impl Part<'_> {
+    fn blocks(self) -> impl Iterator<Item = Block> {
+        let (cols, group) = (self.shape.cols, self.shape.group());
+        let base = (self.row * self.shape.kv_heads + self.kv) * cols * group;
+        (0..cols).step_by(BLOCK).map(move |start| Block {
+            start,
+            n: BLOCK.min(cols - start),
+            saved: base + start * group,
+        })
+    }
+
+    /// Keys, turned, and values, each as `[d, cols]`.
+    fn load_keys(self, scratch: &mut Scratch, k: &[f32], v: &[f32]) {
+        let (d, cols) = (self.shape.head_dim, self.shape.cols);
+        scratch.k.resize(d * cols, 0.0);
+        scratch.v.resize(d * cols, 0.0);
+        let stride = self.shape.kv_heads * d;
+        let from = self.row * cols * stride + self.kv * d;
+        transpose(&mut scratch.k, cols, &k[from..], stride, d, cols);
+        transpose(&mut scratch.v, cols, &v[from..], stride, d, cols);
+        turn(&mut scratch.k, cols, [d, cols], self.rope, 0, Turn::Forward, 1.0);
+    }
+
+    /// The block's scores, `[keys, group * n]`; leaves its queries, turned and scaled, in `q`.
+    fn scores(self, scratch: &mut Scratch, q: &[f32], block: Block) {
+        let (d, cols) = (self.shape.head_dim, self.shape.cols);
+        let (width, keys) = (self.shape.group() * block.n, block.start + block.n);
+        self.load_queries(&mut scratch.q, q, block, Some(Turn::Forward));
+        scratch.scores.resize(keys * width, 0.0);
+        let k = View::strided(&scratch.k, d, keys, cols);
+        let q = View::new(&scratch.q, d, width);
+        product(&mut scratch.scores, width, k.t(), q, 1.0, Store::Set);
+    }
+
+    /// Where head `h` of the group begins in a `[rows * cols, heads * d]` slice.
+    fn query_start(self, h: usize, block: Block) -> usize {
+        let shape = self.shape;
+        let head = self.kv * shape.group() + h;
+        ((self.row * shape.cols + block.start) * shape.heads + head) * shape.head_dim
+    }
+
+    /// `[d, group * n]` of the block's part of `from`.
+    fn load_queries(self, to: &mut Vec<f32>, from: &[f32], block: Block, rope: Option<Turn>) {
+        let (d, group) = (self.shape.head_dim, self.shape.group());
+        let width = group * block.n;
+        to.resize(d * width, 0.0);
+        for h in 0..group {
+            let to = &mut to[h * block.n..];
+            let from = &from[self.query_start(h, block)..];
+            transpose(to, width, from, self.shape.heads * d, d, block.n);
+            if let Some(way) = rope {
+                turn(to, width, [d, block.n], self.rope, block.start, way, scale(d));
+            }
+        }
+    }
+
+    /// The inverse of [`load_queries`](Self::load_queries).
+    fn store_queries(self, to: &mut [f32], from: &[f32], block: Block, rope: Option<Turn>) {
+        let (d, group) = (self.shape.head_dim, self.shape.group());
+        let width = group * block.n;
+        let stride = self.shape.heads * d;
+        let mut turned = Vec::new();
+        let mut from = from;
+        if let Some(way) = rope {
+            turned.extend_from_slice(from);
+            for h in 0..group {
+                let part = &mut turned[h * block.n..];
+                turn(part, width, [d, block.n], self.rope, block.start, way, 1.0);
+            }
+            from = &turned;
+        }
+        for h in 0..group {
+            let to = &mut to[self.query_start(h, block)..];
+            for (t, to) in to.chunks_mut(stride).take(block.n).enumerate() {
+                for (i, to) in to[..d].iter_mut().enumerate() {
+                    *to = from[i * width + h * block.n + t];
+                }
+            }
+        }
+    }
+
+    /// `from`: `[cols, d]`.
+    fn store_keys(self, to: &mut [f32], from: &[f32], rope: Option<Turn>) {
+        let (d, cols) = (self.shape.head_dim, self.shape.cols);
+        let stride = self.shape.kv_heads * d;
+        let to = &mut to[self.row * cols * stride + self.kv * d..];
+        for (t, (to, from)) in to.chunks_mut(stride).zip(from.chunks_exact(d)).enumerate() {
+            let to = &mut to[..d];
+            if rope.is_none() {
+                to.copy_from_slice(from);
+                continue;
+            }
+            for i in 0..d / 2 {
+                let (cos, sin) = self.rope.row(i, t, 1);
+                let (x, y) = (from[i], from[i + d / 2]);
+                to[i] = x * cos[0] + y * sin[0];
+                to[i + d / 2] = y * cos[0] - x * sin[0];
+            }
+        }
+    }
+}
+
+/// `to[i, t] = from[t, i]` for `i` below `d` and `t` below `n`.
+#[inline]
+fn transpose(
+    to: &mut [f32],
+    to_stride: usize,
+    from: &[f32],
+    from_stride: usize,
+    d: usize,
+    n: usize,
+) {
+    for (t, from) in from.chunks(from_stride).take(n).enumerate() {
+        for (i, &x) in from[..d].iter().enumerate() {
+            to[i * to_stride + t] = x;
+        }
+    }
+}
+
+/// Turns `[d, n]` (rows `stride` apart) by the angles of positions from `start`, and scales it.
+fn turn(
+    x: &mut [f32],
+    stride: usize,
+    [d, n]: [usize; 2],
+    rope: &Rope,
+    start: usize,
+    way: Turn,
+    scale: f32,
+) {
+    let half = d / 2;
+    let (low, high) = x.split_at_mut(half * stride);
+    for i in 0..half {
+        let (cos, sin) = rope.row(i, start, n);
+        let sign = if way == Turn::Back { -scale } else { scale };
+        let low = &mut low[i * stride..][..n];
+        let high = &mut high[i * stride..][..n];
+        for (((x, y), &cos), &sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+            let (a, b) = (*x, *y);
+            *x = a * (cos * scale) - b * (sin * sign);
+            *y = b * (cos * scale) + a * (sin * sign);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Mean cross-entropy over a vocabulary: `-mean over tokens of log softmax(z)[target]`, in nats.
+//!
+//! Backward: `dz = (softmax(z) - onehot(target)) / tokens`; rows without a target get 0.
+
+use super::exp::exp;
+use super::{ARCH, sum};
+use crate::data::IGNORE;
+
+/// The sum over rows with a target, and how many there are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Nats {
+    pub(crate) sum: f64,
+    pub(crate) tokens: u64,
+}
+
+/// `z`: logits `[n, v]`, `targets`: `[n]`, each below `v` or [`IGNORE`].
+pub(crate) fn forward(z: &[f32], targets: &[u32]) -> Nats {
+    let v = z.len() / targets.len().max(1);
+    let mut nats = Nats { sum: 0.0, tokens: 0 };
+    ARCH.dispatch(
+        #[inline(always)]
+        || {
+            for (row, &target) in z.chunks_exact(v.max(1)).zip(targets) {
+                if target != IGNORE {
+                    let top = sum::max(row);
+                    let total = row.chunks(1024).fold(0.0, |total, chunk| {
+                        let mut part = [0.0; 1024];
+                        let part = &mut part[..chunk.len()];
+                        for (part, &z) in part.iter_mut().zip(chunk) {
+                            *part = exp(z - top);
+                        }
+                        total + sum::sum(part)
+                    });
+                    nats.sum +=
+                        f64::from(total).ln() + f64::from(top) - f64::from(row[target as usize]);
+                    nats.tokens += 1;
+                }
+            }
+        },
+    );
+    nats
+}
+
+/// As [`forward`], and turns `z` into its gradient of the mean.
+pub(crate) fn backward_in_place(z: &mut [f32], targets: &[u32]) -> Nats {
+    let v = z.len() / targets.len().max(1);
+    let tokens = targets.iter().filter(|&&t| t != IGNORE).count();
+    let mut nats = Nats { sum: 0.0, tokens: tokens as u64 };
+    ARCH.dispatch(
+        #[inline(always)]
+        || {
+            for (row, &target) in z.chunks_exact_mut(v.max(1)).zip(targets) {
+                if target == IGNORE {
+                    row.fill(0.0);
+                    continue;
+                }
+                let top = sum::max(row);
+                let wanted = row[target as usize];
+                for z in row.iter_mut() {
+                    *z = exp(*z - top);
+                }
+                let total = row.chunks(1024).fold(0.0, |total, part| total + sum::sum(part));
+                nats.sum += f64::from(total).ln() + f64::from(top) - f64::from(wanted);
+                let scale = 1.0 / (total * tokens as f32);
+                for z in row.iter_mut() {
+                    *z *= scale;
+                }
+                row[target as usize] -= 1.0 / tokens as f32;
+            }
+        },
+    );
+    nats
+}

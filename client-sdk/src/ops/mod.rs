@@ -1,0 +1,34 @@
+//! The decoder's operations on `f32` slices, forward and backward.
+//!
+//! candle's fused layers cut gradients in silence, its product of a frozen weight also forms the
+//! weight's gradient, and its gradient sums start a thread pool from 65,536 entries up. So training
+//! does not run on candle's graph: each file here has one operation's formula, shapes, forward and
+//! backward in safe Rust. [`crate::model::composed`] has the same model from candle's differentiable
+//! primitives; tests compare the two.
+//!
+//! Nothing here starts a thread, reads a clock or draws a random number that was not passed in. Sums
+//! run in an order fixed by the shapes alone, so equal inputs give equal bytes whatever the vector
+//! width and whatever else runs beside. Wrong lengths panic: callers check what comes from outside.
+
+pub(crate) mod attention;
+pub(crate) mod cross_entropy;
+mod exp;
+pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod product;
+pub(crate) mod rope;
+mod sum;
+pub(crate) mod swiglu;
+
+use std::sync::LazyLock;
+
+/// The instruction set, found once.
+static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
+
+/// `out += x`, entry by entry.
+pub(crate) fn add(out: &mut [f32], x: &[f32]) {
+    assert_eq!(out.len(), x.len(), "lengths");
+    for (out, x) in out.iter_mut().zip(x) {
+        *out += x;
+    }
+}

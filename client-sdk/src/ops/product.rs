@@ -1,0 +1,241 @@
+//! Matrix product on slices, in SIMD chosen at run time, on the calling thread alone.
+//!
+//! `out[i, j] = add * out[i, j] + scale * sum_p a[i, p] b[p, j]`. Each sum runs over `p` upward in one
+//! fused multiply-add chain, so its bits depend neither on the tiling nor on the vector width: equal
+//! inputs give equal bytes on every machine and beside any number of other threads. That is why this
+//! is here although candle brings `gemm`, which also wants owned tensors and its own thread pool.
+
+use pulp::{Simd, WithSimd};
+
+use super::ARCH;
+
+/// A matrix `[rows, cols]` in a slice; entry `(i, j)` lies at `i * row + j * col`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row: usize,
+    col: usize,
+}
+
+impl<'a> View<'a> {
+    /// Row by row, without gaps.
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// Row by row, `stride` entries from one row's start to the next one's.
+    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(cols <= stride || rows <= 1, "rows overlap");
+        assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(), "short matrix");
+        Self { data, rows, cols, row: stride, col: 1 }
+    }
+
+    /// The transpose, without moving anything.
+    pub(crate) fn t(self) -> Self {
+        Self { rows: self.cols, cols: self.rows, row: self.col, col: self.row, ..self }
+    }
+}
+
+/// What happens to the entries already there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Store {
+    /// They are replaced.
+    Set,
+    /// The product is added to them.
+    Add,
+}
+
+/// `out = scale * a b`, or `out += scale * a b`; see the module's formula.
+///
+/// `a`: `[m, k]`, `b`: `[k, n]`, `out`: `[m, n]` row by row, `stride` entries from row to row.
+pub(crate) fn product(
+    out: &mut [f32],
+    stride: usize,
+    a: View<'_>,
+    b: View<'_>,
+    scale: f32,
+    store: Store,
+) {
+    assert_eq!(a.cols, b.rows, "inner dimensions");
+    if a.rows == 0 || b.cols == 0 {
+        return;
+    }
+    assert!(b.cols <= stride || a.rows == 1, "rows overlap");
+    assert!((a.rows - 1) * stride + b.cols <= out.len(), "short output");
+    ARCH.dispatch(Product { out, stride, a, b, scale, store });
+}
+
+struct Product<'a> {
+    out: &'a mut [f32],
+    stride: usize,
+    a: View<'a>,
+    b: View<'a>,
+    scale: f32,
+    store: Store,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if self.b.cols <= S::F32_LANES {
+            self.strips::<S, 1>(simd);
+        } else {
+            self.strips::<S, 2>(simd);
+        }
+    }
+}
+
+impl Product<'_> {
+    /// Goes over `b` in strips of `V` vectors, each packed once and met by every row of `a`.
+    #[inline(always)]
+    fn strips<S: Simd, const V: usize>(mut self, simd: S) {
+        let (m, k, width) = (self.a.rows, self.a.cols, V * S::F32_LANES);
+        let mut packed = vec![0.0; k * width];
+        for start in (0..self.b.cols).step_by(width) {
+            self.pack(&mut packed, start, width);
+            let (strip, _) = S::as_simd_f32s(&packed);
+            let (strip, _) = strip.as_chunks::<V>();
+            let mut i = 0;
+            // 16 lanes come with 32 registers, 8 or fewer with 16.
+            while S::F32_LANES >= 16 && i + 8 <= m {
+                self.tile::<S, 8, V>(simd, i, start, strip);
+                i += 8;
+            }
+            while i + 4 <= m {
+                self.tile::<S, 4, V>(simd, i, start, strip);
+                i += 4;
+            }
+            while i < m {
+                self.tile::<S, 1, V>(simd, i, start, strip);
+                i += 1;
+            }
+        }
+    }
+
+    /// Copies columns `start..start + width` of `b`, row by row; columns past the end become 0.
+    #[inline(always)]
+    fn pack(&self, packed: &mut [f32], start: usize, width: usize) {
+        let b = self.b;
+        let n = width.min(b.cols - start);
+        if n < width {
+            packed.fill(0.0);
+        }
+        if b.col == 1 {
+            for (p, row) in packed.chunks_exact_mut(width).enumerate() {
+                row[..n].copy_from_slice(&b.data[p * b.row + start..][..n]);
+            }
+        } else {
+            for j in 0..n {
+                let column = &b.data[(start + j) * b.col..];
+                for (row, &x) in packed.chunks_exact_mut(width).zip(column.iter().step_by(b.row)) {
+                    row[j] = x;
+                }
+            }
+        }
+    }
+
+    /// Rows `i..i + M` times one strip.
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        i: usize,
+        start: usize,
+        strip: &[[S::f32s; V]],
+    ) {
+        let (a, k) = (self.a, self.a.cols);
+        let strip = &strip[..k];
+        let mut sums = [[simd.splat_f32s(0.0); V]; M];
+        if a.col == 1 {
+            let rows: [&[f32]; M] = std::array::from_fn(|r| &a.data[(i + r) * a.row..][..k]);
+            for p in 0..k {
+                for (sums, row) in sums.iter_mut().zip(rows) {
+                    let x = simd.splat_f32s(row[p]);
+                    for (sum, &y) in sums.iter_mut().zip(&strip[p]) {
+                        *sum = simd.mul_add_f32s(x, y, *sum);
+                    }
+                }
+            }
+        } else {
+            for (p, ys) in strip.iter().enumerate() {
+                let column: &[f32] = &a.data[p * a.col + i * a.row..];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = simd.splat_f32s(column[r * a.row]);
+                    for (sum, &y) in sums.iter_mut().zip(ys) {
+                        *sum = simd.mul_add_f32s(x, y, *sum);
+                    }
+                }
+            }
+        }
+        let scale = simd.splat_f32s(self.scale);
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (v, sum) in sums.into_iter().enumerate() {
+                let j = start + v * S::F32_LANES;
+                if j >= self.b.cols {
+                    break;
+                }
+                let width = S::F32_LANES.min(self.b.cols - j);
+                let out = &mut self.out[(i + r) * self.stride + j..][..width];
+                let mut value = simd.mul_f32s(scale, sum);
+                if self.store == Store::Add {
+                    value = simd.add_f32s(simd.partial_load_f32s(out), value);
+                }
+                simd.partial_store_f32s(out, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gossamer_protocol::rng::Stream;
+
+    use super::*;
+
+    fn random(rng: &mut Stream, len: usize) -> Vec<f32> {
+        (0..len).map(|_| rng.normal() as f32).collect()
+    }
+
+    /// The definition, term by term, in the promised order.
+    fn plain(out: &mut [f32], stride: usize, a: View<'_>, b: View<'_>, scale: f32, store: Store) {
+        for i in 0..a.rows {
+            for j in 0..b.cols {
+                let sum = (0..a.cols).fold(0.0_f32, |sum, p| {
+                    a.data[i * a.row + p * a.col].mul_add(b.data[p * b.row + j * b.col], sum)
+                });
+                let out = &mut out[i * stride + j];
+                *out = if store == Store::Add { *out + scale * sum } else { scale * sum };
+            }
+        }
+    }
+
+    /// Every shape, both orientations: the definition's exact bits.
+    #[test]
+    fn bits_are_those_of_the_definition() {
+        let mut rng = Stream::new(1, "product", &[]);
+        for (m, k, n) in
+            [(1, 1, 1), (5, 3, 7), (8, 8, 16), (13, 64, 33), (31, 17, 172), (128, 8, 9)]
+        {
+            let a = random(&mut rng, m * k);
+            let b = random(&mut rng, k * n);
+            let views_a = [View::new(&a, m, k), View::new(&a, k, m).t()];
+            let views_b = [View::new(&b, k, n), View::new(&b, n, k).t()];
+            for a in views_a {
+                for b in views_b {
+                    for store in [Store::Set, Store::Add] {
+                        let stride = n + 2;
+                        let mut got = random(&mut rng, m * stride);
+                        let mut want = got.clone();
+                        product(&mut got, stride, a, b, 0.5, store);
+                        plain(&mut want, stride, a, b, 0.5, store);
+                        assert_eq!(got, want, "{m} {k} {n} {store:?}");
+                    }
+                }
+            }
+        }
+    }
+}

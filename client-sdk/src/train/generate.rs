@@ -1,0 +1,57 @@
+//! Text from a model, always the likeliest token.
+
+use gossamer_protocol::manifest::Manifest;
+
+use super::{TrainError, check};
+use crate::data::{Batch, IGNORE};
+use crate::model::BaseModel;
+use crate::model::decoder::Tape;
+
+/// `prompt` and what follows it: at most `max_tokens` tokens, to an ending token or the context's end.
+///
+/// # Errors
+/// [`TrainError`] where the adapter does not fit the base, or the prompt fills its context.
+pub fn generate(
+    base: &BaseModel,
+    adapter: Option<(&Manifest, &[f32])>,
+    prompt: &str,
+    max_tokens: usize,
+) -> Result<String, TrainError> {
+    let lora = adapter.map(|(manifest, _)| check(base, manifest)).transpose()?;
+    let adapter = match (&lora, adapter) {
+        (Some(lora), Some((_, theta))) => Some(lora.adapter(theta)?),
+        _ => None,
+    };
+    let decoder = base.decoder(adapter);
+    let config = base.config();
+    let mut tokens: Vec<u32> = config.bos.into_iter().collect();
+    tokens.extend(base.encode(prompt)?);
+    if tokens.is_empty() || tokens.len() >= config.context {
+        return Err(TrainError::Prompt { expected: config.context, found: tokens.len() });
+    }
+    let (mut tape, mut logits) = (Tape::default(), Vec::new());
+    for _ in 0..max_tokens.min(config.context - tokens.len()) {
+        let cols = tokens.len();
+        let batch = Batch { inputs: tokens, targets: vec![IGNORE; cols], rows: 1, cols };
+        let hidden = decoder.forward(&mut tape, &batch, None);
+        decoder.logits(&mut logits, &hidden[(cols - 1) * config.hidden..]);
+        tokens = batch.inputs;
+        let next = likeliest(&logits);
+        if config.eos.contains(&next) {
+            break;
+        }
+        tokens.push(next);
+    }
+    Ok(base.decode(&tokens)?)
+}
+
+/// The first of the largest.
+fn likeliest(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (at, &logit) in logits.iter().enumerate() {
+        if logit > logits[best] {
+            best = at;
+        }
+    }
+    best as u32
+}

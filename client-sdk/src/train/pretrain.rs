@@ -1,0 +1,180 @@
+//! Full-parameter training of a new base model, for `gossamer-sim pretrain`.
+//!
+//! Weights start normal with deviation 0.02 (norms at 1, biases at 0) from a seeded stream; AdamW moves
+//! them all. Batches of one step run on a thread each and their gradients are added in the order
+//! given, so the result depends on the batches alone.
+
+use gossamer_protocol::rng::Stream;
+
+use crate::data::{Batch, BatchError};
+use crate::model::decoder::{Decoder, Gradients, Tape};
+use crate::model::weights::WeightMap;
+use crate::model::{LlamaConfig, ModelError};
+use crate::ops::{self, cross_entropy};
+use crate::optim::{AdamW, clip};
+
+/// Deviation of the weights' start, as Llama has it.
+const DEVIATION: f64 = 0.02;
+
+/// A base model in the making.
+#[derive(Debug)]
+pub struct Pretraining {
+    config: LlamaConfig,
+    map: WeightMap,
+    flat: Vec<f32>,
+    optimizer: AdamW,
+    /// By batch of a step.
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug, Default)]
+struct Worker {
+    tape: Tape,
+    logits: Vec<f32>,
+    gradient: Vec<f32>,
+    nats: f64,
+}
+
+/// Why a step was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PretrainError {
+    /// A batch that does not fit the model.
+    #[error("a batch does not fit")]
+    Batch(#[from] BatchError),
+    /// No batch.
+    #[error("a step needs a batch")]
+    Empty,
+    /// A loss that is no number any more.
+    #[error("the loss is {0}")]
+    NonFinite(f64),
+}
+
+impl Pretraining {
+    /// A new model; equal seeds give equal weights.
+    ///
+    /// # Errors
+    /// [`ModelError::Size`] where sizes do not fit together.
+    pub fn new(config: LlamaConfig, seed: u64, weight_decay: f64) -> Result<Self, ModelError> {
+        config.check()?;
+        let map = WeightMap::new(&config);
+        let mut flat = vec![0.0; map.n()];
+        for tensor in &map.tensors {
+            let values = &mut flat[tensor.place.clone()];
+            if tensor.name.ends_with(".bias") {
+                continue;
+            }
+            if tensor.shape.len() == 1 {
+                values.fill(1.0);
+                continue;
+            }
+            let mut rng = Stream::new(seed, "base-init", &[tensor.name.as_bytes()]);
+            values.fill_with(|| (rng.normal() * DEVIATION) as f32);
+        }
+        let optimizer = AdamW::new(0.0, weight_decay, flat.len());
+        Ok(Self { config, map, flat, optimizer, workers: Vec::new() })
+    }
+
+    /// Number of weights.
+    #[must_use]
+    pub fn n_weights(&self) -> usize {
+        self.flat.len()
+    }
+
+    /// One AdamW step of size `lr` on the mean cross-entropy over all `batches`, each on a thread of
+    /// its own; the gradient's norm is kept below `clip_norm`. Returns the loss before the step.
+    ///
+    /// # Errors
+    /// [`PretrainError`]; then no weight has moved.
+    pub fn step(
+        &mut self,
+        batches: &[Batch],
+        lr: f64,
+        clip_norm: Option<f32>,
+    ) -> Result<f64, PretrainError> {
+        if batches.is_empty() {
+            return Err(PretrainError::Empty);
+        }
+        for batch in batches {
+            batch.check(&self.config)?;
+        }
+        self.workers.resize_with(batches.len(), Worker::default);
+        let Self { config, map, flat, workers, .. } = self;
+        let decoder = Decoder { config, map, flat, adapter: None };
+        match &mut workers[..] {
+            [worker] => worker.run(&decoder, &batches[0]),
+            workers => std::thread::scope(|scope| {
+                for (worker, batch) in workers.iter_mut().zip(batches) {
+                    scope.spawn(move || worker.run(&decoder, batch));
+                }
+            }),
+        }
+        let tokens: u64 = batches.iter().map(Batch::learned).sum();
+        let loss = self.workers.iter().map(|w| w.nats).sum::<f64>() / tokens as f64;
+        if !loss.is_finite() {
+            return Err(PretrainError::NonFinite(loss));
+        }
+        // Each is of its own batch's mean.
+        for (worker, batch) in self.workers.iter_mut().zip(batches) {
+            let share = batch.learned() as f32 / tokens as f32;
+            worker.gradient.iter_mut().for_each(|g| *g *= share);
+        }
+        let [first, rest @ ..] = &mut self.workers[..] else { return Err(PretrainError::Empty) };
+        for other in rest {
+            ops::add(&mut first.gradient, &other.gradient);
+        }
+        let norm = clip(&mut first.gradient, clip_norm.unwrap_or(f32::INFINITY));
+        if !norm.is_finite() {
+            return Err(PretrainError::NonFinite(norm));
+        }
+        self.optimizer.lr = lr;
+        self.optimizer.step(&mut self.flat, &first.gradient);
+        Ok(loss)
+    }
+
+    /// Nats per token on held-out batches.
+    ///
+    /// # Errors
+    /// [`PretrainError`] where a batch does not fit.
+    pub fn evaluate(&self, batches: &[Batch]) -> Result<f64, PretrainError> {
+        let Self { config, map, flat, .. } = self;
+        let decoder = Decoder { config, map, flat, adapter: None };
+        let (mut tape, mut logits) = (Tape::default(), Vec::new());
+        let (mut sum, mut tokens) = (0.0, 0);
+        for batch in batches {
+            batch.check(config)?;
+            let hidden = decoder.forward(&mut tape, batch, None);
+            decoder.logits(&mut logits, hidden);
+            let nats = cross_entropy::forward(&logits, &batch.targets);
+            sum += nats.sum;
+            tokens += nats.tokens;
+        }
+        if tokens == 0 { Err(PretrainError::Empty) } else { Ok(sum / tokens as f64) }
+    }
+
+    /// `model.safetensors`, in `f16`.
+    ///
+    /// # Errors
+    /// [`ModelError::NonFinite`] where a weight is beyond `f16`.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>, ModelError> {
+        self.map.write_f16(&self.flat)
+    }
+
+    /// `config.json`.
+    #[must_use]
+    pub fn to_config(&self) -> String {
+        format!("{:#}\n", self.config.to_json())
+    }
+}
+
+impl Worker {
+    fn run(&mut self, decoder: &Decoder<'_>, batch: &Batch) {
+        self.gradient.clear();
+        self.gradient.resize(decoder.flat.len(), 0.0);
+        let hidden = decoder.forward(&mut self.tape, batch, None);
+        decoder.logits(&mut self.logits, hidden);
+        self.nats = cross_entropy::backward_in_place(&mut self.logits, &batch.targets).sum;
+        let mut gradients = Gradients { adapter: None, weights: Some(&mut self.gradient) };
+        decoder.backward(&self.tape, &self.logits, &mut gradients);
+    }
+}
