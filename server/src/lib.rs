@@ -1,1 +1,36 @@
-//! Skeleton.
+//! The Gossamer aggregator: who takes part, what is accepted, and the exact step it makes.
+//!
+//! Imports point up this list, never down.
+//!
+//! - [`clock`], [`status`], [`problem`]: words.
+//! - [`round`]: one round. Pure: it never reads a clock, a socket, a disk or a global random source.
+//! - [`aggregate`], [`optimizer`], [`state`], [`snapshot`], [`advance`]: from one round to the next, a
+//!   pure function of the accepted set, the manifest and the state.
+//! - [`export`], [`llama`], [`manifest_file`]: adapters out, operators' files in.
+//! - [`store`]: everything durable. What it reports as done is on the disk.
+//! - [`coordinator`]: sole owner of the open rounds; runs their effects.
+//! - [`config`], [`tls`], [`setup`], [`http`]: a server's directory, and the coordinator over HTTPS.
+//!
+//! Deliberately absent: tensors (candle), the client SDK, a broker, unsafe code.
+
+pub mod advance;
+pub mod aggregate;
+pub mod clock;
+pub mod config;
+pub mod coordinator;
+pub mod export;
+pub mod http;
+pub mod llama;
+pub mod manifest_file;
+pub mod optimizer;
+pub mod problem;
+pub mod round;
+pub mod setup;
+pub mod snapshot;
+pub mod state;
+pub mod status;
+pub mod store;
+pub mod tls;
+
+pub use http::serve::{run, serve};
+pub use setup::join_token;

@@ -1,0 +1,176 @@
+//! From one round to the next: a pure function of the accepted set, the manifest and the state.
+//!
+//! ```text
+//! frames -> decode, check -> exact fold -> mean delta -> optimiser step -> snapshot
+//! ```
+//!
+//! Neither clock nor order of arrival goes in, so any replica comes to the same bytes, before or
+//! after a crash.
+
+use std::collections::BTreeMap;
+
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::frame::{FrameError, Snapshot, Terms, Update};
+use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
+use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::message::{RECORD_VERSION, Record, accepted_digest};
+use gossamer_protocol::sparse::Support;
+
+use crate::aggregate::{AggregateError, Aggregator, Mean};
+use crate::optimizer;
+use crate::snapshot::{self, SnapshotError};
+use crate::state::ServerState;
+
+/// Why a round cannot be closed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdvanceError {
+    /// An accepted update no longer decodes: the store is damaged.
+    #[error("accepted update does not decode")]
+    Frame(#[from] FrameError),
+    /// An accepted update no longer fits.
+    #[error("accepted update does not fit")]
+    Aggregate(#[from] AggregateError),
+    /// The step left what can be sent.
+    #[error(transparent)]
+    Diverged(#[from] SnapshotError),
+}
+
+/// A published snapshot, ready to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The server's state.
+    pub state: ServerState,
+    /// Its bytes.
+    pub state_bytes: Vec<u8>,
+    /// The snapshot's frame.
+    pub snapshot: Vec<u8>,
+    /// The record of both, not yet signed.
+    pub record: Record,
+}
+
+/// A run's identity: what every record repeats.
+#[derive(Clone, Copy, Debug)]
+pub struct Lineage<'a> {
+    /// The run.
+    pub run: RunId,
+    /// Digest of the signed manifest.
+    pub digest: Digest,
+    /// The manifest.
+    pub manifest: &'a Manifest,
+}
+
+impl Lineage<'_> {
+    /// Snapshot 0.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] where even the seeded start cannot be sent.
+    pub fn start(&self) -> Result<Outcome, SnapshotError> {
+        let state = ServerState::start(self.manifest);
+        self.outcome(state, RoundId(0), None, Attempt(0), &BTreeMap::new())
+    }
+
+    /// The snapshot after `closing` took the step `delta` (`None`: nobody reported).
+    ///
+    /// # Errors
+    /// [`SnapshotError`] where the step diverged.
+    pub fn next(
+        &self,
+        mut state: ServerState,
+        delta: Option<&[f32]>,
+        closing: &Closing<'_>,
+    ) -> Result<Outcome, SnapshotError> {
+        if let Some(delta) = delta {
+            state.steps += 1;
+            let rule = optimizer::of(&self.manifest.optimizer);
+            rule.step(state.steps, &mut state.theta, delta, &mut state.slots);
+        }
+        let Closing { round, parent, attempt, accepted } = *closing;
+        self.outcome(state, round.next(), Some(parent), attempt, accepted)
+    }
+
+    fn outcome(
+        &self,
+        mut state: ServerState,
+        round: RoundId,
+        parent: Option<Digest>,
+        attempt: Attempt,
+        accepted: &BTreeMap<ClientId, Digest>,
+    ) -> Result<Outcome, SnapshotError> {
+        let snapshot = snapshot::take(self.manifest, self.run, round, &mut state)?;
+        let state_bytes = state.encode();
+        let record = Record {
+            version: RECORD_VERSION,
+            run: self.run,
+            round,
+            parent,
+            manifest: self.digest,
+            snapshot: Digest::of(&snapshot),
+            snapshot_bytes: snapshot.len() as u64,
+            state: Digest::of(&state_bytes),
+            attempt,
+            // A cohort has at most 2^14 clients.
+            accepted: accepted.len() as u32,
+            accepted_set: accepted_digest(accepted),
+        };
+        Ok(Outcome { state, state_bytes, snapshot, record })
+    }
+}
+
+/// A frozen round.
+#[derive(Clone, Copy, Debug)]
+pub struct Closing<'a> {
+    /// The round.
+    pub round: RoundId,
+    /// Digest of its record.
+    pub parent: Digest,
+    /// The attempt that was on when it froze.
+    pub attempt: Attempt,
+    /// What was accepted.
+    pub accepted: &'a BTreeMap<ClientId, Digest>,
+}
+
+/// Decodes and sums updates; a piece at a time, so that a large cohort needs little memory.
+pub struct Combining {
+    rule: Box<dyn Aggregator>,
+}
+
+impl Combining {
+    /// Nothing summed yet.
+    #[must_use]
+    pub fn new(manifest: &Manifest) -> Self {
+        let mean = Mean::new(manifest.layout.n(), manifest.method.average);
+        Self { rule: Box::new(mean) }
+    }
+
+    /// Adds one accepted frame.
+    ///
+    /// # Errors
+    /// [`AdvanceError`] where it is not what was accepted.
+    pub fn add(
+        &mut self,
+        frame: &[u8],
+        terms: &Terms<'_>,
+        shared: Option<&Support>,
+    ) -> Result<(), AdvanceError> {
+        let update = Update::decode(frame, terms, shared)?;
+        Ok(self.rule.add(&update.delta, update.examples)?)
+    }
+
+    /// The combined delta.
+    #[must_use]
+    pub fn finish(self) -> Option<Vec<f32>> {
+        self.rule.finish()
+    }
+}
+
+/// The support that clients of a round share with the server, from its snapshot's frame.
+///
+/// # Errors
+/// [`FrameError`] where the frame is not this round's.
+pub fn shared_support(snapshot: &[u8], terms: &Terms<'_>) -> Result<Option<Support>, FrameError> {
+    if !terms.shares_support() {
+        return Ok(None);
+    }
+    Ok(Some(Snapshot::decode(snapshot, terms)?.values.support().clone()))
+}

@@ -1,0 +1,135 @@
+//! `run create | list | show | pause | resume | abort | export`: works on the store itself, beside a
+//! server or without one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use gossamer_protocol::ids::RunId;
+use gossamer_server::coordinator::{Coordinator, RunView};
+use gossamer_server::status::Status;
+use gossamer_server::{export, manifest_file, setup};
+use serde_json::json;
+
+use super::print;
+use super::show;
+
+/// What to do with runs.
+#[derive(Subcommand)]
+pub(super) enum Run {
+    /// Start a run.
+    Create {
+        /// The server's directory.
+        dir: PathBuf,
+        /// The run's terms, TOML.
+        manifest: PathBuf,
+    },
+    /// List all runs.
+    List {
+        /// The server's directory.
+        dir: PathBuf,
+    },
+    /// Show a run.
+    Show(One),
+    /// Ask nobody anew; what was asked for is still taken.
+    Pause(One),
+    /// Go on with a paused run.
+    Resume(One),
+    /// End a run for good.
+    Abort(One),
+    /// Write the latest adapter: a safetensors file, or into a folder with PEFT's configuration.
+    Export {
+        /// The server's directory.
+        dir: PathBuf,
+        /// The run: its id, the beginning of it, or its name.
+        run: String,
+        /// A file, or a folder that is there.
+        out: PathBuf,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct One {
+    /// The server's directory.
+    dir: PathBuf,
+    /// The run: its id, the beginning of it, or its name. Without, the only one.
+    run: Option<String>,
+}
+
+pub(super) async fn run(command: Run, json: bool) -> Result<()> {
+    match command {
+        Run::Create { dir, manifest } => create(&dir, &manifest, json).await,
+        Run::List { dir } => {
+            let views = setup::coordinator(&dir).await?.runs().await?;
+            print(json, &serde_json::to_value(&views)?, &show::table(&views))
+        }
+        Run::Show(one) => {
+            let (_, view) = find(&one.dir, one.run.as_deref()).await?;
+            print(json, &serde_json::to_value(&view)?, &show::card(&view))
+        }
+        Run::Pause(one) => set(one, Status::Paused, json).await,
+        Run::Resume(one) => set(one, Status::Running, json).await,
+        Run::Abort(one) => set(one, Status::Aborted, json).await,
+        Run::Export { dir, run, out } => write(&dir, &run, &out, json).await,
+    }
+}
+
+async fn create(dir: &Path, manifest: &Path, json: bool) -> Result<()> {
+    let coordinator = setup::coordinator(dir).await?;
+    let loaded = manifest_file::load(manifest)?;
+    let run = coordinator.create_run_on(&loaded.manifest, Some(&loaded.linears)).await?;
+    let n = loaded.manifest.layout.n();
+    let text =
+        format!("run {run}\n{n} parameters travel at most, {} rounds", loaded.manifest.rounds);
+    print(json, &json!({ "run": run, "parameters": n }), &text)
+}
+
+async fn set(One { dir, run }: One, to: Status, json: bool) -> Result<()> {
+    let (coordinator, view) = find(&dir, run.as_deref()).await?;
+    let stands = coordinator.set_status(view.run, to).await?;
+    if stands != to {
+        bail!("run {} is {} and stays so", view.run, stands.name());
+    }
+    let text = format!("run {} is {}", view.run, stands.name());
+    print(json, &json!({ "run": view.run, "status": stands }), &text)
+}
+
+async fn write(dir: &Path, run: &str, out: &Path, json: bool) -> Result<()> {
+    let (coordinator, view) = find(dir, Some(run)).await?;
+    let adapter = coordinator.export(view.run).await?;
+    let file = if out.is_dir() { out.join("adapter_model.safetensors") } else { out.to_owned() };
+    std::fs::write(&file, &adapter).with_context(|| format!("cannot write {}", file.display()))?;
+    if out.is_dir() {
+        let config = out.join("adapter_config.json");
+        let manifest = coordinator.terms(view.run)?;
+        let text = serde_json::to_string_pretty(&export::peft_config(&manifest))?;
+        let wrote = std::fs::write(&config, text);
+        wrote.with_context(|| format!("cannot write {}", config.display()))?;
+    }
+    let text = format!("wrote {} after round {}", file.display(), view.round);
+    print(json, &json!({ "file": file, "round": view.round, "bytes": adapter.len() }), &text)
+}
+
+/// The run that is meant.
+async fn find(dir: &Path, name: Option<&str>) -> Result<(Coordinator, RunView)> {
+    let coordinator = setup::coordinator(dir).await?;
+    let views = coordinator.runs().await?;
+    let means = |run: RunId, called: &str, name: &str| {
+        called == name || (!name.is_empty() && run.to_string().starts_with(name))
+    };
+    let mut found: Vec<RunView> = views
+        .into_iter()
+        .filter(|view| name.is_none_or(|name| means(view.run, &view.name, name)))
+        .collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(view), true) => Ok((coordinator, view)),
+        (Some(_), false) => match name {
+            Some(name) => bail!("several runs are called {name:?}: give more of the id"),
+            None => bail!("there are several runs: name one (`run list` shows them)"),
+        },
+        (None, _) => match name {
+            Some(name) => bail!("there is no run {name:?}"),
+            None => bail!("there is no run"),
+        },
+    }
+}

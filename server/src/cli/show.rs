@@ -1,0 +1,38 @@
+//! Runs in words.
+
+use gossamer_server::coordinator::RunView;
+
+/// One line a run.
+pub(super) fn table(views: &[RunView]) -> String {
+    if views.is_empty() {
+        return "no runs".to_owned();
+    }
+    let mut lines = vec![format!("{:32}  {:8}  {:>11}  name", "run", "status", "round")];
+    for view in views {
+        let round = format!("{}/{}", view.round, view.rounds);
+        let (run, status) = (view.run.to_string(), view.status.name());
+        lines.push(format!("{run:32}  {status:8}  {round:>11}  {}", view.name));
+    }
+    lines.join("\n")
+}
+
+/// Everything about one.
+pub(super) fn card(view: &RunView) -> String {
+    let mut lines = vec![
+        format!("run       {}", view.run),
+        format!("name      {}", view.name),
+        format!("status    {}", view.status.name()),
+    ];
+    if !view.note.is_empty() {
+        lines.push(format!("why       {}", view.note));
+    }
+    lines.extend([
+        format!("round     {} of {}, attempt {}", view.round, view.rounds, view.attempt),
+        format!("asked     {}", view.asked),
+        format!("accepted  {} of {}", view.accepted, view.goal),
+        format!("record    {}", view.record),
+        format!("snapshot  {} ({} bytes)", view.snapshot, view.snapshot_bytes),
+        format!("state     {}", view.state),
+    ]);
+    lines.join("\n")
+}

@@ -1,0 +1,144 @@
+//! `config.toml` in a server's directory. Every field has a default; unknown ones are refused.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The file's name.
+pub const FILE: &str = "config.toml";
+
+/// How a server runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where everything else is; not in the file.
+    #[serde(skip)]
+    pub dir: PathBuf,
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Connections served at once; some more are told to come back, the rest wait.
+    pub connections_max: u32,
+    /// Requests worked on at once; more are told to come back.
+    pub requests_max: u32,
+    /// Seconds a TLS handshake may take.
+    pub handshake_timeout_s: u32,
+    /// Seconds a request's head may take.
+    pub header_timeout_s: u32,
+    /// Seconds between two pieces of a body.
+    pub body_timeout_s: u32,
+    /// Seconds that requests under way get when the server is told to stop.
+    pub shutdown_timeout_s: u32,
+    /// Milliseconds between looks at deadlines and at what the command line did.
+    pub tick_ms: u32,
+    /// The certificate.
+    pub tls: Tls,
+}
+
+/// Where the certificate is; relative paths start at the server's directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// The chain, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// The CA that join tokens tell clients to trust, PEM; `""`: the ones their system trusts.
+    pub ca: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            connections_max: 4_096,
+            requests_max: 256,
+            handshake_timeout_s: 10,
+            header_timeout_s: 10,
+            body_timeout_s: 30,
+            shutdown_timeout_s: 10,
+            tick_ms: 250,
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificate: "tls/server.pem".into(),
+            key: "tls/server.key".into(),
+            ca: "tls/ca.pem".into(),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The directory or the file is not there.
+    #[error("cannot read {path}; `gossamer-server init` makes it")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, or an unknown or malformed field.
+    #[error("{path}:{line}: {why}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is off.
+        why: String,
+    },
+    /// A limit of 0 would serve nobody.
+    #[error("{path}: {field}: expected at least 1")]
+    Zero {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads `config.toml` in `dir`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] at the first thing that is off.
+    pub fn load(dir: &Path) -> Result<Self, ConfigError> {
+        let path = dir.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        };
+        let config = toml::from_str::<Self>(&text).map_err(|e| {
+            let at = e.span().map_or(0, |span| span.start);
+            let line = 1 + text.bytes().take(at).filter(|&b| b == b'\n').count();
+            ConfigError::Syntax { path: path.clone(), line, why: e.message().to_owned() }
+        })?;
+        let positive = [
+            ("connections_max", config.connections_max),
+            ("requests_max", config.requests_max),
+            ("handshake_timeout_s", config.handshake_timeout_s),
+            ("header_timeout_s", config.header_timeout_s),
+            ("body_timeout_s", config.body_timeout_s),
+            ("tick_ms", config.tick_ms),
+        ];
+        if let Some(&(field, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::Zero { path, field });
+        }
+        Ok(Self { dir: dir.to_owned(), ..config })
+    }
+
+    /// A path of the configuration, from where the server's directory is.
+    #[must_use]
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.dir.join(path)
+    }
+}

@@ -1,0 +1,211 @@
+//! The tick: opens rounds, watches deadlines, and takes a frozen round to the next.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::frame::Terms;
+use gossamer_protocol::ids::{Attempt, ClientId, RoundId};
+use gossamer_protocol::sparse::Support;
+
+use super::{Coordinator, CoordinatorError, Run};
+use crate::advance::{self, AdvanceError, Closing, Combining, Outcome};
+use crate::problem::told;
+use crate::round::{Effect, Event};
+use crate::state::ServerState;
+use crate::status::Status;
+use crate::store::{Kind, PublishRow, StatusRow};
+
+/// Updates in memory at a time while a round is closed.
+const PIECE: usize = 64;
+
+impl Coordinator {
+    /// Does what is due: takes up new runs and changed statuses, opens rounds, ends attempts whose
+    /// deadline is past, closes rounds and publishes what comes of them.
+    ///
+    /// Everything that is due is done on return. A run that fails does not hold up the others.
+    ///
+    /// # Errors
+    /// The first [`CoordinatorError`]; what failed is tried again at the next tick.
+    pub async fn tick(&self) -> Result<(), CoordinatorError> {
+        let _one = self.0.ticking.lock().await;
+        let mut first = self.refresh().await;
+        self.0.store.forget_nonces(self.now()).await?;
+        for run in self.all() {
+            let done = self.tick_run(&run).await;
+            if let Err(error) = &done {
+                tracing::error!(run = %run.id, error = %told(error), "tick failed");
+            }
+            first = first.and(done);
+        }
+        first
+    }
+
+    /// Notices what another process did: new runs, pauses, aborts.
+    async fn refresh(&self) -> Result<(), CoordinatorError> {
+        for (id, status) in self.0.store.statuses().await? {
+            match self.find(id) {
+                Ok(run) if run.status() != status => run.set_status(status),
+                Ok(_) => {}
+                Err(_) => {
+                    if let Some(row) = self.0.store.run_row(id).await? {
+                        self.load(row).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn tick_run(&self, run: &Arc<Run>) -> Result<(), CoordinatorError> {
+        while !run.is_over() {
+            let effects = {
+                let mut open = self.lock(run).await?;
+                self.open_if_due(run, &mut open, self.now()).await?
+            };
+            if !effects.contains(&Effect::Close) {
+                break;
+            }
+            self.close(run).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the next snapshot of a frozen round and publishes it.
+    async fn close(&self, run: &Arc<Run>) -> Result<(), CoordinatorError> {
+        let frozen = {
+            let open = self.lock(run).await?;
+            Frozen {
+                round: open.round.id(),
+                attempt: open.round.attempt(),
+                parent: open.record,
+                accepted: open.round.accepted().clone(),
+                shared: open.shared.clone(),
+                state: open.state,
+                state_cached: open.state_cached.clone(),
+            }
+        };
+        let (round, accepted) = (frozen.round, frozen.accepted.len());
+        let outcome = match self.outcome(run, frozen).await {
+            Err(CoordinatorError::Snapshot(diverged)) => {
+                let note = told(&diverged);
+                tracing::error!(run = %run.id, %round, note, "run aborted");
+                self.end(run, StatusRow { status: Status::Aborted, note }).await?;
+                return Ok(());
+            }
+            outcome => outcome?,
+        };
+        self.publish(run, outcome).await?;
+        let view = self.run(run.id).await?;
+        tracing::info!(
+            run = %run.id, %round, attempt = %view.attempt, accepted,
+            snapshot = %view.snapshot, bytes = view.snapshot_bytes, "round closed"
+        );
+        self.sweep(run, round.next()).await
+    }
+
+    /// The pure part, a piece of the accepted set at a time, away from the async threads.
+    async fn outcome(&self, run: &Arc<Run>, frozen: Frozen) -> Result<Outcome, CoordinatorError> {
+        let state = match &frozen.state_cached {
+            Some(state) => ServerState::clone(state),
+            None => self.read_state(frozen.state).await?,
+        };
+        let mut combining = Combining::new(&run.manifest);
+        // In client order, though the sum would be the same in any.
+        let frames: Vec<Digest> = frozen.accepted.values().copied().collect();
+        for piece in frames.chunks(PIECE) {
+            let get = |&frame| self.0.store.objects().get(Kind::Update, frame);
+            let piece: Vec<Bytes> = try_join_all(piece.iter().map(get)).await?;
+            let (run, shared, round) = (run.clone(), frozen.shared.clone(), frozen.round);
+            combining = blocking(move || {
+                let terms = Terms::new(&run.manifest, round);
+                for frame in &piece {
+                    combining.add(frame, &terms, shared.as_deref())?;
+                }
+                Ok::<_, AdvanceError>(combining)
+            })
+            .await??;
+        }
+        let run = run.clone();
+        let outcome = blocking(move || {
+            let Frozen { round, parent, attempt, accepted, .. } = &frozen;
+            let closing = Closing { round: *round, parent: *parent, attempt: *attempt, accepted };
+            let delta = combining.finish();
+            run.lineage().next(state, delta.as_deref(), &closing)
+        });
+        Ok(outcome.await??)
+    }
+
+    /// Objects first, then the one transaction that makes them the run's next snapshot.
+    async fn publish(&self, run: &Arc<Run>, outcome: Outcome) -> Result<(), CoordinatorError> {
+        let Outcome { state, state_bytes, snapshot, record } = outcome;
+        let objects = self.0.store.objects();
+        let snapshot_bytes = Bytes::from(snapshot);
+        objects.put(Kind::State, state_bytes.into()).await?;
+        objects.put(Kind::Snapshot, snapshot_bytes.clone()).await?;
+        let terms = Terms::new(&run.manifest, record.round);
+        let shared = advance::shared_support(&snapshot_bytes, &terms)?.map(Arc::new);
+        let signed = self.sign_record(&record);
+        let last = record.round.0 >= run.manifest.rounds;
+
+        let mut open = self.lock(run).await?;
+        open.dirty = true;
+        let row = PublishRow {
+            run: run.id,
+            round: record.round,
+            record: &signed,
+            snapshot: record.snapshot,
+            state: record.state,
+            last,
+        };
+        self.0.store.publish(&row).await?;
+        // Nothing refuses it: the round is frozen, and only here does it go on.
+        let gone_on = open.round.step(Event::Published, self.now()).is_ok();
+        open.record = Digest::of(&signed.bytes);
+        open.snapshot = record.snapshot;
+        open.snapshot_bytes = snapshot_bytes;
+        open.shared = shared;
+        open.state = record.state;
+        open.state_cached = Some(Arc::new(state));
+        open.dirty = !gone_on;
+        drop(open);
+        if last {
+            let row = self.0.store.run_row(run.id).await?;
+            run.set_status(row.map_or_else(|| run.status(), |row| row.status));
+        }
+        Ok(())
+    }
+
+    /// Drops what rounds before `round` no longer need: counted frames, unfinished uploads.
+    pub(super) async fn sweep(&self, run: &Run, round: RoundId) -> Result<(), CoordinatorError> {
+        let store = &self.0.store;
+        let frames = store.counted_frames(run.id, round).await?;
+        for frame in &frames {
+            store.objects().drop(Kind::Update, *frame).await?;
+        }
+        if !frames.is_empty() {
+            store.forget_frames(run.id, round).await?;
+        }
+        let (store, run) = (store.clone(), run.id);
+        Ok(blocking(move || store.staging().drop_before(run, round)).await??)
+    }
+}
+
+/// A frozen round, as closing needs it.
+struct Frozen {
+    round: RoundId,
+    attempt: Attempt,
+    parent: Digest,
+    accepted: std::collections::BTreeMap<ClientId, Digest>,
+    shared: Option<Arc<Support>>,
+    state: Digest,
+    state_cached: Option<Arc<ServerState>>,
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CoordinatorError> {
+    // It does not panic; what remains is a runtime that is going down.
+    tokio::task::spawn_blocking(work).await.map_err(|_| CoordinatorError::Stopping)
+}

@@ -1,0 +1,200 @@
+//! What the coordinator refuses, and by which public name.
+
+use std::time::Duration;
+
+use gossamer_protocol::codec::CodecError;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::frame::FrameError;
+use gossamer_protocol::ids::{ClientId, RoundId, RunId};
+use gossamer_protocol::manifest::ManifestError;
+use gossamer_protocol::problem::{Problem, ProblemType};
+
+use crate::advance::AdvanceError;
+use crate::aggregate::AggregateError;
+use crate::export::ExportError;
+use crate::problem::{problem, told};
+use crate::round::RoundError;
+use crate::snapshot::SnapshotError;
+use crate::state::BadState;
+use crate::store::StoreError;
+
+/// Why something was refused or failed; nothing changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CoordinatorError {
+    /// The enrolment token is wrong, used by another key, or too old.
+    #[error("the enrolment token is not valid: ask the operator for a new one")]
+    BadToken,
+    /// The enrolment's key is not held.
+    #[error("the enrolment's proof does not match its key")]
+    BadProof,
+    /// The caller is not enrolled.
+    #[error("client {0} is not enrolled")]
+    UnknownClient(ClientId),
+    /// No such run.
+    #[error("there is no run {0}")]
+    UnknownRun(RunId),
+    /// The run was aborted or is complete.
+    #[error("run {run} is over: {why}")]
+    RunOver {
+        /// The run.
+        run: RunId,
+        /// Why, in words.
+        why: String,
+    },
+    /// No record of that round yet.
+    #[error("run {run} has no record of round {round}")]
+    UnknownRound {
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: RoundId,
+    },
+    /// No snapshot of that name in the run.
+    #[error("run {run} has no snapshot {object}")]
+    UnknownObject {
+        /// The run.
+        run: RunId,
+        /// The object.
+        object: Digest,
+    },
+    /// The update is another client's.
+    #[error("client {caller} may not act for client {owner}")]
+    NotYours {
+        /// Who asks.
+        caller: ClientId,
+        /// Whose it is.
+        owner: ClientId,
+    },
+    /// The round refuses.
+    #[error("{source}")]
+    Round {
+        /// Why.
+        source: RoundError,
+        /// When to check in again.
+        retry: Duration,
+    },
+    /// The body is longer than the run allows.
+    #[error("a body of {got} bytes is over this run's limit of {limit}")]
+    TooLarge {
+        /// Bytes found, or announced.
+        got: u64,
+        /// Most bytes allowed.
+        limit: u64,
+    },
+    /// The bytes are no update of this run.
+    #[error("the update is malformed")]
+    Frame(#[from] FrameError),
+    /// The frame says something else than its address.
+    #[error("the update's {field} is {got}, its address says {expected}")]
+    Misaddressed {
+        /// Which field.
+        field: &'static str,
+        /// What the frame says.
+        got: String,
+        /// What the address says.
+        expected: String,
+    },
+    /// The update was trained from another snapshot.
+    #[error("the update starts from snapshot {got}, this round from {expected}")]
+    WrongBase {
+        /// The snapshot it names.
+        got: Digest,
+        /// This round's snapshot.
+        expected: Digest,
+    },
+    /// The staged parts make something else than was announced.
+    #[error("the staged bytes do not have the announced digest; the upload starts anew")]
+    Staged,
+    /// A resumed upload does not start where the server stands.
+    #[error("the upload stands at byte {stands}")]
+    WrongOffset {
+        /// Bytes the server has.
+        stands: u64,
+    },
+    /// The update does not fit the sum.
+    #[error("the update does not fit")]
+    Aggregate(#[from] AggregateError),
+    /// The manifest cannot be run.
+    #[error("the manifest cannot be run")]
+    Manifest(#[from] ManifestError),
+    /// The run's start cannot be sent.
+    #[error("the run's first snapshot cannot be made")]
+    Snapshot(#[from] SnapshotError),
+    /// A round cannot be closed.
+    #[error("the round cannot be closed")]
+    Advance(#[from] AdvanceError),
+    /// The server's state is damaged.
+    #[error("the server's state cannot be read")]
+    State(#[from] BadState),
+    /// The adapter cannot be written.
+    #[error("the adapter cannot be exported")]
+    Export(#[from] ExportError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// Work was cut short: the server is going down.
+    #[error("the server is going down")]
+    Stopping,
+}
+
+impl CoordinatorError {
+    /// Its public name.
+    #[must_use]
+    pub fn problem_type(&self) -> ProblemType {
+        match self {
+            Self::BadToken => ProblemType::BadToken,
+            Self::BadProof => ProblemType::BadSignature,
+            Self::UnknownClient(_) => ProblemType::UnknownClient,
+            Self::UnknownRun(_) => ProblemType::UnknownRun,
+            Self::RunOver { .. } => ProblemType::RunOver,
+            Self::UnknownRound { .. } => ProblemType::UnknownRound,
+            Self::UnknownObject { .. } => ProblemType::UnknownObject,
+            Self::NotYours { .. } => ProblemType::NotYours,
+            Self::Round { source, .. } => source.problem(),
+            Self::TooLarge { .. } => ProblemType::TooLarge,
+            Self::Frame(frame) => frame_problem(frame),
+            Self::Misaddressed { .. } => ProblemType::BadFrame,
+            Self::WrongBase { .. } => ProblemType::WrongBase,
+            Self::Staged | Self::WrongOffset { .. } => ProblemType::WrongOffset,
+            Self::Aggregate(aggregate) => aggregate.problem(),
+            Self::Manifest(_) | Self::Snapshot(_) => ProblemType::BadRequest,
+            Self::Advance(_) | Self::State(_) | Self::Export(_) => ProblemType::Internal,
+            Self::Store(store) => store.problem(),
+            Self::Stopping => ProblemType::Busy,
+        }
+    }
+
+    /// As told to the caller. What the caller cannot mend is not told in detail.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let kind = self.problem_type();
+        let retry = match self {
+            Self::Round { source, retry } if source.problem() == ProblemType::StaleRound => {
+                Some(*retry)
+            }
+            Self::Store(StoreError::Full) => Some(Duration::from_secs(60)),
+            Self::Stopping => Some(Duration::from_secs(1)),
+            _ => None,
+        };
+        let detail = match kind {
+            ProblemType::Internal => "see the server's log".to_owned(),
+            _ => told(self),
+        };
+        problem(kind, detail, retry)
+    }
+}
+
+fn frame_problem(frame: &FrameError) -> ProblemType {
+    match frame {
+        FrameError::Oversized { .. } => ProblemType::TooLarge,
+        FrameError::Layout { .. } => ProblemType::BadLayout,
+        FrameError::Density { .. } => ProblemType::BadEntries,
+        FrameError::Entries(CodecError::Value { .. } | CodecError::Exponent { .. }) => {
+            ProblemType::BadValue
+        }
+        FrameError::Entries(_) => ProblemType::BadEntries,
+        // Truncated, magic, version, a code byte, digest, metadata.
+        _ => ProblemType::BadFrame,
+    }
+}

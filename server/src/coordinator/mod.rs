@@ -1,0 +1,262 @@
+//! Sole owner of the open rounds: it feeds events to [`Round`] and carries its effects out.
+//!
+//! An effect is durable before anybody hears of it. A step changes the round in memory first; until
+//! its effects are stored the round is marked, and whoever finds the mark (a store that failed, a
+//! caller that went away half-way) reads the round again from the store, which alone is believed.
+//!
+//! - `clients`: tokens, enrolment, nonces. `runs`: runs and what they published.
+//! - `rounds`: check-in and upload. `close`: the tick, and from one round to the next.
+
+mod clients;
+mod close;
+mod error;
+mod rounds;
+mod runs;
+mod uploads;
+
+mod view;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::frame::Terms;
+use gossamer_protocol::ids::{ClientId, RunId};
+use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::message::Signed;
+use gossamer_protocol::sign::{PublicKey, SigningKey};
+use gossamer_protocol::sparse::Support;
+use tokio::sync::{Mutex, MutexGuard, Notify};
+
+pub use error::CoordinatorError;
+pub use rounds::Admission;
+pub use uploads::Uploaded;
+pub use view::RunView;
+
+use crate::advance::{self, Lineage};
+use crate::clock::Clock;
+use crate::round::Round;
+use crate::state::ServerState;
+use crate::status::Status;
+use crate::store::{Kind, RunRow, StatusRow, Store, StoreError};
+
+/// The aggregator itself, without a network. A cheap handle.
+#[derive(Clone)]
+pub struct Coordinator(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    key: SigningKey,
+    clock: Arc<dyn Clock>,
+    fleet: RwLock<Fleet>,
+    runs: RwLock<Runs>,
+    /// One tick at a time.
+    ticking: Mutex<()>,
+    /// Rung where a tick has something to do at once.
+    due: Notify,
+}
+
+impl std::fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Coordinator({})", self.0.key.public())
+    }
+}
+
+/// Everyone enrolled.
+#[derive(Default)]
+struct Fleet {
+    keys: HashMap<ClientId, PublicKey>,
+    /// In rising order: cohorts are drawn from it.
+    ids: Vec<ClientId>,
+}
+
+impl Fleet {
+    fn insert(&mut self, client: ClientId, key: PublicKey) {
+        if self.keys.insert(client, key).is_none() {
+            let place = self.ids.partition_point(|id| *id < client);
+            self.ids.insert(place, client);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Runs {
+    /// Oldest first.
+    order: Vec<RunId>,
+    by_id: HashMap<RunId, Arc<Run>>,
+}
+
+/// A run in memory.
+struct Run {
+    id: RunId,
+    /// Of the signed manifest.
+    digest: Digest,
+    manifest: Arc<Manifest>,
+    signed: Signed,
+    linears: Option<Vec<u8>>,
+    status: RwLock<StatusRow>,
+    open: Mutex<Open>,
+}
+
+/// The part of a run that moves.
+struct Open {
+    round: Round,
+    /// Digest of the record this round starts from.
+    record: Digest,
+    snapshot: Digest,
+    snapshot_bytes: Bytes,
+    /// The support clients share, where they share one.
+    shared: Option<Arc<Support>>,
+    state: Digest,
+    /// The state's contents, once needed.
+    state_cached: Option<Arc<ServerState>>,
+    /// A step was begun and not known to be stored: read it again.
+    dirty: bool,
+}
+
+impl Run {
+    fn status(&self) -> StatusRow {
+        self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_status(&self, status: StatusRow) {
+        *self.status.write().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    fn is(&self, status: Status) -> bool {
+        self.status.read().unwrap_or_else(PoisonError::into_inner).status == status
+    }
+
+    fn is_over(&self) -> bool {
+        self.status.read().unwrap_or_else(PoisonError::into_inner).status.is_over()
+    }
+
+    fn lineage(&self) -> Lineage<'_> {
+        Lineage { run: self.id, digest: self.digest, manifest: &self.manifest }
+    }
+}
+
+impl Coordinator {
+    /// Takes up where `store` left off. `key` signs manifests, records and receipts.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`] where the store cannot be read or is damaged.
+    pub async fn open(
+        store: Store,
+        key: SigningKey,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, CoordinatorError> {
+        let mut fleet = Fleet::default();
+        for (client, key) in store.clients().await? {
+            fleet.insert(client, key);
+        }
+        let rows = store.run_rows().await?;
+        let coordinator = Self(Arc::new(Shared {
+            store,
+            key,
+            clock,
+            fleet: RwLock::new(fleet),
+            runs: RwLock::default(),
+            ticking: Mutex::default(),
+            due: Notify::new(),
+        }));
+        for row in rows {
+            coordinator.load(row).await?;
+        }
+        Ok(coordinator)
+    }
+
+    /// The key that clients pin.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.0.key.public()
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Waits until a tick has something to do before its time.
+    pub async fn due(&self) {
+        self.0.due.notified().await;
+    }
+
+    /// Brings a stored run into memory.
+    async fn load(&self, row: RunRow) -> Result<Arc<Run>, CoordinatorError> {
+        let manifest = Manifest::from_bytes(&row.manifest.bytes)?;
+        let open = self.read_open(&row, &manifest).await?;
+        let run = Arc::new(Run {
+            id: row.id,
+            digest: Digest::of(&row.manifest.bytes),
+            manifest: Arc::new(manifest),
+            signed: row.manifest,
+            linears: row.linears,
+            status: RwLock::new(row.status),
+            open: Mutex::new(open),
+        });
+        self.sweep(&run, row.round).await?;
+        let mut runs = self.0.runs.write().unwrap_or_else(PoisonError::into_inner);
+        // Whoever loaded it first keeps it: two copies of a round would each go its own way.
+        if let Some(there) = runs.by_id.get(&run.id) {
+            return Ok(there.clone());
+        }
+        runs.order.push(run.id);
+        runs.by_id.insert(run.id, run.clone());
+        Ok(run)
+    }
+
+    /// What the store says of a run's round.
+    async fn read_open(&self, row: &RunRow, manifest: &Manifest) -> Result<Open, CoordinatorError> {
+        let store = &self.0.store;
+        let record = store.record(row.id, row.round).await?;
+        let (record, snapshot, state) = record.ok_or(StoreError::Row("a round has no record"))?;
+        let snapshot_bytes = store.objects().get(Kind::Snapshot, snapshot).await?;
+        let terms = Terms::new(manifest, row.round);
+        let shared = advance::shared_support(&snapshot_bytes, &terms)?.map(Arc::new);
+        let asked = store.asked(row.id).await?;
+        let accepted = store.accepted(row.id, row.round).await?;
+        let round = Round::new(manifest.cohort.clone(), manifest.seed, row.round).resume(
+            row.attempt,
+            row.deadline,
+            asked,
+            accepted,
+        );
+        let record = Digest::of(&record.bytes);
+        let state_cached = None;
+        Ok(Open {
+            round,
+            record,
+            snapshot,
+            snapshot_bytes,
+            shared,
+            state,
+            state_cached,
+            dirty: false,
+        })
+    }
+
+    fn find(&self, run: RunId) -> Result<Arc<Run>, CoordinatorError> {
+        let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner);
+        runs.by_id.get(&run).cloned().ok_or(CoordinatorError::UnknownRun(run))
+    }
+
+    /// All runs, oldest first.
+    fn all(&self) -> Vec<Arc<Run>> {
+        let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner);
+        runs.order.iter().filter_map(|id| runs.by_id.get(id).cloned()).collect()
+    }
+
+    /// The run's round, as stored.
+    async fn lock<'a>(&self, run: &'a Run) -> Result<MutexGuard<'a, Open>, CoordinatorError> {
+        let mut open = run.open.lock().await;
+        if open.dirty {
+            let row = self.0.store.run_row(run.id).await?;
+            let row = row.ok_or(StoreError::Row("a run is gone"))?;
+            *open = self.read_open(&row, &run.manifest).await?;
+        }
+        Ok(open)
+    }
+}

@@ -1,0 +1,345 @@
+//! Check-in and upload.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::frame::{Terms, Update};
+use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
+use gossamer_protocol::message::{Answer, Assignment, CheckIn, Receipt, Record, Signed};
+use gossamer_protocol::rng::Stream;
+use gossamer_protocol::sign::Purpose;
+
+use super::{Coordinator, CoordinatorError, Open, Run};
+use crate::clock::Timestamp;
+use crate::round::{Effect, Event, Idle, Phase, RoundError};
+use crate::status::Status;
+use crate::store::{AcceptRow, Kind, StoreError};
+
+/// How long an idle client waits where no run says otherwise.
+const NO_RUN_RETRY: Duration = Duration::from_secs(5);
+/// A round closes in well under this, so nobody waits longer for it.
+const CLOSING_RETRY: Duration = Duration::from_secs(1);
+/// Frames up to this size are decoded where they are: handing them over costs more.
+const DECODE_INLINE_MAX: usize = 1 << 15;
+
+/// Where an update would go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// The run.
+    pub run: RunId,
+    /// The round.
+    pub round: RoundId,
+    /// The attempt at it.
+    pub attempt: Attempt,
+    /// Whose update it is.
+    pub client: ClientId,
+}
+
+impl Coordinator {
+    /// What `client` can do now. Asked again, it has the same task.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownClient`], [`CoordinatorError::UnknownRun`], and the store's.
+    pub async fn check_in(
+        &self,
+        client: ClientId,
+        check_in: &CheckIn,
+    ) -> Result<Answer, CoordinatorError> {
+        self.key_of(client)?;
+        let runs = match check_in.run {
+            Some(run) => vec![self.find(run)?],
+            None => self.all(),
+        };
+        let mut over = None;
+        let mut wait: Option<(Duration, String)> = None;
+        for run in runs {
+            match self.ask(&run, client).await? {
+                Answer::Over { reason } => over = Some(reason),
+                Answer::Wait { retry_ms, reason } => {
+                    let retry = Duration::from_millis(retry_ms);
+                    if wait.as_ref().is_none_or(|(shortest, _)| retry < *shortest) {
+                        wait = Some((retry, reason));
+                    }
+                }
+                task @ Answer::Train(_) => return Ok(task),
+            }
+        }
+        Ok(match (wait, over) {
+            (Some((retry, reason)), _) => Answer::Wait { retry_ms: millis(retry), reason },
+            (None, Some(reason)) => Answer::Over { reason },
+            (None, None) => {
+                let reason = "there is no run yet".to_owned();
+                Answer::Wait { retry_ms: millis(NO_RUN_RETRY), reason }
+            }
+        })
+    }
+
+    async fn ask(&self, run: &Arc<Run>, client: ClientId) -> Result<Answer, CoordinatorError> {
+        let status = run.status();
+        let now = self.now();
+        let wait = |reason: &str, most: Duration| {
+            let retry_ms = millis(retry(run, client, now).min(most));
+            Answer::Wait { retry_ms, reason: reason.to_owned() }
+        };
+        match status.status {
+            Status::Complete => {
+                return Ok(Answer::Over { reason: "the run is complete".to_owned() });
+            }
+            Status::Aborted => {
+                let reason = format!("the run was aborted: {}", status.note);
+                return Ok(Answer::Over { reason });
+            }
+            Status::Paused => return Ok(wait("the run is paused", Duration::MAX)),
+            Status::Running => {}
+        }
+        let mut open = self.lock(run).await?;
+        if open.round.phase() == Phase::Idle {
+            self.open_if_due(run, &mut open, now).await?;
+        }
+        let effects = self.step(run, &mut open, Event::CheckIn(client), now).await?;
+        Ok(match (effects.as_slice(), open.round.phase()) {
+            ([Effect::Assign { .. }], Phase::Open { deadline }) => Answer::Train(Assignment {
+                run: run.id,
+                round: open.round.id(),
+                attempt: open.round.attempt(),
+                snapshot: open.snapshot,
+                snapshot_bytes: open.snapshot_bytes.len() as u64,
+                deadline_ms: millis(now.until(deadline)),
+            }),
+            ([Effect::Wait(idle @ Idle::Closing)], _) => wait(idle.reason(), CLOSING_RETRY),
+            ([Effect::Wait(idle)], _) => wait(idle.reason(), Duration::MAX),
+            _ => wait("nothing to do", Duration::MAX),
+        })
+    }
+
+    /// A tick for one run, without the closing.
+    pub(super) async fn open_if_due(
+        &self,
+        run: &Arc<Run>,
+        open: &mut Open,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, CoordinatorError> {
+        let may_open = run.is(Status::Running) && open.round.id().0 < run.manifest.rounds;
+        open.dirty = true;
+        let effects = {
+            let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
+            open.round.step(Event::Tick { fleet: &fleet.ids, may_open }, now)
+        };
+        self.settle(run, open, effects, now).await
+    }
+
+    async fn step(
+        &self,
+        run: &Run,
+        open: &mut Open,
+        event: Event<'_>,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, CoordinatorError> {
+        open.dirty = true;
+        let effects = open.round.step(event, now);
+        self.settle(run, open, effects, now).await
+    }
+
+    /// Makes a step's effects durable, then takes the mark off.
+    async fn settle(
+        &self,
+        run: &Run,
+        open: &mut Open,
+        effects: Result<Vec<Effect>, RoundError>,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, CoordinatorError> {
+        let effects = match effects {
+            Ok(effects) => effects,
+            Err(source) => {
+                open.dirty = false; // a refused event changes nothing
+                return Err(CoordinatorError::Round { source, retry: self.retry_any(run, now) });
+            }
+        };
+        let store = &self.0.store;
+        for effect in &effects {
+            match effect {
+                Effect::Open { attempt, deadline, asked } => {
+                    store.open_attempt(run.id, *attempt, *deadline, asked).await?;
+                    let round = open.round.id();
+                    tracing::debug!(run = %run.id, %round, %attempt, asked = asked.len(), "open");
+                }
+                Effect::Abandon(_) => {
+                    store.abandon(run.id, open.round.attempt()).await?;
+                    let accepted = open.round.accepted().len();
+                    let round = open.round.id();
+                    tracing::warn!(run = %run.id, %round, accepted, "too few updates: trying again");
+                }
+                Effect::Assign { client, new: true } => store.add_asked(run.id, *client).await?,
+                Effect::Accept { client, update } => {
+                    let receipt = self.receipt(run, open, *client, *update);
+                    let (round, attempt) = (open.round.id(), open.round.attempt());
+                    let (client, frame, receipt) = (*client, *update, &receipt);
+                    let row = AcceptRow { run: run.id, round, attempt, client, frame, receipt };
+                    store.accept(&row).await?;
+                }
+                Effect::Close => self.0.due.notify_one(),
+                Effect::Assign { new: false, .. } | Effect::Wait(_) | Effect::Repeat(_) => {}
+            }
+        }
+        open.dirty = false;
+        Ok(effects)
+    }
+
+    /// Checks everything about an upload that its address tells, before its bytes are read; gives
+    /// the most bytes it may have.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    pub async fn admit(&self, caller: ClientId, to: &Admission) -> Result<usize, CoordinatorError> {
+        self.key_of(caller)?;
+        let run = self.find(to.run)?;
+        if caller != to.client {
+            return Err(CoordinatorError::NotYours { caller, owner: to.client });
+        }
+        let limit = Terms::new(&run.manifest, to.round).update_len_max();
+        // A client that lost its receipt may ask for it whenever it likes.
+        let now = self.now();
+        let open = self.lock(&run).await?;
+        if let Err(source) = open.round.admits(to.round, to.attempt, to.client, now) {
+            drop(open);
+            if self.0.store.receipt(run.id, to.round, to.client).await?.is_none() {
+                return Err(CoordinatorError::Round { source, retry: retry(&run, caller, now) });
+            }
+        } else if run.is_over() && !open.round.accepted().contains_key(&to.client) {
+            return Err(over(&run));
+        }
+        Ok(limit)
+    }
+
+    /// Takes an update. On `Ok` it is durable and will be counted once; the receipt says so.
+    ///
+    /// The same bytes again get the same receipt, whenever they come.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`], named for what is off; nothing changed.
+    pub async fn submit(
+        &self,
+        caller: ClientId,
+        run: RunId,
+        round: RoundId,
+        attempt: Attempt,
+        client: ClientId,
+        frame: Bytes,
+    ) -> Result<Signed, CoordinatorError> {
+        let to = Admission { run, round, attempt, client };
+        let limit = self.admit(caller, &to).await?;
+        if frame.len() > limit {
+            let (got, limit) = (frame.len() as u64, limit as u64);
+            return Err(CoordinatorError::TooLarge { got, limit });
+        }
+        let digest = Digest::of(&frame);
+        if let Some((stands, receipt)) = self.0.store.receipt(run, round, client).await? {
+            let retry = Duration::ZERO;
+            let source = RoundError::Conflict(client);
+            let same = stands == digest;
+            return if same { Ok(receipt) } else { Err(CoordinatorError::Round { source, retry }) };
+        }
+        let run = self.find(run)?;
+        self.check_frame(&run, &to, &frame).await?;
+        self.0.store.objects().put(Kind::Update, frame).await?;
+        self.accept(&run, &to, digest).await
+    }
+
+    /// Whether the bytes are what the address says and this round wants.
+    async fn check_frame(
+        &self,
+        run: &Arc<Run>,
+        to: &Admission,
+        frame: &Bytes,
+    ) -> Result<(), CoordinatorError> {
+        let (expected, shared) = {
+            let open = self.lock(run).await?;
+            (open.snapshot, open.shared.clone())
+        };
+        let decode = {
+            let (run, frame, round) = (run.clone(), frame.clone(), to.round);
+            move || Update::decode(&frame, &Terms::new(&run.manifest, round), shared.as_deref())
+        };
+        let update = if frame.len() <= DECODE_INLINE_MAX {
+            decode()?
+        } else {
+            tokio::task::spawn_blocking(decode).await.map_err(|_| CoordinatorError::Stopping)??
+        };
+        let says = |field, got: String, expected: String| {
+            if got == expected {
+                Ok(())
+            } else {
+                Err(CoordinatorError::Misaddressed { field, got, expected })
+            }
+        };
+        says("run", update.run.to_string(), to.run.to_string())?;
+        says("round", update.round.to_string(), to.round.to_string())?;
+        says("attempt", update.attempt.to_string(), to.attempt.to_string())?;
+        says("client", update.client.to_string(), to.client.to_string())?;
+        if update.snapshot != expected {
+            return Err(CoordinatorError::WrongBase { got: update.snapshot, expected });
+        }
+        Ok(())
+    }
+
+    async fn accept(
+        &self,
+        run: &Arc<Run>,
+        to: &Admission,
+        update: Digest,
+    ) -> Result<Signed, CoordinatorError> {
+        let mut open = self.lock(run).await?;
+        if run.is_over() {
+            return Err(over(run));
+        }
+        let Admission { round, attempt, client, .. } = *to;
+        let event = Event::Submit { round, attempt, client, update };
+        let effects = self.step(run, &mut open, event, self.now()).await?;
+        if let [Effect::Repeat(_)] = effects.as_slice() {
+            let stored = self.0.store.receipt(run.id, round, client).await?;
+            let (_, receipt) = stored.ok_or(StoreError::Row("an accepted update has no row"))?;
+            return Ok(receipt);
+        }
+        // The same text and key give the same signature as the one just stored.
+        Ok(self.receipt(run, &open, client, update))
+    }
+
+    fn receipt(&self, run: &Run, open: &Open, client: ClientId, update: Digest) -> Signed {
+        let (round, attempt) = (open.round.id(), open.round.attempt());
+        let receipt = Receipt { run: run.id, round, attempt, client, update };
+        Signed::new(&self.0.key, Purpose::Receipt, json(&receipt))
+    }
+
+    pub(super) fn sign_record(&self, record: &Record) -> Signed {
+        Signed::new(&self.0.key, Purpose::Record, json(record))
+    }
+
+    /// A retry window where no one client is meant.
+    fn retry_any(&self, run: &Run, now: Timestamp) -> Duration {
+        retry(run, ClientId(run.id.0), now)
+    }
+}
+
+fn over(run: &Run) -> CoordinatorError {
+    let status = run.status();
+    let why = if status.note.is_empty() { status.status.name() } else { &status.note };
+    CoordinatorError::RunOver { run: run.id, why: why.to_owned() }
+}
+
+/// The run's retry window, times something uniform on `[0.5, 1.5)`: a fleet that was turned away at
+/// one moment does not come back at one moment.
+fn retry(run: &Run, client: ClientId, now: Timestamp) -> Duration {
+    let parts: [&[u8]; 2] = [&client.0, &now.0.to_le_bytes()];
+    let jitter = 0.5 + Stream::new(run.manifest.seed, "retry", &parts).unit_f64();
+    Duration::from_secs_f64(run.manifest.cohort.retry_s * jitter)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn json<T: serde::Serialize>(message: &T) -> Vec<u8> {
+    serde_json::to_vec(message).expect("ids and numbers are always JSON")
+}

@@ -1,0 +1,163 @@
+//! Runs, and what they published.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::{Attempt, RoundId, RunId};
+use gossamer_protocol::layout::BaseLinear;
+use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::message::Signed;
+use gossamer_protocol::sign::Purpose;
+
+use super::{Coordinator, CoordinatorError, Run};
+use crate::advance::Lineage;
+use crate::export;
+use crate::state::ServerState;
+use crate::status::Status;
+use crate::store::{Kind, PublishRow, RunRow, StatusRow, StoreError};
+
+impl Coordinator {
+    /// Starts a run. The same manifest again is the same run.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Manifest`] where a field is out of range, and the store's.
+    pub async fn create_run(&self, manifest: &Manifest) -> Result<RunId, CoordinatorError> {
+        self.create_run_on(manifest, None).await
+    }
+
+    /// As [`create_run`](Self::create_run), keeping the base model's linears: an FFA-LoRA adapter
+    /// is exported with the frozen A, whose shapes the layout does not have.
+    ///
+    /// # Errors
+    /// As for [`create_run`](Self::create_run).
+    pub async fn create_run_on(
+        &self,
+        manifest: &Manifest,
+        linears: Option<&[BaseLinear]>,
+    ) -> Result<RunId, CoordinatorError> {
+        let bytes = manifest.to_bytes()?;
+        let digest = Digest::of(&bytes);
+        let run = RunId::of(digest);
+        let outcome = Lineage { run, digest, manifest }.start()?;
+        let store = &self.0.store;
+        let state = store.objects().put(Kind::State, outcome.state_bytes.into()).await?;
+        let snapshot = store.objects().put(Kind::Snapshot, outcome.snapshot.into()).await?;
+        let record = self.sign_record(&outcome.record);
+        let row = RunRow {
+            id: run,
+            manifest: Signed::new(&self.0.key, Purpose::Manifest, bytes),
+            linears: linears.map(export::linears_to_bytes),
+            status: StatusRow { status: Status::Running, note: String::new() },
+            round: RoundId(0),
+            attempt: Attempt(0),
+            deadline: None,
+        };
+        let first =
+            PublishRow { run, round: RoundId(0), record: &record, snapshot, state, last: false };
+        if store.add_run(&row, &first).await? {
+            tracing::info!(%run, name = %manifest.name, "run created");
+        }
+        let row = store.run_row(run).await?.ok_or(StoreError::Row("a run is gone"))?;
+        self.load(row).await?;
+        self.0.due.notify_one();
+        Ok(run)
+    }
+
+    /// Pauses, resumes or aborts a run; gives the status that stands. What is over stays over.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`], and the store's.
+    pub async fn set_status(&self, run: RunId, to: Status) -> Result<Status, CoordinatorError> {
+        let note = if to == Status::Aborted { "by the operator" } else { "" };
+        self.end(&*self.find(run)?, StatusRow { status: to, note: note.to_owned() }).await
+    }
+
+    pub(super) async fn end(&self, run: &Run, to: StatusRow) -> Result<Status, CoordinatorError> {
+        let stands = self.0.store.set_status(run.id, &to).await?;
+        let stands = stands.ok_or(CoordinatorError::UnknownRun(run.id))?;
+        let status = stands.status;
+        run.set_status(stands);
+        self.0.due.notify_one();
+        Ok(status)
+    }
+
+    /// A run's manifest, as signed.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`].
+    pub async fn manifest(&self, run: RunId) -> Result<Signed, CoordinatorError> {
+        Ok(self.find(run)?.signed.clone())
+    }
+
+    /// The record of the snapshot that `round` starts from, as signed.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownRound`], and the store's.
+    pub async fn record(&self, run: RunId, round: RoundId) -> Result<Signed, CoordinatorError> {
+        let run = self.find(run)?;
+        Ok(self.stored_record(&run, round).await?.0)
+    }
+
+    async fn stored_record(
+        &self,
+        run: &Run,
+        round: RoundId,
+    ) -> Result<(Signed, Digest, Digest), CoordinatorError> {
+        let found = self.0.store.record(run.id, round).await?;
+        found.ok_or(CoordinatorError::UnknownRound { run: run.id, round })
+    }
+
+    /// A snapshot's frame. Nothing else is handed out, least of all the server's state.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownObject`], and the store's.
+    pub async fn object(&self, run: RunId, object: Digest) -> Result<Bytes, CoordinatorError> {
+        let found = self.find(run)?;
+        {
+            let open = found.open.lock().await;
+            // What nearly everybody asks for is at hand.
+            if open.snapshot == object && !open.dirty {
+                return Ok(open.snapshot_bytes.clone());
+            }
+        }
+        if !self.0.store.names_snapshot(run, object).await? {
+            return Err(CoordinatorError::UnknownObject { run, object });
+        }
+        Ok(self.0.store.objects().get(Kind::Snapshot, object).await?)
+    }
+
+    /// The server's dense adapter after `round` rounds, shape `[n]`.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownRound`], and the store's.
+    pub async fn theta(&self, run: RunId, round: RoundId) -> Result<Vec<f32>, CoordinatorError> {
+        let run = self.find(run)?;
+        let (_, _, state) = self.stored_record(&run, round).await?;
+        Ok(self.read_state(state).await?.theta)
+    }
+
+    /// The latest adapter as safetensors, under PEFT's tensor names.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::Export`], and the store's.
+    pub async fn export(&self, run: RunId) -> Result<Vec<u8>, CoordinatorError> {
+        let run = self.find(run)?;
+        let round = self.lock(&run).await?.round.id();
+        let theta = self.theta(run.id, round).await?;
+        Ok(export::safetensors(&run.manifest, run.linears.as_deref(), &theta)?)
+    }
+
+    /// The manifest, parsed.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`].
+    pub fn terms(&self, run: RunId) -> Result<Arc<Manifest>, CoordinatorError> {
+        Ok(self.find(run)?.manifest.clone())
+    }
+
+    pub(super) async fn read_state(&self, state: Digest) -> Result<ServerState, CoordinatorError> {
+        let bytes = self.0.store.objects().get(Kind::State, state).await?;
+        Ok(ServerState::decode(&bytes)?)
+    }
+}

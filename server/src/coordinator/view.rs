@@ -1,0 +1,92 @@
+//! A run as its operator sees it.
+
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::{Attempt, RoundId, RunId};
+use serde::Serialize;
+
+use super::{Coordinator, CoordinatorError, Run};
+use crate::round::Phase;
+use crate::status::Status;
+
+/// A run at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunView {
+    /// Its id.
+    pub run: RunId,
+    /// What people call it.
+    pub name: String,
+    /// Whether it goes on.
+    pub status: Status,
+    /// Why it ended, where somebody or something ended it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// Rounds it has altogether.
+    pub rounds: u64,
+    /// The round that is on; equal to `rounds` once complete.
+    pub round: RoundId,
+    /// The attempt at it.
+    pub attempt: Attempt,
+    /// Unix time in milliseconds at which the attempt ends, where one is open.
+    pub deadline_ms: Option<u64>,
+    /// Clients asked in this attempt.
+    pub asked: usize,
+    /// Updates accepted in this round.
+    pub accepted: usize,
+    /// Updates that end it.
+    pub goal: u32,
+    /// Digest of the latest record.
+    pub record: Digest,
+    /// Digest of the latest snapshot.
+    pub snapshot: Digest,
+    /// Its length in bytes.
+    pub snapshot_bytes: u64,
+    /// Digest of the server's state behind it.
+    pub state: Digest,
+}
+
+impl Coordinator {
+    /// Every run, oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn runs(&self) -> Result<Vec<RunView>, CoordinatorError> {
+        let mut views = Vec::new();
+        for run in self.all() {
+            views.push(self.view(&run).await?);
+        }
+        Ok(views)
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`], and the store's.
+    pub async fn run(&self, run: RunId) -> Result<RunView, CoordinatorError> {
+        self.view(&*self.find(run)?).await
+    }
+
+    async fn view(&self, run: &Run) -> Result<RunView, CoordinatorError> {
+        let open = self.lock(run).await?;
+        let status = run.status();
+        Ok(RunView {
+            run: run.id,
+            name: run.manifest.name.clone(),
+            status: status.status,
+            note: status.note,
+            rounds: run.manifest.rounds,
+            round: open.round.id(),
+            attempt: open.round.attempt(),
+            deadline_ms: match open.round.phase() {
+                Phase::Open { deadline } => Some(deadline.0),
+                Phase::Idle | Phase::Frozen => None,
+            },
+            asked: open.round.asked().len(),
+            accepted: open.round.accepted().len(),
+            goal: run.manifest.cohort.goal,
+            record: open.record,
+            snapshot: open.snapshot,
+            snapshot_bytes: open.snapshot_bytes.len() as u64,
+            state: open.state,
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! The adapter as others read it: safetensors with PEFT's tensor names.
+//!
+//! `model.layers.0.self_attn.q_proj.lora_A` becomes
+//! `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`. FFA-LoRA's frozen A is not in
+//! the layout; it is regenerated from the seed, for which the base model's shapes must be known.
+
+use std::collections::HashMap;
+
+use gossamer_protocol::layout::{BaseLinear, Part, TensorSpec, lora_pair};
+use gossamer_protocol::manifest::Manifest;
+use safetensors::tensor::{Dtype, TensorView};
+
+/// Why an adapter cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// FFA-LoRA without the base model's shapes.
+    #[error(
+        "A is frozen and not in the layout, and the run was created without the base model's shapes"
+    )]
+    NoShapes,
+    /// The shapes kept with the run are damaged, or lack a module.
+    #[error("the base model's shapes kept with the run have no {0}")]
+    NoModule(String),
+    /// The file format refuses.
+    #[error("safetensors: {0}")]
+    Format(String),
+}
+
+/// The flat adapter `theta`, shape `[n]`, as a safetensors file. Equal adapters give equal bytes.
+///
+/// # Errors
+/// [`ExportError`] where a frozen A cannot be regenerated.
+pub fn safetensors(
+    manifest: &Manifest,
+    linears: Option<&[u8]>,
+    theta: &[f32],
+) -> Result<Vec<u8>, ExportError> {
+    let mut tensors: Vec<(TensorSpec, Vec<u8>)> = Vec::new();
+    for (spec, place) in manifest.layout.tensors() {
+        if manifest.lora.freeze_a && spec.part == Part::LoraB {
+            let frozen = frozen_a(manifest, linears, spec)?;
+            let values = frozen.init(manifest.seed);
+            tensors.push((frozen, bytes(&values)));
+        }
+        tensors.push((spec.clone(), bytes(&theta[place])));
+    }
+    let views: Vec<(String, TensorView<'_>)> = tensors
+        .iter()
+        .map(|(spec, data)| {
+            let view = TensorView::new(Dtype::F32, spec.shape.to_vec(), data);
+            let view = view.map_err(|e| ExportError::Format(e.to_string()))?;
+            Ok((format!("base_model.model.{}.weight", spec.name), view))
+        })
+        .collect::<Result<_, ExportError>>()?;
+    // One entry: a map of several would be written in any order.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize(views, Some(metadata)).map_err(|e| ExportError::Format(e.to_string()))
+}
+
+/// PEFT's `adapter_config.json` for the same adapter.
+#[must_use]
+pub fn peft_config(manifest: &Manifest) -> serde_json::Value {
+    serde_json::json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": manifest.base.name,
+        "r": manifest.lora.rank,
+        "lora_alpha": manifest.lora.alpha,
+        "lora_dropout": manifest.lora.dropout,
+        "target_modules": manifest.lora.targets,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+    })
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn frozen_a(
+    manifest: &Manifest,
+    linears: Option<&[u8]>,
+    b: &TensorSpec,
+) -> Result<TensorSpec, ExportError> {
+    let module = b.name.strip_suffix(".lora_B").unwrap_or(&b.name);
+    let missing = || ExportError::NoModule(module.to_owned());
+    let linears: HashMap<String, [usize; 2]> =
+        serde_json::from_slice(linears.ok_or(ExportError::NoShapes)?).map_err(|_| missing())?;
+    let &[d_in, d_out] = linears.get(module).ok_or_else(missing)?;
+    let [a, _] = lora_pair(&BaseLinear { name: module.into(), d_in, d_out }, manifest.lora.rank);
+    Ok(a)
+}
+
+/// The shapes of a base model's linears, as kept with a run: `{name: [d_in, d_out]}`.
+pub(crate) fn linears_to_bytes(linears: &[BaseLinear]) -> Vec<u8> {
+    let shapes: std::collections::BTreeMap<&str, [usize; 2]> =
+        linears.iter().map(|l| (l.name.as_str(), [l.d_in, l.d_out])).collect();
+    serde_json::to_vec(&shapes).expect("names and numbers are always JSON")
+}

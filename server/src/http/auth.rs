@@ -1,0 +1,72 @@
+//! Who asks: the signed header, in two steps, so that a body is read only for somebody known.
+
+use axum::http::header;
+use axum::http::request::Parts;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::ClientId;
+use gossamer_protocol::problem::ProblemType;
+use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
+use gossamer_protocol::sign::PublicKey;
+
+use super::App;
+use super::problem::Refusal;
+use crate::clock::Timestamp;
+
+/// How far ahead an expiry may lie: a lifetime, and as much again for a clock that runs ahead.
+const AHEAD_MAX_MS: u64 = 2 * LIFETIME_MS;
+
+/// A header that names an enrolled client and the present time, not proven yet.
+pub(crate) struct Claim {
+    authorization: Authorization,
+    key: PublicKey,
+}
+
+impl Claim {
+    /// Reads the header.
+    pub(crate) fn read(app: &App, parts: &Parts) -> Result<Self, Refusal> {
+        let unsigned = |detail: &str| Refusal::new(ProblemType::Unsigned, detail);
+        let header = parts.headers.get(header::AUTHORIZATION);
+        let header = header.ok_or_else(|| unsigned("there is no Authorization header"))?;
+        let text = header.to_str().map_err(|_| unsigned("the header is not text"))?;
+        let authorization: Authorization = text.parse().map_err(|e| unsigned(&format!("{e}")))?;
+        let key = app.coordinator.key_of(authorization.client)?;
+        let (now, expires) = (app.coordinator.now().0, authorization.expires_ms);
+        if expires <= now || expires > now.saturating_add(AHEAD_MAX_MS) {
+            let detail = format!("it expires at {expires}, and it is {now} here (Unix ms)");
+            return Err(Refusal::new(ProblemType::Expired, detail));
+        }
+        Ok(Self { authorization, key })
+    }
+
+    /// The client it names.
+    pub(crate) fn client(&self) -> ClientId {
+        self.authorization.client
+    }
+
+    /// Checks that the client signed this request, and never before.
+    ///
+    /// Nonces are stored until they expire, so a replay is known after a restart too.
+    pub(crate) async fn prove(
+        self,
+        app: &App,
+        parts: &Parts,
+        body: &[u8],
+    ) -> Result<ClientId, Refusal> {
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let request = Request { method: parts.method.as_str(), path, body: Digest::of(body) };
+        let Authorization { client, nonce, expires_ms, .. } = self.authorization;
+        self.authorization
+            .verify(&self.key, &request)
+            .map_err(|e| Refusal::new(ProblemType::BadSignature, e.to_string()))?;
+        // Last: a nonce that a stranger made up is not worth a row.
+        if !app.coordinator.use_nonce(client, &nonce, Timestamp(expires_ms)).await? {
+            return Err(Refusal::new(ProblemType::Replayed, "sign each request anew"));
+        }
+        Ok(client)
+    }
+}
+
+/// Both steps for a request without a body.
+pub(crate) async fn caller(app: &App, parts: &Parts) -> Result<ClientId, Refusal> {
+    Claim::read(app, parts)?.prove(app, parts, b"").await
+}

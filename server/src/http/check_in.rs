@@ -1,0 +1,21 @@
+//! `POST /v1/check-in`: what can I do?
+
+use axum::Json;
+use axum::extract::{Request, State};
+use gossamer_protocol::message::{Answer, CheckIn};
+
+use super::auth::Claim;
+use super::problem::Refusal;
+use super::{App, body};
+
+pub(crate) async fn check_in(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Json<Answer>, Refusal> {
+    let (parts, body) = request.into_parts();
+    let claim = Claim::read(&app, &parts)?;
+    let bytes = body::read(&parts.headers, body, body::MESSAGE_MAX, app.body_timeout).await?;
+    let client = claim.prove(&app, &parts, &bytes).await?;
+    let check_in: CheckIn = body::message(&bytes)?;
+    Ok(Json(app.coordinator.check_in(client, &check_in).await?))
+}

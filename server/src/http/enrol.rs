@@ -1,0 +1,22 @@
+//! `POST /v1/enrol`: a token becomes a client.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use gossamer_protocol::message::{Enrolled, Enrolment};
+
+use super::problem::Refusal;
+use super::{App, body};
+
+/// The one route without a signed header: the body proves the key. 201, or 200 where a lost reply is
+/// asked for again.
+pub(crate) async fn enrol(
+    State(app): State<App>,
+    request: Request,
+) -> Result<(StatusCode, Json<Enrolled>), Refusal> {
+    let (parts, body) = request.into_parts();
+    let bytes = body::read(&parts.headers, body, body::MESSAGE_MAX, app.body_timeout).await?;
+    let enrolment: Enrolment = body::message(&bytes)?;
+    let (enrolled, new) = app.coordinator.enrolling(&enrolment).await?;
+    Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(enrolled)))
+}

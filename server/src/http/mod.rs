@@ -1,0 +1,72 @@
+//! The coordinator over HTTP. A file per resource; nothing is decided here.
+//!
+//! - [`serve`]: the accept loop. `auth`: who asks. `body`: bounded reading. `problem`: refusals.
+//! - `enrol`, `check_in`, `records`, `objects`, `updates`: the resources.
+
+mod auth;
+mod body;
+mod check_in;
+mod enrol;
+mod objects;
+mod problem;
+mod records;
+pub mod serve;
+mod updates;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post, put};
+use gossamer_protocol::problem::ProblemType;
+use tokio::sync::Semaphore;
+
+use crate::coordinator::Coordinator;
+use problem::Refusal;
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) coordinator: Coordinator,
+    /// A permit for each request worked on.
+    pub(crate) requests: Arc<Semaphore>,
+    /// Longest pause between two pieces of a body.
+    pub(crate) body_timeout: Duration,
+}
+
+/// Every route there is.
+pub(crate) fn router(app: App) -> Router {
+    let update = "/v1/runs/{run}/rounds/{round}/attempts/{attempt}/updates/{client}";
+    Router::new()
+        .route("/v1/enrol", post(enrol::enrol))
+        .route("/v1/check-in", post(check_in::check_in))
+        .route("/v1/runs/{run}/manifest", get(records::manifest))
+        .route("/v1/runs/{run}/records/{round}", get(records::record))
+        .route("/v1/runs/{run}/objects/{digest}", get(objects::object))
+        .route(update, put(updates::put).patch(updates::patch).head(updates::head))
+        .fallback(|| async { Refusal::new(ProblemType::NoRoute, "see the documentation") })
+        .method_not_allowed_fallback(|| async {
+            Refusal::new(ProblemType::Method, "the route has other methods")
+        })
+        .layer(middleware::from_fn_with_state(app.clone(), limit))
+        // A busy server is alive.
+        .route("/healthz", get(|| async { StatusCode::OK }))
+        .with_state(app)
+}
+
+/// Turns requests away while too many are worked on.
+async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
+    match app.requests.try_acquire() {
+        Ok(_working) => next.run(request).await,
+        Err(_) => busy().into_response(),
+    }
+}
+
+/// "Come back in a moment".
+pub(crate) fn busy() -> Refusal {
+    Refusal::after(ProblemType::Busy, "too many requests at once", Duration::from_millis(1_500))
+}

@@ -1,0 +1,204 @@
+//! The operator's `MANIFEST.toml`, and the manifest it stands for.
+//!
+//! Its fields are [`Manifest`]'s, without `version` and `layout`; `base` is the folder of a Hugging
+//! Face model of the Llama family, relative to the file: `base = "../models/tiny"`, or a table of
+//! `path` and `name`. Errors name the file, the line and the field.
+
+use std::path::{Path, PathBuf};
+
+use gossamer_protocol::digest::{Digest, Hasher};
+use gossamer_protocol::layout::{BaseLinear, Layout, LayoutError};
+use gossamer_protocol::manifest::{
+    Base, Cohort, Lora, MANIFEST_VERSION, Manifest, ManifestError, Method, ServerOptimizer,
+    Training, base_digest,
+};
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+
+use crate::llama::{LlamaError, llama_linears};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    seed: u64,
+    rounds: u64,
+    base: BaseFolder,
+    lora: Lora,
+    method: Method,
+    training: Training,
+    cohort: Cohort,
+    optimizer: ServerOptimizer,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "base is a model folder's path, or a table of path and name")]
+enum BaseFolder {
+    Path(PathBuf),
+    Named(NamedFolder),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedFolder {
+    path: PathBuf,
+    name: Option<String>,
+}
+
+/// A manifest with what the server keeps beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The base model's linears.
+    pub linears: Vec<BaseLinear>,
+}
+
+/// Why a file is no manifest.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestFileError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, or an unknown, missing or malformed field.
+    #[error("{path}:{line}: {why}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is off, with the field's name.
+        why: String,
+    },
+    /// A field outside its range.
+    #[error("{path}:{line}: {field}: {why}")]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The line, or that of the table it is missing from.
+        line: usize,
+        /// Its dotted name.
+        field: String,
+        /// What is expected.
+        why: String,
+    },
+    /// The base model is none that can be adapted.
+    #[error("{path}")]
+    Model {
+        /// Its `config.json`.
+        path: PathBuf,
+        /// Why.
+        source: LlamaError,
+    },
+}
+
+/// Reads the file at `path` and the model folder it names.
+///
+/// # Errors
+/// [`ManifestFileError`] at the first thing that is off.
+pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ManifestFileError::Read { path: path.to_owned(), source })?;
+    let file: File = toml::from_str(&text).map_err(|e| ManifestFileError::Syntax {
+        path: path.to_owned(),
+        line: line(&text, e.span().map_or(0, |span| span.start)),
+        why: e.message().to_owned(),
+    })?;
+    let field = |field: &str, why: String| ManifestFileError::Field {
+        path: path.to_owned(),
+        line: line(&text, place(&text, field)),
+        field: field.to_owned(),
+        why,
+    };
+    let NamedFolder { path: folder, name } = match file.base {
+        BaseFolder::Path(path) => NamedFolder { path, name: None },
+        BaseFolder::Named(named) => named,
+    };
+    let folder = path.parent().unwrap_or(Path::new("")).join(folder);
+    let name = name.or_else(|| Some(folder.file_name()?.to_str()?.to_owned()));
+    let name = name.ok_or_else(|| field("base", "give the model a name".to_owned()))?;
+
+    let config = folder.join("config.json");
+    let linears = llama_linears(&read(&config)?)
+        .map_err(|source| ManifestFileError::Model { path: config.clone(), source })?;
+    let digest = base_digest(
+        file_digest(&config)?,
+        file_digest(&folder.join("tokenizer.json"))?,
+        file_digest(&folder.join("model.safetensors"))?,
+    );
+    let lora = file.lora;
+    let layout = Layout::lora(&linears, &lora.targets, lora.rank, lora.freeze_a);
+    let layout = layout.map_err(|e| {
+        let at = match e {
+            LayoutError::ZeroRank => "lora.rank",
+            _ => "lora.targets",
+        };
+        field(at, e.to_string())
+    })?;
+    let manifest = Manifest {
+        version: MANIFEST_VERSION,
+        name: file.name,
+        seed: file.seed,
+        rounds: file.rounds,
+        base: Base { name, digest },
+        lora,
+        layout,
+        method: file.method,
+        training: file.training,
+        cohort: file.cohort,
+        optimizer: file.optimizer,
+    };
+    match manifest.to_bytes() {
+        Ok(_) => Ok(Loaded { manifest, linears }),
+        Err(ManifestError::Field { field: at, why }) => Err(field(at, format!("expected {why}"))),
+        Err(other) => Err(field("", other.to_string())),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ManifestFileError> {
+    std::fs::read(path).map_err(|source| ManifestFileError::Read { path: path.to_owned(), source })
+}
+
+/// A file's digest, read in pieces: weights may be larger than memory.
+fn file_digest(path: &Path) -> Result<Digest, ManifestFileError> {
+    let failed = |source| ManifestFileError::Read { path: path.to_owned(), source };
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut hasher = Hasher::default();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut file, &mut piece).map_err(failed)? {
+            0 => return Ok(hasher.finish()),
+            got => hasher.update(&piece[..got]),
+        }
+    }
+}
+
+/// The line, from 1, that byte `at` is on.
+fn line(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|&b| b == b'\n').count()
+}
+
+/// The byte where a dotted field's value is; where it is missing, the innermost table that is there.
+fn place(text: &str, field: &str) -> usize {
+    let Ok(root) = DeTable::parse(text) else { return 0 };
+    let mut at = 0;
+    let mut table = root.into_inner();
+    for key in field.split('.') {
+        let Some(value) = table.remove(key) else { break };
+        at = value.span().start;
+        match value.into_inner() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {}

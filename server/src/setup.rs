@@ -1,0 +1,177 @@
+//! A server's directory: what `init` makes, and what is read from it again.
+//!
+//! ```text
+//! config.toml    keys/server.key    tls/{ca.pem, server.pem, server.key}
+//! store.sqlite   objects/           staging/      lock
+//! ```
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use gossamer_protocol::hex;
+use gossamer_protocol::message::JoinToken;
+use gossamer_protocol::sign::SigningKey;
+use ring::rand::SecureRandom as _;
+
+use crate::clock::SystemClock;
+use crate::config::{self, Config, ConfigError};
+use crate::coordinator::{Coordinator, CoordinatorError};
+use crate::store::{Store, StoreError};
+use crate::tls::{self, TlsError};
+
+const KEY: &str = "keys/server.key";
+const LOCK: &str = "lock";
+
+/// Why a directory cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// `init` never overwrites: a lost key would orphan every client.
+    #[error("{0} already holds a server")]
+    Exists(PathBuf),
+    /// A file failed.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The key file holds no key.
+    #[error("{0} is no key: 64 hexadecimal digits are expected")]
+    BadKey(PathBuf),
+    /// Another process serves this directory.
+    #[error("another gossamer-server serves {0}")]
+    Locked(PathBuf),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The coordinator.
+    #[error(transparent)]
+    Coordinator(#[from] CoordinatorError),
+}
+
+/// Makes a server's directory: a signing key, a development CA with a certificate for localhost,
+/// its addresses and `names`, a configuration and an empty store.
+///
+/// # Errors
+/// [`SetupError::Exists`] where there is one already, and what fails on the way.
+///
+/// # Panics
+/// Where the system has no randomness: a key made without would be known to all.
+pub async fn init(dir: &Path, names: &[String], config: &Config) -> Result<(), SetupError> {
+    if dir.join(config::FILE).exists() || dir.join(KEY).exists() {
+        return Err(SetupError::Exists(dir.to_owned()));
+    }
+    let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    all.extend(
+        names
+            .iter()
+            .filter(|name| !["localhost", "127.0.0.1", "::1"].contains(&name.as_str()))
+            .cloned(),
+    );
+    let certificates = tls::development(&all)?;
+    let mut seed = [0; 32];
+    ring::rand::SystemRandom::new().fill(&mut seed).expect("the system has randomness");
+
+    write(&dir.join(KEY), hex::encode(&seed).as_bytes(), true)?;
+    write(&dir.join("tls/ca.pem"), certificates.ca.as_bytes(), false)?;
+    write(&dir.join("tls/server.pem"), certificates.certificate.as_bytes(), false)?;
+    write(&dir.join("tls/server.key"), certificates.key.as_bytes(), true)?;
+    let store = Store::create(dir).await?;
+    store.close().await;
+    // Last, so that a directory with a configuration is whole.
+    let text = toml::to_string(config).expect("a configuration is always TOML");
+    write(&dir.join(config::FILE), text.as_bytes(), false)
+}
+
+/// The server's signing key.
+///
+/// # Errors
+/// [`SetupError`] where it cannot be read.
+pub fn signing_key(dir: &Path) -> Result<SigningKey, SetupError> {
+    let path = dir.join(KEY);
+    let text = std::fs::read_to_string(&path).map_err(|source| SetupError::Io {
+        what: "read",
+        path: path.clone(),
+        source,
+    })?;
+    let seed = hex::decode_array(text.trim()).map_err(|_| SetupError::BadKey(path))?;
+    Ok(SigningKey::from_seed(&seed))
+}
+
+/// The coordinator of a directory, by the system's clock.
+///
+/// # Errors
+/// [`SetupError`] where something is missing or damaged.
+pub async fn coordinator(dir: &Path) -> Result<Coordinator, SetupError> {
+    let store = Store::open(dir).await?;
+    Ok(Coordinator::open(store, signing_key(dir)?, Arc::new(SystemClock)).await?)
+}
+
+/// What a device is handed: the token's secret, the server's key, and the CA to trust.
+///
+/// # Errors
+/// [`SetupError`] where the key or the CA cannot be read.
+pub fn join_token(config: &Config, secret: String) -> Result<JoinToken, SetupError> {
+    let ca = if config.tls.ca.as_os_str().is_empty() {
+        None
+    } else {
+        let found = tls::certificates(&config.path(&config.tls.ca))?;
+        found.first().map(|ca| BASE64.encode(ca))
+    };
+    Ok(JoinToken { secret, server_key: signing_key(&config.dir)?.public(), ca })
+}
+
+/// Held while a process serves a directory; let go by the system when it ends, however it ends.
+#[derive(Debug)]
+pub struct ServeLock {
+    _file: File,
+}
+
+impl ServeLock {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// [`SetupError::Locked`] where another process has it.
+    pub fn take(dir: &Path) -> Result<Self, SetupError> {
+        let path = dir.join(LOCK);
+        let io = |source| SetupError::Io { what: "lock", path: path.clone(), source };
+        let file = File::create(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(SetupError::Locked(dir.to_owned())),
+            Err(std::fs::TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+}
+
+fn write(path: &Path, bytes: &[u8], secret: bool) -> Result<(), SetupError> {
+    let io = |what| move |source| SetupError::Io { what, path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(io("make the folder of"))?;
+    }
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if secret {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    #[cfg(not(unix))]
+    let _ = secret;
+    let mut file = options.open(path).map_err(io("create"))?;
+    file.write_all(bytes).map_err(io("write"))?;
+    file.sync_all().map_err(io("flush"))
+}

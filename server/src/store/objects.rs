@@ -1,0 +1,95 @@
+//! Immutable bytes under their SHA-256: `objects/{kind}/{first two digits}/{digest}`.
+//!
+//! The local directory flushes each file and its directory before it answers. An object is always
+//! written anew, even where one of that name exists: one left by a crash may not be on the disk yet,
+//! and rewriting the same bytes harms nobody.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gossamer_protocol::digest::Digest;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt as _};
+
+use super::StoreError;
+
+/// The directory of objects within a store's.
+pub const DIRECTORY: &str = "objects";
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A snapshot's frame; clients may have it.
+    Snapshot,
+    /// The server's state; private.
+    State,
+    /// An accepted update's frame; private, dropped once counted.
+    Update,
+}
+
+impl Kind {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshots",
+            Self::State => "states",
+            Self::Update => "updates",
+        }
+    }
+
+    fn path(self, digest: Digest) -> object_store::path::Path {
+        let name = digest.to_string();
+        object_store::path::Path::from(format!("{}/{}/{name}", self.folder(), &name[..2]))
+    }
+}
+
+/// Bytes by digest.
+#[derive(Debug)]
+pub struct Objects(Arc<dyn ObjectStore>);
+
+impl Objects {
+    pub(super) fn in_memory() -> Self {
+        Self(Arc::new(InMemory::new()))
+    }
+
+    pub(super) fn local(dir: &Path) -> Result<Self, StoreError> {
+        let root = dir.join(DIRECTORY);
+        std::fs::create_dir_all(&root)?;
+        Ok(Self(Arc::new(LocalFileSystem::new_with_prefix(root)?.with_fsync(true))))
+    }
+
+    /// Keeps `bytes`; durable on return.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they are not.
+    pub async fn put(&self, kind: Kind, bytes: Bytes) -> Result<Digest, StoreError> {
+        let digest = Digest::of(&bytes);
+        self.0.put(&kind.path(digest), bytes.into()).await?;
+        Ok(digest)
+    }
+
+    /// The bytes of that name, checked.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] and [`StoreError::Damaged`], and the directory's own.
+    pub async fn get(&self, kind: Kind, digest: Digest) -> Result<Bytes, StoreError> {
+        let found = match self.0.get(&kind.path(digest)).await {
+            Err(object_store::Error::NotFound { .. }) => return Err(StoreError::Missing(digest)),
+            found => found?,
+        };
+        let bytes = found.bytes().await?;
+        if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(StoreError::Damaged(digest)) }
+    }
+
+    /// Drops the bytes of that name, if they are there.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they could not be dropped.
+    pub async fn drop(&self, kind: Kind, digest: Digest) -> Result<(), StoreError> {
+        match self.0.delete(&kind.path(digest)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Clients, enrolment tokens, and nonces.
+
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::ClientId;
+use gossamer_protocol::sign::PublicKey;
+use sqlx::Row as _;
+
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+
+/// What an enrolment came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enrolling {
+    /// The token is now used up by this key.
+    New,
+    /// This key used this token before: its reply was lost.
+    Again,
+    /// No such token, or used by another key, or too old.
+    Refused,
+}
+
+impl Store {
+    /// Keeps the hash of a token's secret.
+    pub(crate) async fn add_token(
+        &self,
+        hash: Digest,
+        expires: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO tokens (hash, expires_ms) VALUES (?, ?)")
+            .bind(&hash.0[..])
+            .bind(int(expires.0))
+            .execute(&self.0.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Uses a token up for `key`, at once with the client's row.
+    pub(crate) async fn enrol(
+        &self,
+        token: Digest,
+        key: &PublicKey,
+        now: Timestamp,
+    ) -> Result<Enrolling, StoreError> {
+        let client = ClientId::of(&key.0);
+        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let row = sqlx::query("SELECT expires_ms, client FROM tokens WHERE hash = ?")
+            .bind(&token.0[..])
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(row) = row else { return Ok(Enrolling::Refused) };
+        let user: Option<Vec<u8>> = row.try_get("client")?;
+        if let Some(user) = user {
+            let same = user == client.0;
+            return Ok(if same { Enrolling::Again } else { Enrolling::Refused });
+        }
+        if row.try_get::<i64, _>("expires_ms")? <= int(now.0) {
+            return Ok(Enrolling::Refused);
+        }
+        sqlx::query("UPDATE tokens SET client = ? WHERE hash = ?")
+            .bind(&client.0[..])
+            .bind(&token.0[..])
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("INSERT OR IGNORE INTO clients (id, public_key) VALUES (?, ?)")
+            .bind(&client.0[..])
+            .bind(&key.0[..])
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(Enrolling::New)
+    }
+
+    /// Everyone enrolled.
+    pub(crate) async fn clients(&self) -> Result<Vec<(ClientId, PublicKey)>, StoreError> {
+        let rows = sqlx::query("SELECT id, public_key FROM clients ORDER BY id")
+            .fetch_all(&self.0.writer)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let id = array(row.try_get("id")?)?;
+                Ok((ClientId(id), PublicKey(array(row.try_get("public_key")?)?)))
+            })
+            .collect()
+    }
+
+    /// Notes a nonce; false where it was noted before.
+    pub(crate) async fn use_nonce(
+        &self,
+        client: ClientId,
+        nonce: &[u8; 16],
+        expires: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "INSERT INTO nonces (client, nonce, expires_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(&client.0[..])
+        .bind(&nonce[..])
+        .bind(int(expires.0))
+        .execute(&self.0.nonces)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Forgets nonces of requests that are void by now.
+    pub(crate) async fn forget_nonces(&self, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM nonces WHERE expires_ms < ?")
+            .bind(int(now.0))
+            .execute(&self.0.nonces)
+            .await?;
+        Ok(())
+    }
+}
+
+/// SQLite's integers are signed; nothing counted here comes near 2^63.
+pub(super) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn count(value: i64) -> Result<u64, StoreError> {
+    u64::try_from(value).map_err(|_| StoreError::Row("a negative number"))
+}
+
+pub(super) fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreError> {
+    bytes.try_into().map_err(|_| StoreError::Row("an id of another length"))
+}

@@ -1,0 +1,367 @@
+//! Runs, their rounds, accepted updates and records.
+
+use std::collections::BTreeSet;
+
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
+use gossamer_protocol::message::Signed;
+use gossamer_protocol::sign::Signature;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::rows::{array, count, int};
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::status::Status;
+
+/// A run as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct RunRow {
+    pub(crate) id: RunId,
+    pub(crate) manifest: Signed,
+    pub(crate) linears: Option<Vec<u8>>,
+    pub(crate) status: StatusRow,
+    pub(crate) round: RoundId,
+    pub(crate) attempt: Attempt,
+    pub(crate) deadline: Option<Timestamp>,
+}
+
+/// What an operator, or the end, has decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StatusRow {
+    pub(crate) status: Status,
+    pub(crate) note: String,
+}
+
+/// An update to remember.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AcceptRow<'a> {
+    pub(crate) run: RunId,
+    pub(crate) round: RoundId,
+    pub(crate) attempt: Attempt,
+    pub(crate) client: ClientId,
+    pub(crate) frame: Digest,
+    pub(crate) receipt: &'a Signed,
+}
+
+/// A snapshot to publish.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PublishRow<'a> {
+    pub(crate) run: RunId,
+    pub(crate) round: RoundId,
+    pub(crate) record: &'a Signed,
+    pub(crate) snapshot: Digest,
+    pub(crate) state: Digest,
+    /// Whether it is the run's last.
+    pub(crate) last: bool,
+}
+
+impl Store {
+    /// Adds a run with its first record, at once; false where it is there already.
+    pub(crate) async fn add_run(
+        &self,
+        row: &RunRow,
+        first: &PublishRow<'_>,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let done = sqlx::query(
+            "INSERT INTO runs (id, manifest, signature, linears, status, note, round, attempt) \
+             VALUES (?, ?, ?, ?, ?, ?, 0, 0) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(&row.id.0[..])
+        .bind(&row.manifest.bytes)
+        .bind(&row.manifest.signature.0[..])
+        .bind(&row.linears)
+        .bind(row.status.status.name())
+        .bind(&row.status.note)
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_record(&mut tx, first).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Every run, oldest first.
+    pub(crate) async fn run_rows(&self) -> Result<Vec<RunRow>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM runs ORDER BY seq").fetch_all(&self.0.writer).await?;
+        rows.iter().map(run_row).collect()
+    }
+
+    /// One run.
+    pub(crate) async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        let row = sqlx::query("SELECT * FROM runs WHERE id = ?")
+            .bind(&run.0[..])
+            .fetch_optional(&self.0.writer)
+            .await?;
+        row.as_ref().map(run_row).transpose()
+    }
+
+    /// Every run's status, oldest first: cheap enough for every tick.
+    pub(crate) async fn statuses(&self) -> Result<Vec<(RunId, StatusRow)>, StoreError> {
+        let rows = sqlx::query("SELECT id, status, note FROM runs ORDER BY seq")
+            .fetch_all(&self.0.reader)
+            .await?;
+        rows.iter().map(|row| Ok((RunId(array(row.try_get("id")?)?), status_row(row)?))).collect()
+    }
+
+    /// Sets the status of a run that is not over; gives the status that stands.
+    pub(crate) async fn set_status(
+        &self,
+        run: RunId,
+        to: &StatusRow,
+    ) -> Result<Option<StatusRow>, StoreError> {
+        sqlx::query(
+            "UPDATE runs SET status = ?, note = ? \
+             WHERE id = ? AND status IN ('running', 'paused')",
+        )
+        .bind(to.status.name())
+        .bind(&to.note)
+        .bind(&run.0[..])
+        .execute(&self.0.writer)
+        .await?;
+        Ok(self.run_row(run).await?.map(|row| row.status))
+    }
+
+    /// Opens an attempt: who is asked is remembered at once with its deadline.
+    pub(crate) async fn open_attempt(
+        &self,
+        run: RunId,
+        attempt: Attempt,
+        deadline: Timestamp,
+        asked: &[ClientId],
+    ) -> Result<(), StoreError> {
+        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("UPDATE runs SET attempt = ?, deadline_ms = ? WHERE id = ?")
+            .bind(i64::from(attempt.0))
+            .bind(int(deadline.0))
+            .bind(&run.0[..])
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("DELETE FROM asked WHERE run = ?").bind(&run.0[..]).execute(&mut *tx).await?;
+        for client in asked {
+            sqlx::query("INSERT INTO asked (run, client) VALUES (?, ?)")
+                .bind(&run.0[..])
+                .bind(&client.0[..])
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Ends an attempt that had too few updates; `next` is not open yet.
+    pub(crate) async fn abandon(&self, run: RunId, next: Attempt) -> Result<(), StoreError> {
+        sqlx::query("UPDATE runs SET attempt = ?, deadline_ms = NULL WHERE id = ?")
+            .bind(i64::from(next.0))
+            .bind(&run.0[..])
+            .execute(&self.0.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Remembers one more client that is asked.
+    pub(crate) async fn add_asked(&self, run: RunId, client: ClientId) -> Result<(), StoreError> {
+        sqlx::query("INSERT OR IGNORE INTO asked (run, client) VALUES (?, ?)")
+            .bind(&run.0[..])
+            .bind(&client.0[..])
+            .execute(&self.0.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Who is asked in the attempt that is open.
+    pub(crate) async fn asked(&self, run: RunId) -> Result<BTreeSet<ClientId>, StoreError> {
+        let rows = sqlx::query("SELECT client FROM asked WHERE run = ?")
+            .bind(&run.0[..])
+            .fetch_all(&self.0.writer)
+            .await?;
+        rows.iter().map(|row| Ok(ClientId(array(row.try_get("client")?)?))).collect()
+    }
+
+    /// Remembers an accepted update. The primary key refuses a second one of a client and round.
+    pub(crate) async fn accept(&self, row: &AcceptRow<'_>) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO updates (run, round, client, attempt, frame, receipt, signature) \
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&row.run.0[..])
+        .bind(int(row.round.0))
+        .bind(&row.client.0[..])
+        .bind(i64::from(row.attempt.0))
+        .bind(&row.frame.0[..])
+        .bind(&row.receipt.bytes)
+        .bind(&row.receipt.signature.0[..])
+        .execute(&self.0.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// What was accepted in a round: client, frame, attempt.
+    pub(crate) async fn accepted(
+        &self,
+        run: RunId,
+        round: RoundId,
+    ) -> Result<Vec<(ClientId, Digest, Attempt)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT client, frame, attempt FROM updates WHERE run = ? AND round = ? ORDER BY client",
+        )
+        .bind(&run.0[..])
+        .bind(int(round.0))
+        .fetch_all(&self.0.writer)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let client = ClientId(array(row.try_get("client")?)?);
+                let frame = Digest(array(row.try_get("frame")?)?);
+                Ok((client, frame, attempt(row.try_get("attempt")?)?))
+            })
+            .collect()
+    }
+
+    /// A client's accepted update in a round: its frame's digest, and the receipt.
+    pub(crate) async fn receipt(
+        &self,
+        run: RunId,
+        round: RoundId,
+        client: ClientId,
+    ) -> Result<Option<(Digest, Signed)>, StoreError> {
+        let row = sqlx::query(
+            "SELECT frame, receipt, signature FROM updates \
+             WHERE run = ? AND round = ? AND client = ?",
+        )
+        .bind(&run.0[..])
+        .bind(int(round.0))
+        .bind(&client.0[..])
+        .fetch_optional(&self.0.writer)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some((Digest(array(row.try_get("frame")?)?), signed(&row, "receipt")?)))
+    }
+
+    /// Publishes a snapshot and goes on to its round, at once.
+    pub(crate) async fn publish(&self, row: &PublishRow<'_>) -> Result<(), StoreError> {
+        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
+        insert_record(&mut tx, row).await?;
+        // An abort that came meanwhile stands.
+        sqlx::query(
+            "UPDATE runs SET round = ?, attempt = 0, deadline_ms = NULL, \
+             status = CASE WHEN ? AND status IN ('running', 'paused') THEN 'complete' \
+             ELSE status END WHERE id = ?",
+        )
+        .bind(int(row.round.0))
+        .bind(row.last)
+        .bind(&row.run.0[..])
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("DELETE FROM asked WHERE run = ?")
+            .bind(&row.run.0[..])
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// A record, and the digests of its snapshot and state.
+    pub(crate) async fn record(
+        &self,
+        run: RunId,
+        round: RoundId,
+    ) -> Result<Option<(Signed, Digest, Digest)>, StoreError> {
+        let row = sqlx::query(
+            "SELECT bytes, signature, snapshot, state FROM records WHERE run = ? AND round = ?",
+        )
+        .bind(&run.0[..])
+        .bind(int(round.0))
+        .fetch_optional(&self.0.reader)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let snapshot = Digest(array(row.try_get("snapshot")?)?);
+        Ok(Some((signed(&row, "bytes")?, snapshot, Digest(array(row.try_get("state")?)?))))
+    }
+
+    /// Whether a record of the run names this snapshot.
+    pub(crate) async fn names_snapshot(
+        &self,
+        run: RunId,
+        snapshot: Digest,
+    ) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT 1 FROM records WHERE run = ? AND snapshot = ? LIMIT 1")
+            .bind(&run.0[..])
+            .bind(&snapshot.0[..])
+            .fetch_optional(&self.0.reader)
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// Frames of rounds before `round` that are still stored.
+    pub(crate) async fn counted_frames(
+        &self,
+        run: RunId,
+        round: RoundId,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let rows =
+            sqlx::query("SELECT frame FROM updates WHERE run = ? AND round < ? AND kept = 1")
+                .bind(&run.0[..])
+                .bind(int(round.0))
+                .fetch_all(&self.0.writer)
+                .await?;
+        rows.iter().map(|row| Ok(Digest(array(row.try_get("frame")?)?))).collect()
+    }
+
+    /// Notes that those frames are dropped.
+    pub(crate) async fn forget_frames(&self, run: RunId, round: RoundId) -> Result<(), StoreError> {
+        sqlx::query("UPDATE updates SET kept = 0 WHERE run = ? AND round < ? AND kept = 1")
+            .bind(&run.0[..])
+            .bind(int(round.0))
+            .execute(&self.0.writer)
+            .await?;
+        Ok(())
+    }
+}
+
+async fn insert_record(
+    tx: &mut sqlx::SqliteConnection,
+    row: &PublishRow<'_>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO records (run, round, bytes, signature, snapshot, state) \
+         VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&row.run.0[..])
+    .bind(int(row.round.0))
+    .bind(&row.record.bytes)
+    .bind(&row.record.signature.0[..])
+    .bind(&row.snapshot.0[..])
+    .bind(&row.state.0[..])
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+fn run_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
+    let deadline: Option<i64> = row.try_get("deadline_ms")?;
+    Ok(RunRow {
+        id: RunId(array(row.try_get("id")?)?),
+        manifest: signed(row, "manifest")?,
+        linears: row.try_get("linears")?,
+        status: status_row(row)?,
+        round: RoundId(count(row.try_get("round")?)?),
+        attempt: attempt(row.try_get("attempt")?)?,
+        deadline: deadline.map(count).transpose()?.map(Timestamp),
+    })
+}
+
+fn status_row(row: &SqliteRow) -> Result<StatusRow, StoreError> {
+    let status = Status::named(row.try_get("status")?).ok_or(StoreError::Row("a status"))?;
+    Ok(StatusRow { status, note: row.try_get("note")? })
+}
+
+fn signed(row: &SqliteRow, bytes: &str) -> Result<Signed, StoreError> {
+    let signature = Signature(array(row.try_get("signature")?)?);
+    Ok(Signed { bytes: row.try_get(bytes)?, signature })
+}
+
+fn attempt(value: i64) -> Result<Attempt, StoreError> {
+    u32::try_from(value).map(Attempt).map_err(|_| StoreError::Row("an attempt"))
+}
