@@ -11,6 +11,10 @@
 pub mod composed;
 pub mod config;
 pub(crate) mod decoder;
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod gradient_tests;
 pub(crate) mod weights;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,211 @@
+//! The hand-written backward pass against candle's differentiation and against differences.
+
+use candle_core::{Device, Tensor, Var};
+use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::rng::Stream;
+
+use super::composed::{Branch, Composed, cross_entropy};
+use super::config::tests::tiny;
+use super::decoder::{Gradients, Tape};
+use super::{BaseModel, LlamaConfig, fixture};
+use crate::data::Batch;
+use crate::lora::Plan;
+use crate::ops::cross_entropy as fast;
+use crate::ops::linear::Dropout;
+
+const ALL: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// With and without each feature; sequences within one block of queries and across three.
+fn cases() -> Vec<(LlamaConfig, Batch)> {
+    let plain = LlamaConfig { tied: true, attention_bias: false, kv_heads: 4, ..tiny() };
+    let one = LlamaConfig { kv_heads: 1, head_dim: 6, ..tiny() };
+    vec![
+        (tiny(), fixture::batch(&tiny(), 2, 7)),
+        (tiny(), fixture::batch(&tiny(), 1, 70)),
+        (plain.clone(), fixture::batch(&plain, 3, 33)),
+        (one.clone(), fixture::batch(&one, 2, 32)),
+    ]
+}
+
+/// Loss and its gradient by the flat adapter.
+fn by_hand(
+    base: &BaseModel,
+    plan: &Plan,
+    theta: &[f32],
+    batch: &Batch,
+    dropout: Option<&mut Dropout>,
+) -> (f64, Vec<f32>) {
+    let decoder = base.decoder(Some(plan.on(theta)));
+    let (mut tape, mut logits) = (Tape::default(), Vec::new());
+    let hidden = decoder.forward(&mut tape, batch, dropout);
+    decoder.logits(&mut logits, hidden);
+    let nats = fast::backward_in_place(&mut logits, &batch.targets);
+    let mut gradient = vec![0.0; theta.len()];
+    let mut gradients = Gradients { adapter: Some(&mut gradient), weights: None };
+    decoder.backward(&tape, &logits, &mut gradients);
+    (nats.sum / nats.tokens as f64, gradient)
+}
+
+/// A Var for each adapter tensor, by linear.
+fn branches(base: &BaseModel, manifest: &Manifest, theta: &[f32]) -> Vec<[Var; 2]> {
+    let vars: Vec<Var> = manifest
+        .layout
+        .tensors()
+        .map(|(t, place)| Var::from_slice(&theta[place], &t.shape, &Device::Cpu).expect("shape"))
+        .collect();
+    assert_eq!(vars.len(), 2 * base.linears().len());
+    vars.chunks(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect()
+}
+
+fn close(name: &str, got: &[f32], want: &[f32], tolerance: f64) {
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let size = norm(&mut want.iter().map(|&w| f64::from(w)));
+    let error = norm(&mut got.iter().zip(want).map(|(&g, &w)| f64::from(g) - f64::from(w)));
+    assert!(size > 1e-4, "{name}: the reference is {size}, no gradient flows");
+    assert!(error <= tolerance * size, "{name}: off by {error} of {size}");
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().and_then(|t| t.to_vec1()).expect("f32")
+}
+
+/// Logits, and every adapter tensor's gradient.
+#[test]
+fn adapter_gradients_are_candles() {
+    for (config, batch) in cases() {
+        let base = fixture::base(&config);
+        let manifest = fixture::manifest(&base, &ALL, false);
+        let theta = fixture::normal(manifest.layout.n(), 0.3, 3);
+        let plan = Plan::new(&base, &manifest).expect("fits");
+        let (loss, gradient) = by_hand(&base, &plan, &theta, &batch, None);
+
+        let pairs = branches(&base, &manifest, &theta);
+        let branch = |at: usize| {
+            let [a, b] = &pairs[at];
+            Some(Branch { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: 2.0 })
+        };
+        let composed = Composed::new(&base, &Device::Cpu).expect("fits");
+        let logits = composed.logits(&batch, &branch).expect("runs");
+        let decoder = base.decoder(Some(plan.on(&theta)));
+        let (mut tape, mut ours) = (Tape::default(), Vec::new());
+        let hidden = decoder.forward(&mut tape, &batch, None);
+        decoder.logits(&mut ours, hidden);
+        close("logits", &ours, &values(&logits), 1e-5);
+        let nats = fast::forward(&ours, &batch.targets);
+
+        let reference = cross_entropy(&logits, &batch.targets).expect("runs");
+        let want = f64::from(reference.to_scalar::<f32>().expect("scalar"));
+        assert!((loss - want).abs() < 1e-5 && (nats.sum / nats.tokens as f64 - want).abs() < 1e-5);
+        let grads = reference.backward().expect("differentiable");
+        for ((tensor, place), var) in manifest.layout.tensors().zip(pairs.iter().flatten()) {
+            let want = values(grads.get(var).expect("candle's gradient"));
+            close(&tensor.name, &gradient[place], &want, 1e-4);
+        }
+    }
+}
+
+/// Pretraining's: every weight, bias, norm and the embedding, tied and not.
+#[test]
+fn weight_gradients_are_candles() {
+    for (config, batch) in cases() {
+        let base = fixture::base(&config);
+        let decoder = base.decoder(None);
+        let (mut tape, mut logits) = (Tape::default(), Vec::new());
+        let hidden = decoder.forward(&mut tape, &batch, None);
+        decoder.logits(&mut logits, hidden);
+        fast::backward_in_place(&mut logits, &batch.targets);
+        let mut gradient = vec![0.0; base.n_weights()];
+        let mut gradients = Gradients { adapter: None, weights: Some(&mut gradient) };
+        decoder.backward(&tape, &logits, &mut gradients);
+
+        let vars: Vec<Var> = Composed::new(&base, &Device::Cpu)
+            .expect("fits")
+            .tensors()
+            .iter()
+            .map(|tensor| Var::from_tensor(tensor).expect("f32"))
+            .collect();
+        let tensors = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        let composed = Composed::with_tensors(&base, tensors).expect("as many");
+        let logits = composed.logits(&batch, &|_| None).expect("runs");
+        let loss = cross_entropy(&logits, &batch.targets).expect("runs");
+        let grads = loss.backward().expect("differentiable");
+        for (tensor, var) in base.map().tensors.iter().zip(&vars) {
+            let want = values(grads.get(var).expect("candle's gradient"));
+            // A key's bias shifts all scores of a query alike, so its gradient is 0 but for RoPE.
+            close(&tensor.name, &gradient[tensor.place.clone()], &want, 1e-3);
+        }
+    }
+}
+
+/// Along each adapter tensor's own gradient the loss changes by that gradient's norm, with a dropout
+/// mask and without, with A trained and A frozen.
+#[test]
+fn differences_agree() {
+    let (config, batch) = cases().swap_remove(0);
+    let base = fixture::base(&config);
+    for (freeze_a, share) in [(false, 0.0), (false, 0.3), (true, 0.3)] {
+        let manifest = fixture::manifest(&base, &ALL, freeze_a);
+        let plan = Plan::new(&base, &manifest).expect("fits");
+        let theta = fixture::normal(manifest.layout.n(), 0.3, 4);
+        let run = |theta: &[f32]| {
+            // The same mask each time.
+            let stream = Stream::new(9, "mask", &[]);
+            let mut dropout = Dropout { share, stream };
+            by_hand(&base, &plan, theta, &batch, (share > 0.0).then_some(&mut dropout))
+        };
+        let (_, gradient) = run(&theta);
+        for (tensor, place) in manifest.layout.tensors() {
+            let part = &gradient[place.clone()];
+            let norm = part.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+            assert!(norm > 1e-3, "{}: {norm}", tensor.name);
+            let along = |by: f64| {
+                let mut moved = theta.clone();
+                for (value, &g) in moved[place.clone()].iter_mut().zip(part) {
+                    *value += (f64::from(g) / norm * by) as f32;
+                }
+                run(&moved).0
+            };
+            // Central: the error is of third order; the loss itself is good to about 1e-7.
+            let step = 4e-3;
+            let slope = (along(step) - along(-step)) / (2.0 * step);
+            assert!(
+                (slope - norm).abs() < 0.01 * norm + 1e-4,
+                "{}: {slope} by differences, {norm} by hand (dropout {share})",
+                tensor.name
+            );
+        }
+    }
+}
+
+/// Only some linears adapted: the walk down ends early, and what it gives is unchanged.
+#[test]
+fn a_partial_adapter_has_the_same_gradients() {
+    let (config, batch) = cases().swap_remove(0);
+    let base = fixture::base(&config);
+    for targets in [["layers.1.self_attn.v_proj"], ["layers.1.mlp.down_proj"]] {
+        let manifest = fixture::manifest(&base, &targets, false);
+        let plan = Plan::new(&base, &manifest).expect("fits");
+        let theta = fixture::normal(manifest.layout.n(), 0.3, 6);
+        let (_, part) = by_hand(&base, &plan, &theta, &batch, None);
+
+        let whole = fixture::manifest(&base, &ALL, false);
+        let mut wide = vec![0.0; whole.layout.n()];
+        let places: Vec<_> = manifest
+            .layout
+            .tensors()
+            .map(|(t, place)| {
+                let found = whole.layout.tensors().find(|(w, _)| w.name == t.name);
+                (place, found.expect("all has each").1)
+            })
+            .collect();
+        for (from, to) in &places {
+            wide[to.clone()].copy_from_slice(&theta[from.clone()]);
+        }
+        let plan = Plan::new(&base, &whole).expect("fits");
+        let (_, all) = by_hand(&base, &plan, &wide, &batch, None);
+        for (from, to) in places {
+            assert_eq!(part[from], all[to]);
+        }
+    }
+}
