@@ -1,0 +1,208 @@
+//! Describes a client before it is connected.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use gossamer_protocol::hex;
+use gossamer_protocol::ids::{ClientId, RunId};
+use gossamer_protocol::message::{Enrolment, JoinToken};
+use gossamer_protocol::sign::{PublicKey, SigningKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+use super::{Client, ClientError, Watch};
+use crate::model::BaseModel;
+use crate::state::{State, StateError};
+use crate::train::Control;
+use crate::transport::Transport;
+use crate::transport::https::Https;
+use crate::transport::metered::{Meter, Metered};
+use crate::transport::retry::{Backoff, Retrying};
+
+const IDENTITY: &str = "identity.key";
+const SERVER: &str = "server.json";
+
+/// Whom a device is enrolled with.
+#[derive(Serialize, Deserialize)]
+struct Server {
+    key: PublicKey,
+    ca: Option<String>,
+    client: ClientId,
+}
+
+/// A client to be; made by [`Client::builder`].
+pub struct Builder {
+    url: String,
+    token: Option<String>,
+    state_dir: Option<PathBuf>,
+    seed: Option<[u8; 32]>,
+    bases: Vec<BaseModel>,
+    run: Option<RunId>,
+    backoff: Backoff,
+    watch: Watch,
+    meter: Arc<Meter>,
+    transport: Option<Box<dyn Transport>>,
+}
+
+impl Builder {
+    pub(super) fn new(url: String) -> Self {
+        Self {
+            url,
+            token: None,
+            state_dir: None,
+            seed: None,
+            bases: Vec::new(),
+            run: None,
+            backoff: Backoff::default(),
+            watch: Arc::new(|_| Control::Continue),
+            meter: Arc::default(),
+            transport: None,
+        }
+    }
+
+    /// The enrolment token that the operator handed over; needed once.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Where identity, enrolment and unfinished work are kept; without it they end with the process.
+    #[must_use]
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(dir.into());
+        self
+    }
+
+    /// The seed of the client's key, where the app keeps it itself (a key store, a simulation).
+    #[must_use]
+    pub fn identity(mut self, seed: [u8; 32]) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// A base model this client can train on; may be called several times.
+    #[must_use]
+    pub fn base(mut self, base: BaseModel) -> Self {
+        self.bases.push(base);
+        self
+    }
+
+    /// Takes part in this run only.
+    #[must_use]
+    pub fn only_run(mut self, run: RunId) -> Self {
+        self.run = Some(run);
+        self
+    }
+
+    /// How patiently requests are repeated.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Who hears what happens, and may stop it.
+    #[must_use]
+    pub fn watch(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    /// Counts bytes on `meter`, which other clients may share.
+    #[must_use]
+    pub fn meter(mut self, meter: Arc<Meter>) -> Self {
+        self.meter = meter;
+        self
+    }
+
+    /// Another way to the aggregator than HTTPS: the simulator's.
+    #[must_use]
+    pub fn transport(mut self, transport: Box<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Makes the client, and enrols it where it is not yet.
+    ///
+    /// # Errors
+    /// [`ClientError`] where state, token or connection are no good.
+    pub async fn connect(self) -> Result<Client, ClientError> {
+        let state = match &self.state_dir {
+            Some(dir) => State::open(dir)?,
+            None => State::memory(),
+        };
+        let key = Arc::new(SigningKey::from_seed(&identity(self.seed, &state)?));
+        let id = ClientId::of(&key.public().0);
+        let token = self.token.as_deref().map(JoinToken::decode).transpose()?;
+        let known = server(&state)?.filter(|server| server.client == id);
+        if let (Some(known), Some(token)) = (&known, &token)
+            && known.key != token.server_key
+        {
+            let (enrolled, token) = (known.key, token.server_key);
+            return Err(ClientError::OtherServer { enrolled, token });
+        }
+        let ca = match (&known, &token) {
+            (Some(known), _) => known.ca.clone(),
+            (None, Some(token)) => token.ca.clone(),
+            (None, None) => return Err(ClientError::NoToken),
+        };
+        let transport = match self.transport {
+            Some(transport) => transport,
+            None => Box::new(Https::new(&self.url, ca.as_deref(), key.clone())?),
+        };
+        let metered = Box::new(Metered::new(transport, self.meter.clone()));
+        let jitter = u64::from_le_bytes(id.0[..8].try_into().map_err(|_| ClientError::Random)?);
+        let transport = Retrying::new(metered, self.backoff, jitter);
+
+        let server = match (known, token) {
+            (Some(known), _) => known,
+            (None, None) => return Err(ClientError::NoToken),
+            (None, Some(token)) => {
+                let enrolled = transport.enrol(&Enrolment::new(&token.secret, &key)).await?;
+                if enrolled.client != id {
+                    return Err(ClientError::OtherClient { expected: id, got: enrolled.client });
+                }
+                let server = Server { key: token.server_key, ca: token.ca, client: id };
+                let json = serde_json::to_vec_pretty(&server).map_err(|_| malformed(SERVER))?;
+                state.write(SERVER, &json)?;
+                server
+            }
+        };
+        Ok(Client {
+            key,
+            server: server.key,
+            transport,
+            meter: self.meter,
+            state,
+            bases: self.bases,
+            run: self.run,
+            watch: self.watch,
+            terms: Mutex::default(),
+        })
+    }
+}
+
+/// The app's seed, the folder's, or a new one, which is kept.
+fn identity(given: Option<[u8; 32]>, state: &State) -> Result<[u8; 32], ClientError> {
+    if let Some(seed) = given {
+        return Ok(seed);
+    }
+    if let Some(text) = state.read(IDENTITY)? {
+        let text = std::str::from_utf8(&text).map_err(|_| malformed(IDENTITY))?;
+        return Ok(hex::decode_array(text.trim()).map_err(|_| malformed(IDENTITY))?);
+    }
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| ClientError::Random)?;
+    state.write(IDENTITY, hex::encode(&seed).as_bytes())?;
+    Ok(seed)
+}
+
+fn server(state: &State) -> Result<Option<Server>, StateError> {
+    let Some(json) = state.read(SERVER)? else { return Ok(None) };
+    serde_json::from_slice(&json).map(Some).map_err(|_| malformed(SERVER))
+}
+
+fn malformed(name: &str) -> StateError {
+    StateError::Malformed { name: name.to_owned() }
+}

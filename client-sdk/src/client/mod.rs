@@ -1,0 +1,316 @@
+//! The client: enrol once, then check in, train and deliver until the run is over.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::frame::FrameError;
+use gossamer_protocol::ids::{ClientId, RoundId, RunId};
+use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::message::{Answer, BadJoinToken, CheckIn, Receipt};
+use gossamer_protocol::problem::ProblemType;
+use gossamer_protocol::sign::{PublicKey, SigningKey};
+
+use crate::data::TrainingTask;
+use crate::model::BaseModel;
+use crate::state::{State, StateError};
+use crate::train::{Control, Progress, TrainError};
+use crate::transport::https::HttpsError;
+use crate::transport::metered::{Meter, Traffic};
+use crate::transport::retry::Retrying;
+use crate::transport::{Transport, TransportError};
+use crate::verify::VerifyError;
+
+mod builder;
+mod round;
+
+pub use builder::Builder;
+
+/// Rounds abandoned one after another after which [`Client::run`] gives up.
+const ABANDONED_MAX: u32 = 3;
+
+/// What is told while a client works.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// There is nothing to do for now.
+    Waiting {
+        /// When the client asks again.
+        retry: Duration,
+        /// The aggregator's reason.
+        reason: &'a str,
+    },
+    /// A round begins.
+    Assigned {
+        /// The round.
+        round: RoundId,
+        /// Its run's terms.
+        manifest: &'a Manifest,
+    },
+    /// A snapshot is here and verified.
+    Downloaded {
+        /// The round it starts.
+        round: RoundId,
+        /// Its frame's length.
+        bytes: u64,
+    },
+    /// A local step is done.
+    Training(Progress),
+    /// The update is encoded and about to travel.
+    Uploading {
+        /// Its frame's length.
+        bytes: u64,
+    },
+    /// The aggregator has the update for good.
+    Delivered(&'a Contribution),
+    /// The round was given up; nothing was sent.
+    Abandoned {
+        /// The round.
+        round: RoundId,
+        /// Why.
+        reason: &'a ClientError,
+    },
+}
+
+/// Hears every [`Event`]; [`Control::Stop`] ends the work at the next safe place.
+pub type Watch = Arc<dyn Fn(&Event<'_>) -> Control + Send + Sync>;
+
+/// What one client gave to one round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contribution {
+    /// The server's word that it counts.
+    pub receipt: Receipt,
+    /// Sequences trained on.
+    pub examples: u32,
+    /// Mean training loss, nats a token.
+    pub loss: f32,
+    /// Entries sent.
+    pub entries: usize,
+    /// The frame's length.
+    pub update_bytes: u64,
+}
+
+/// What a check-in led to.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// An update was delivered.
+    Delivered(Contribution),
+    /// Nothing to do; ask again later.
+    Wait {
+        /// After so long.
+        retry: Duration,
+        /// The aggregator's reason.
+        reason: String,
+    },
+    /// Nothing to do ever again.
+    Over {
+        /// The aggregator's reason.
+        reason: String,
+    },
+}
+
+/// Why a client cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Not enrolled, and no token to enrol with.
+    #[error("not enrolled yet: an enrolment token is needed")]
+    NoToken,
+    /// The token is not one.
+    #[error(transparent)]
+    Token(#[from] BadJoinToken),
+    /// The token is another server's than this state folder is enrolled with.
+    #[error("enrolled with the server {enrolled}, but the token is of {token}; use another folder")]
+    OtherServer {
+        /// The pinned key.
+        enrolled: PublicKey,
+        /// The token's key.
+        token: PublicKey,
+    },
+    /// The server answered an enrolment with another name than the key's.
+    #[error("enrolled as {got}, but this key is {expected}")]
+    OtherClient {
+        /// The key's name.
+        expected: ClientId,
+        /// The answer's.
+        got: ClientId,
+    },
+    /// No random numbers for a key.
+    #[error("the system gives no random numbers")]
+    Random,
+    /// No connection can be set up.
+    #[error(transparent)]
+    Https(#[from] HttpsError),
+    /// No answer, or a refusal.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The device's folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An answer that is not believed.
+    #[error("the aggregator's answer is not believed")]
+    Verify(#[from] VerifyError),
+    /// The run needs a base model this client does not have.
+    #[error("the run adapts base {name} ({wanted}), this client has {have}")]
+    WrongBase {
+        /// What people call it.
+        name: String,
+        /// Its digest.
+        wanted: Digest,
+        /// What is here.
+        have: String,
+    },
+    /// Nothing to train on.
+    #[error("the training task has no example")]
+    NoExamples,
+    /// A signed snapshot that cannot be read.
+    #[error("the snapshot cannot be read")]
+    Snapshot(#[source] FrameError),
+    /// Training failed; nothing was sent.
+    #[error("training failed")]
+    Train(#[from] TrainError),
+    /// The trained change cannot travel.
+    #[error("the update cannot travel")]
+    Update(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The app asked to stop.
+    #[error("stopped by the app")]
+    Stopped,
+    /// The training thread ended without a result.
+    #[error("the training thread failed")]
+    Thread,
+}
+
+impl ClientError {
+    /// Whether the round is lost but the next may go well.
+    fn abandons_round(&self) -> bool {
+        match self {
+            Self::Train(_) | Self::Update(_) | Self::Thread => true,
+            Self::Transport(error) => matches!(
+                error.problem(),
+                Some(
+                    ProblemType::StaleRound
+                        | ProblemType::NotInCohort
+                        | ProblemType::WrongBase
+                        | ProblemType::UnknownRound
+                        | ProblemType::UnknownObject
+                )
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// One enrolled device.
+pub struct Client {
+    key: Arc<SigningKey>,
+    server: PublicKey,
+    transport: Retrying,
+    meter: Arc<Meter>,
+    state: State,
+    bases: Vec<BaseModel>,
+    run: Option<RunId>,
+    watch: Watch,
+    /// Verified manifests.
+    terms: Mutex<HashMap<RunId, Arc<round::RunTerms>>>,
+}
+
+impl Client {
+    /// Begins to describe a client of the aggregator at `url`.
+    #[must_use]
+    pub fn builder(url: impl Into<String>) -> Builder {
+        Builder::new(url.into())
+    }
+
+    /// This client's name.
+    #[must_use]
+    pub fn id(&self) -> ClientId {
+        ClientId::of(&self.key.public().0)
+    }
+
+    /// Bytes moved by this client's meter.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.meter.traffic()
+    }
+
+    /// Checks in once, and does what is asked.
+    ///
+    /// # Errors
+    /// [`ClientError`]; where a round was lost, the next call may go well.
+    pub async fn step(&self, task: &Arc<dyn TrainingTask>) -> Result<Outcome, ClientError> {
+        if task.examples() == 0 {
+            return Err(ClientError::NoExamples);
+        }
+        match self.transport.check_in(&CheckIn { run: self.run }).await? {
+            Answer::Train(assignment) => {
+                self.round(&assignment, task).await.map(Outcome::Delivered)
+            }
+            Answer::Wait { retry_ms, reason } => {
+                Ok(Outcome::Wait { retry: Duration::from_millis(retry_ms), reason })
+            }
+            Answer::Over { reason } => Ok(Outcome::Over { reason }),
+        }
+    }
+
+    /// Takes part until the run is over; gives the number of updates delivered.
+    ///
+    /// A round that is lost (too late, a loss that is not a number) is told as
+    /// [`Event::Abandoned`] and the next one is tried.
+    ///
+    /// # Errors
+    /// [`ClientError`] where going on makes no sense, or several rounds in a row were lost.
+    pub async fn run(&self, task: &Arc<dyn TrainingTask>) -> Result<u64, ClientError> {
+        let (mut delivered, mut abandoned) = (0, 0);
+        loop {
+            match self.step(task).await {
+                Ok(Outcome::Delivered(_)) => {
+                    delivered += 1;
+                    abandoned = 0;
+                }
+                Ok(Outcome::Wait { retry, reason }) => {
+                    self.tell(&Event::Waiting { retry, reason: &reason })?;
+                    tokio::time::sleep(retry).await;
+                }
+                Ok(Outcome::Over { .. }) => return Ok(delivered),
+                Err(error) if error.abandons_round() && abandoned + 1 < ABANDONED_MAX => {
+                    abandoned += 1;
+                    tracing::warn!(error = %chain(&error), "round abandoned");
+                    let asked = match &error {
+                        ClientError::Transport(error) => error.retry_after(),
+                        _ => None,
+                    };
+                    tokio::time::sleep(asked.unwrap_or(Duration::from_secs(1))).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn tell(&self, event: &Event<'_>) -> Result<(), ClientError> {
+        match (self.watch)(event) {
+            Control::Continue => Ok(()),
+            Control::Stop => Err(ClientError::Stopped),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.id())
+    }
+}
+
+/// An error and its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

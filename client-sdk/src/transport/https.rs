@@ -1,0 +1,335 @@
+//! Over HTTPS, every request signed.
+//!
+//! Frames longer than [`CHUNK`] travel in pieces and resume where the aggregator stands: `HEAD` asks
+//! for the offset, `PATCH` appends. A clock that is off is noticed by the aggregator's `Date` and
+//! mended for this process.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use bytes::Bytes;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::{RoundId, RunId};
+use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Signed};
+use gossamer_protocol::problem::{Problem, ProblemType};
+use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
+use gossamer_protocol::sign::{Signature, SigningKey};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RANGE};
+use reqwest::{Method, Response, StatusCode, Url};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::{Slot, Transport, TransportError};
+
+/// Bytes of one piece of an upload.
+pub const CHUNK: usize = 1 << 20;
+/// Most bytes of an answer that is no snapshot.
+const DOCUMENT_MAX: usize = 64 << 20;
+/// Largest snapshot: 2^28 parameters in `f32`, a bitmap and a header.
+const OBJECT_MAX: usize = (4 << 28) + (1 << 25) + 4096;
+
+const SIGNATURE: &str = "gossamer-signature";
+const UPLOAD_DIGEST: &str = "upload-digest";
+const UPLOAD_LENGTH: &str = "upload-length";
+const UPLOAD_OFFSET: &str = "upload-offset";
+
+/// Why no connection can be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpsError {
+    /// Not an `https://` address.
+    #[error("{0:?} is not an https:// address")]
+    Url(String),
+    /// The token's certificate authority is not one.
+    #[error("the token's certificate authority is malformed")]
+    Authority,
+    /// The TLS library refused.
+    #[error("cannot set up TLS")]
+    Tls(#[from] reqwest::Error),
+}
+
+/// An aggregator at the other end of HTTPS.
+#[derive(Debug)]
+pub struct Https {
+    http: reqwest::Client,
+    url: Url,
+    key: Arc<SigningKey>,
+    random: SystemRandom,
+    /// Milliseconds that the aggregator's clock is ahead of ours.
+    ahead_ms: AtomicI64,
+}
+
+/// A request before it is signed.
+struct Call<'a> {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: &'a Bytes,
+}
+
+impl<'a> Call<'a> {
+    fn new(method: Method, path: String, body: &'a Bytes) -> Self {
+        Self { method, path, headers: HeaderMap::new(), body }
+    }
+
+    fn header(mut self, name: &'static str, value: impl ToString) -> Self {
+        if let Ok(value) = value.to_string().parse() {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+static NOTHING: Bytes = Bytes::new();
+
+impl Https {
+    /// Prepares to talk to the aggregator at `url`, as the holder of `key`.
+    ///
+    /// `ca`: the only certificate authority to trust, DER in URL-safe base64; none: the platform's.
+    ///
+    /// # Errors
+    /// [`HttpsError`] where address or authority are malformed.
+    pub fn new(url: &str, ca: Option<&str>, key: Arc<SigningKey>) -> Result<Self, HttpsError> {
+        // An app may have chosen a provider before; then that one serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let parsed = Url::parse(url).ok().filter(|u| u.scheme() == "https" && u.has_host());
+        let url = parsed.ok_or_else(|| HttpsError::Url(url.to_owned()))?;
+        let mut builder = reqwest::Client::builder()
+            .https_only(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(Duration::from_secs(60))
+            .user_agent(concat!("gossamer-client/", env!("CARGO_PKG_VERSION")));
+        if let Some(ca) = ca {
+            let der = BASE64.decode(ca).map_err(|_| HttpsError::Authority)?;
+            let ca = reqwest::Certificate::from_der(&der).map_err(|_| HttpsError::Authority)?;
+            builder = builder.tls_certs_only([ca]);
+        }
+        let http = builder.build()?;
+        let ahead_ms = AtomicI64::new(0);
+        Ok(Self { http, url, key, random: SystemRandom::new(), ahead_ms })
+    }
+
+    fn now_ms(&self) -> u64 {
+        let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (ours.as_millis() as u64).saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
+    }
+
+    fn sign(&self, call: &Call<'_>) -> Result<String, TransportError> {
+        let mut nonce = [0; 16];
+        let drawn = self.random.fill(&mut nonce);
+        drawn.map_err(|_| TransportError::Malformed("no random numbers on this device".into()))?;
+        let body = Digest::of(call.body);
+        let request = Request { method: call.method.as_str(), path: &call.path, body };
+        let expires_ms = self.now_ms() + LIFETIME_MS / 2;
+        Ok(Authorization::sign(&self.key, &request, nonce, expires_ms).to_string())
+    }
+
+    /// Sends `call` signed; a refusal becomes an error.
+    async fn send(&self, call: Call<'_>) -> Result<Response, TransportError> {
+        let mut mended = false;
+        loop {
+            let authorization = self.sign(&call)?;
+            let mut url = self.url.clone();
+            url.set_path(&call.path);
+            let request = self
+                .http
+                .request(call.method.clone(), url)
+                .headers(call.headers.clone())
+                .header(AUTHORIZATION, authorization)
+                .body(call.body.clone());
+            let answer = request.send().await.map_err(|e| self.unreachable(e))?;
+            if answer.status().is_success() {
+                return Ok(answer);
+            }
+            let date = answer.headers().get(DATE).and_then(|date| http_date_ms(date.to_str().ok()?));
+            let refusal = self.refusal(answer).await?;
+            match date {
+                Some(theirs) if refusal.kind == ProblemType::Expired && !mended => {
+                    let ours = self.now_ms();
+                    let ahead = theirs as i64 - ours as i64;
+                    self.ahead_ms.fetch_add(ahead, Ordering::Relaxed);
+                    mended = true;
+                }
+                _ => return Err(TransportError::Refused(refusal)),
+            }
+        }
+    }
+
+    async fn refusal(&self, answer: Response) -> Result<Problem, TransportError> {
+        let status = answer.status();
+        let body = self.read(answer, DOCUMENT_MAX).await?;
+        if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
+            return Ok(problem);
+        }
+        // A proxy's page, or HEAD, which has no body: keep what the status says.
+        let kind = match status {
+            StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS => ProblemType::Busy,
+            StatusCode::NOT_FOUND => ProblemType::NoRoute,
+            status if status.is_server_error() => ProblemType::Internal,
+            _ => ProblemType::BadRequest,
+        };
+        Ok(Problem {
+            kind,
+            title: kind.title().into(),
+            status: status.as_u16(),
+            detail: "the answer is no problem document".into(),
+            retry_ms: None,
+        })
+    }
+
+    /// The body, and no more than `max` bytes of it.
+    async fn read(&self, mut answer: Response, max: usize) -> Result<Bytes, TransportError> {
+        let mut body = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(|e| self.unreachable(e))? {
+            if body.len() + piece.len() > max {
+                return Err(TransportError::Malformed(format!("more than {max} bytes")));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.into())
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        call: Call<'_>,
+    ) -> Result<T, TransportError> {
+        let answer = self.send(call.header(CONTENT_TYPE.as_str(), "application/json")).await?;
+        let body = self.read(answer, DOCUMENT_MAX).await?;
+        serde_json::from_slice(&body).map_err(|e| TransportError::Malformed(e.to_string()))
+    }
+
+    async fn signed(&self, answer: Response) -> Result<Signed, TransportError> {
+        let signature = answer.headers().get(SIGNATURE).and_then(|s| s.to_str().ok());
+        let signature: Option<Signature> = signature.and_then(|s| s.parse().ok());
+        let missing = || TransportError::Malformed(format!("no {SIGNATURE} header"));
+        let signature = signature.ok_or_else(missing)?;
+        let bytes = self.read(answer, DOCUMENT_MAX).await?.to_vec();
+        Ok(Signed { bytes, signature })
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> TransportError {
+        let peer = self.url.origin().ascii_serialization();
+        TransportError::Unreachable { peer, source: error.without_url().into() }
+    }
+
+    /// Sends the rest of a long frame piece by piece.
+    async fn resume(&self, path: String, frame: &Bytes) -> Result<Signed, TransportError> {
+        let digest = Digest::of(frame);
+        let ask = Call::new(Method::HEAD, path.clone(), &NOTHING).header(UPLOAD_DIGEST, digest);
+        let mut offset = upload_offset(&self.send(ask).await?)?;
+        loop {
+            if offset >= frame.len() {
+                return Err(TransportError::Malformed(format!(
+                    "the aggregator stands at byte {offset} of {}",
+                    frame.len()
+                )));
+            }
+            let piece = frame.slice(offset..frame.len().min(offset + CHUNK));
+            let call = Call::new(Method::PATCH, path.clone(), &piece)
+                .header(UPLOAD_DIGEST, digest)
+                .header(UPLOAD_LENGTH, frame.len())
+                .header(UPLOAD_OFFSET, offset);
+            let answer = self.send(call).await?;
+            if answer.status() == StatusCode::OK {
+                return self.signed(answer).await;
+            }
+            let next = upload_offset(&answer)?;
+            if next <= offset {
+                return Err(TransportError::Malformed(format!("the upload stands at {next}")));
+            }
+            offset = next;
+        }
+    }
+}
+
+fn upload_offset(answer: &Response) -> Result<usize, TransportError> {
+    let offset = answer.headers().get(UPLOAD_OFFSET).and_then(|offset| offset.to_str().ok());
+    let missing = || TransportError::Malformed(format!("no {UPLOAD_OFFSET} header"));
+    offset.and_then(|offset| offset.parse().ok()).ok_or_else(missing)
+}
+
+#[async_trait::async_trait]
+impl Transport for Https {
+    async fn enrol(&self, enrolment: &Enrolment) -> Result<Enrolled, TransportError> {
+        let body = json_bytes(enrolment)?;
+        self.json(Call::new(Method::POST, "/v1/enrol".into(), &body)).await
+    }
+
+    async fn check_in(&self, ask: &CheckIn) -> Result<Answer, TransportError> {
+        let body = json_bytes(ask)?;
+        self.json(Call::new(Method::POST, "/v1/check-in".into(), &body)).await
+    }
+
+    async fn manifest(&self, run: RunId) -> Result<Signed, TransportError> {
+        let path = format!("/v1/runs/{run}/manifest");
+        self.signed(self.send(Call::new(Method::GET, path, &NOTHING)).await?).await
+    }
+
+    async fn record(&self, run: RunId, round: RoundId) -> Result<Signed, TransportError> {
+        let path = format!("/v1/runs/{run}/records/{round}");
+        self.signed(self.send(Call::new(Method::GET, path, &NOTHING)).await?).await
+    }
+
+    async fn object(
+        &self,
+        run: RunId,
+        of: Digest,
+        range: Range<u64>,
+    ) -> Result<Bytes, TransportError> {
+        let path = format!("/v1/runs/{run}/objects/{of}");
+        let asked = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        let call = Call::new(Method::GET, path, &NOTHING).header(RANGE.as_str(), asked);
+        let answer = self.send(call).await?;
+        // A cache in between may ignore the range; what was asked for is still in there.
+        let whole = answer.status() == StatusCode::OK;
+        let bytes = self.read(answer, OBJECT_MAX).await?;
+        if !whole {
+            return Ok(bytes);
+        }
+        let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
+        Ok(bytes.slice(at(range.start)..at(range.end)))
+    }
+
+    async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError> {
+        let Slot { run, round, attempt, client } = slot;
+        let path = format!("/v1/runs/{run}/rounds/{round}/attempts/{attempt}/updates/{client}");
+        if frame.len() > CHUNK {
+            return self.resume(path, frame).await;
+        }
+        self.signed(self.send(Call::new(Method::PUT, path, frame)).await?).await
+    }
+}
+
+fn json_bytes<T: serde::Serialize>(body: &T) -> Result<Bytes, TransportError> {
+    let json = serde_json::to_vec(body).map_err(|e| TransportError::Malformed(e.to_string()))?;
+    Ok(json.into())
+}
+
+/// Unix milliseconds of an HTTP date (RFC 9110, section 5.6.7).
+fn http_date_ms(text: &str) -> Option<u64> {
+    let date = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(date.as_millis()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_https_is_spoken() {
+        let key = Arc::new(SigningKey::from_seed(&[1; 32]));
+        for bad in ["http://a", "a.example", "https://", ""] {
+            let refused = Https::new(bad, None, key.clone()).expect_err("no https");
+            assert!(refused.to_string().contains("https://"), "{refused}");
+        }
+        let refused = Https::new("https://a", Some("AAAA"), key).expect_err("no certificate");
+        assert!(matches!(refused, HttpsError::Authority | HttpsError::Tls(_)), "{refused}");
+    }
+}

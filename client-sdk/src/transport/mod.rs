@@ -1,0 +1,110 @@
+//! How a client's words reach the aggregator.
+//!
+//! [`Transport`] has one method for each thing a client can say. [`https`] is the deployed one; the
+//! simulator has another that calls the aggregator in process. [`retry`] and [`metered`] wrap any.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
+use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Signed};
+use gossamer_protocol::problem::{Problem, ProblemType};
+
+pub mod https;
+pub mod metered;
+pub mod retry;
+
+/// Where an update goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The run.
+    pub run: RunId,
+    /// The round.
+    pub round: RoundId,
+    /// The attempt at it.
+    pub attempt: Attempt,
+    /// The client whose update it is.
+    pub client: ClientId,
+}
+
+/// Says a client's words to the aggregator and brings back its answers.
+#[async_trait::async_trait]
+pub trait Transport: Send + Sync {
+    /// Enrols a new key.
+    async fn enrol(&self, enrolment: &Enrolment) -> Result<Enrolled, TransportError>;
+
+    /// Asks what to do.
+    async fn check_in(&self, ask: &CheckIn) -> Result<Answer, TransportError>;
+
+    /// A run's signed manifest.
+    async fn manifest(&self, run: RunId) -> Result<Signed, TransportError>;
+
+    /// The signed record of the snapshot that `round` starts from.
+    async fn record(&self, run: RunId, round: RoundId) -> Result<Signed, TransportError>;
+
+    /// The bytes `range` of a snapshot.
+    async fn object(
+        &self,
+        run: RunId,
+        of: Digest,
+        range: Range<u64>,
+    ) -> Result<Bytes, TransportError>;
+
+    /// Delivers an update's frame; what comes back is the signed receipt.
+    async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError>;
+}
+
+/// Why an answer did not come, or was a refusal.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The aggregator said no, by name.
+    #[error("the aggregator refused: {0}")]
+    Refused(Problem),
+    /// No answer: no route, no TLS, a broken connection, a timeout.
+    #[error("no answer from {peer}")]
+    Unreachable {
+        /// Who was asked.
+        peer: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An answer that cannot be read.
+    #[error("malformed answer: {0}")]
+    Malformed(String),
+}
+
+impl TransportError {
+    /// The refusal's stable name, where it is one.
+    #[must_use]
+    pub fn problem(&self) -> Option<ProblemType> {
+        match self {
+            Self::Refused(problem) => Some(problem.kind),
+            Self::Unreachable { .. } | Self::Malformed(_) => None,
+        }
+    }
+
+    /// Whether the same request may succeed later, as it is.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused(problem) => matches!(
+                problem.kind,
+                ProblemType::Busy | ProblemType::StoreFull | ProblemType::Internal
+            ),
+            Self::Unreachable { .. } => true,
+            Self::Malformed(_) => false,
+        }
+    }
+
+    /// When the aggregator asked to try again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(problem) => problem.retry_ms.map(Duration::from_millis),
+            Self::Unreachable { .. } | Self::Malformed(_) => None,
+        }
+    }
+}
