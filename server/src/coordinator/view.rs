@@ -1,7 +1,7 @@
 //! A run as its operator sees it.
 
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::ids::{Attempt, RoundId, RunId};
+use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use serde::Serialize;
 
 use super::{Coordinator, CoordinatorError, Run};
@@ -63,6 +63,16 @@ impl Coordinator {
     /// [`CoordinatorError::UnknownRun`], and the store's.
     pub async fn run(&self, run: RunId) -> Result<RunView, CoordinatorError> {
         self.view(&*self.find(run)?).await
+    }
+
+    /// The clients asked in a run's open round, in rising order.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`], and the store's.
+    pub async fn cohort(&self, run: RunId) -> Result<Vec<ClientId>, CoordinatorError> {
+        let run = self.find(run)?;
+        let open = self.lock(&run).await?;
+        Ok(open.round.asked().iter().copied().collect())
     }
 
     async fn view(&self, run: &Run) -> Result<RunView, CoordinatorError> {

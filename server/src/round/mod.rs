@@ -399,4 +399,4 @@ impl Round {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -1,0 +1,269 @@
+use super::*;
+use proptest::prelude::*;
+
+const DEADLINE: Timestamp = Timestamp(60_000);
+const NOW: Timestamp = Timestamp(0);
+
+fn client(b: u8) -> ClientId {
+    ClientId([b; 16])
+}
+
+fn update(b: u8) -> Digest {
+    Digest([b; 32])
+}
+
+fn fleet(n: u8) -> Vec<ClientId> {
+    (0..n).map(client).collect()
+}
+
+fn rules(goal: u32, ask: u32, min: u32, selection: Selection) -> Cohort {
+    Cohort { goal, ask, min, enrolled_min: 0, deadline_s: 60, selection, retry_s: 1.0 }
+}
+
+fn tick<'a>(fleet: &'a [ClientId]) -> Event<'a> {
+    Event::Tick { fleet, may_open: true }
+}
+
+fn submit(attempt: u32, b: u8, bytes: u8) -> Event<'static> {
+    let (round, attempt) = (RoundId(0), Attempt(attempt));
+    Event::Submit { round, attempt, client: client(b), update: update(bytes) }
+}
+
+/// An open first-come round with clients 0 and 1 asked.
+fn open(goal: u32, ask: u32, min: u32) -> Round {
+    let mut round = Round::new(rules(goal, ask, min, Selection::FirstCome), 1, RoundId(0));
+    round.step(tick(&fleet(5)), NOW).expect("opens");
+    for b in [0, 1] {
+        round.step(Event::CheckIn(client(b)), NOW).expect("asked");
+    }
+    round
+}
+
+#[test]
+fn opens_when_enough_are_enrolled_and_it_may() {
+    let mut rules = rules(2, 3, 2, Selection::FirstCome);
+    rules.enrolled_min = 4;
+    let mut round = Round::new(rules, 1, RoundId(0));
+    assert_eq!(round.step(tick(&fleet(3)), NOW), Ok(vec![]));
+    let paused = Event::Tick { fleet: &fleet(4), may_open: false };
+    assert_eq!(round.step(paused, NOW), Ok(vec![]));
+    assert_eq!(
+        round.step(Event::CheckIn(client(0)), NOW),
+        Ok(vec![Effect::Wait(Idle::Fleet)]),
+        "nobody is asked before"
+    );
+    let opened = Effect::Open { attempt: Attempt(0), deadline: DEADLINE, asked: vec![] };
+    assert_eq!(round.step(tick(&fleet(4)), NOW), Ok(vec![opened]));
+    assert_eq!(round.step(tick(&fleet(4)), NOW), Ok(vec![]), "once");
+}
+
+#[test]
+fn asks_no_more_than_it_should_and_the_same_again() {
+    let mut round = open(1, 2, 1);
+    let first = Effect::Assign { client: client(0), new: false };
+    assert_eq!(round.step(Event::CheckIn(client(0)), NOW), Ok(vec![first]));
+    let full = Effect::Wait(Idle::NotAsked);
+    assert_eq!(round.step(Event::CheckIn(client(2)), NOW), Ok(vec![full]));
+}
+
+#[test]
+fn the_goal_closes_and_nothing_more_is_taken() {
+    let mut round = open(2, 3, 1);
+    round.step(Event::CheckIn(client(2)), NOW).expect("asked");
+    let accept = |b| Effect::Accept { client: client(b), update: update(b) };
+    assert_eq!(round.step(submit(0, 0, 0), NOW), Ok(vec![accept(0)]));
+    assert_eq!(round.step(submit(0, 1, 1), NOW), Ok(vec![accept(1), Effect::Close]));
+    let stale = RoundError::Stale { got: RoundId(0), attempt: Attempt(0) };
+    assert_eq!(round.step(submit(0, 2, 2), NOW), Err(stale));
+    assert_eq!(round.step(submit(0, 1, 1), NOW), Ok(vec![Effect::Repeat(client(1))]));
+    let closing = Effect::Wait(Idle::Closing);
+    assert_eq!(round.step(Event::CheckIn(client(2)), NOW), Ok(vec![closing]));
+    assert_eq!(round.step(tick(&fleet(5)), NOW), Ok(vec![Effect::Close]), "until it is done");
+    round.step(Event::Published, NOW).expect("goes on");
+    assert_eq!((round.id(), round.phase()), (RoundId(1), Phase::Idle));
+    assert!(round.accepted().is_empty());
+}
+
+#[test]
+fn refuses_by_name_and_changes_nothing() {
+    let mut round = open(2, 3, 1);
+    round.step(submit(0, 0, 0), NOW).expect("accepted");
+    let before = round.clone();
+    let to = |round, attempt, b, bytes| Event::Submit {
+        round: RoundId(round),
+        attempt: Attempt(attempt),
+        client: client(b),
+        update: update(bytes),
+    };
+    let cases = [
+        (to(0, 0, 0, 9), NOW, ProblemType::Conflict),
+        (to(0, 0, 4, 4), NOW, ProblemType::NotInCohort),
+        (to(1, 0, 1, 1), NOW, ProblemType::UnknownRound),
+        (to(0, 1, 1, 1), NOW, ProblemType::UnknownRound),
+        (to(0, 0, 1, 1), DEADLINE, ProblemType::StaleRound),
+    ];
+    for (event, now, problem) in cases {
+        let refused = round.step(event.clone(), now).expect_err("refused");
+        assert_eq!(refused.problem(), problem, "{event:?}");
+        assert_eq!(round, before, "{event:?}");
+    }
+}
+
+#[test]
+fn the_deadline_closes_with_the_minimum_and_retries_below() {
+    let mut enough = open(2, 3, 1);
+    enough.step(submit(0, 0, 0), NOW).expect("accepted");
+    assert_eq!(enough.step(tick(&fleet(5)), Timestamp(59_999)), Ok(vec![]));
+    assert_eq!(enough.step(tick(&fleet(5)), DEADLINE), Ok(vec![Effect::Close]));
+
+    let mut few = open(3, 3, 2);
+    few.step(submit(0, 0, 0), NOW).expect("accepted");
+    let again = few.step(tick(&fleet(5)), DEADLINE).expect("tries again");
+    let deadline = Timestamp(120_000);
+    let opened = Effect::Open { attempt: Attempt(1), deadline, asked: vec![] };
+    assert_eq!(again, [Effect::Abandon(Attempt(0)), opened]);
+    let stale = RoundError::Stale { got: RoundId(0), attempt: Attempt(0) };
+    assert_eq!(few.step(submit(0, 1, 1), DEADLINE), Err(stale), "the attempt is over");
+    // What was accepted before counts, and needs no second assignment.
+    let done = Effect::Wait(Idle::Done);
+    assert_eq!(few.step(Event::CheckIn(client(0)), DEADLINE), Ok(vec![done]));
+    assert_eq!(few.step(submit(0, 0, 0), DEADLINE), Ok(vec![Effect::Repeat(client(0))]));
+    for b in [1, 2] {
+        let asked = few.step(Event::CheckIn(client(b)), DEADLINE).expect("asked");
+        assert_eq!(asked, [Effect::Assign { client: client(b), new: true }]);
+    }
+    let full = Effect::Wait(Idle::NotAsked);
+    assert_eq!(few.step(Event::CheckIn(client(3)), DEADLINE), Ok(vec![full]), "3 - 1 seats");
+    few.step(submit(1, 1, 1), DEADLINE).expect("accepted");
+    let last = few.step(submit(1, 2, 2), DEADLINE).expect("accepted");
+    assert!(last.contains(&Effect::Close));
+    assert_eq!(few.accepted().len(), 3);
+}
+
+#[test]
+fn a_seeded_round_closes_when_everybody_asked_has_sent() {
+    let mut round = Round::new(rules(5, 5, 1, Selection::Seeded), 1, RoundId(0));
+    round.step(tick(&fleet(2)), NOW).expect("opens");
+    assert_eq!(round.asked().len(), 2);
+    assert_eq!(round.step(submit(0, 0, 0), NOW).expect("accepted").len(), 1);
+    let last = round.step(submit(0, 1, 1), NOW).expect("accepted");
+    assert!(last.contains(&Effect::Close), "nobody is left who could send");
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    Tick(bool),
+    CheckIn(u8),
+    Submit { round: u64, attempt: u32, client: u8, bytes: u8 },
+    Wait(u64),
+    Publish,
+    Restart,
+}
+
+fn any_move() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        3 => any::<bool>().prop_map(Move::Tick),
+        4 => (0_u8..8).prop_map(Move::CheckIn),
+        8 => (0_u64..4, 0_u32..4, 0_u8..8, 0_u8..2)
+            .prop_map(|(round, attempt, client, bytes)| Move::Submit { round, attempt, client, bytes }),
+        2 => (1_u64..40_000).prop_map(Move::Wait),
+        1 => Just(Move::Publish),
+        1 => Just(Move::Restart),
+    ]
+}
+
+/// What a store that carries out every effect would hold.
+#[derive(Default)]
+struct Stored {
+    attempt: Attempt,
+    deadline: Option<Timestamp>,
+    asked: BTreeSet<ClientId>,
+    accepted: BTreeMap<ClientId, (Digest, Attempt)>,
+}
+
+impl Stored {
+    fn carry_out(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Open { attempt, deadline, asked } => {
+                self.attempt = *attempt;
+                self.deadline = Some(*deadline);
+                self.asked = asked.iter().copied().collect();
+            }
+            Effect::Abandon(attempt) => {
+                self.attempt = Attempt(attempt.0 + 1);
+                self.deadline = None;
+                self.asked.clear();
+            }
+            Effect::Assign { client, new: true } => assert!(self.asked.insert(*client)),
+            Effect::Accept { client, update } => {
+                let twice = self.accepted.insert(*client, (*update, self.attempt));
+                assert_eq!(twice, None, "accepted twice");
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens, restarts included: an accepted update is in every later accepted set of its
+    /// round, once; nothing is taken from whom nobody asked, late, or after the close; a round closes
+    /// just by its goal, by its deadline with the minimum, or when nobody is left.
+    #[test]
+    fn accepted_is_accepted(
+        (goal, spare, min) in (1_u32..5).prop_flat_map(|goal| (Just(goal), 0_u32..3, 1..=goal)),
+        seeded in any::<bool>(),
+        moves in prop::collection::vec(any_move(), 0..120),
+    ) {
+        let selection = if seeded { Selection::Seeded } else { Selection::FirstCome };
+        let rules = rules(goal, goal + spare, min, selection);
+        let fleet = fleet(6);
+        let mut round = Round::new(rules.clone(), 1, RoundId(0));
+        let (mut now, mut stored, mut frozen) = (NOW, Stored::default(), false);
+        for step in moves {
+            let event = match step {
+                Move::Wait(ms) => { now = Timestamp(now.0 + ms); continue }
+                Move::Publish if !frozen => continue,
+                Move::Publish => { stored = Stored::default(); frozen = false; Event::Published }
+                Move::Restart => {
+                    let accepted = stored.accepted.iter().map(|(&c, &(d, a))| (c, d, a));
+                    round = Round::new(rules.clone(), 1, round.id())
+                        .resume(stored.attempt, stored.deadline, stored.asked.clone(), accepted);
+                    continue
+                }
+                Move::Tick(may_open) => Event::Tick { fleet: &fleet, may_open },
+                Move::CheckIn(b) => Event::CheckIn(client(b)),
+                Move::Submit { round, attempt, client: b, bytes } => Event::Submit {
+                    round: RoundId(round), attempt: Attempt(attempt), client: client(b),
+                    update: update(bytes),
+                },
+            };
+            let before = round.clone();
+            let Ok(effects) = round.step(event.clone(), now) else {
+                prop_assert_eq!(&round, &before, "a refusal changes nothing");
+                continue
+            };
+            for effect in &effects {
+                if let Effect::Accept { client, .. } = effect {
+                    prop_assert!(before.asked().contains(client));
+                    prop_assert!(!frozen, "accepted after the close");
+                    let open = |phase| matches!(phase, Phase::Open { deadline } if now < deadline);
+                    prop_assert!(open(before.phase()), "accepted while not open");
+                }
+                stored.carry_out(effect);
+                if *effect == Effect::Close {
+                    frozen = true;
+                    let sent = round.accepted().len();
+                    let late = stored.deadline.is_some_and(|deadline| now >= deadline);
+                    let left = stored.asked.iter().any(|c| !stored.accepted.contains_key(c));
+                    prop_assert!(sent >= min as usize);
+                    prop_assert!(sent >= goal as usize || late || (seeded && !left));
+                }
+            }
+            let known: BTreeMap<ClientId, Digest> =
+                stored.accepted.iter().map(|(&c, &(d, _))| (c, d)).collect();
+            prop_assert_eq!(round.accepted(), &known);
+            prop_assert_eq!(round.asked(), &stored.asked);
+            prop_assert!(round.accepted().len() <= (goal + spare) as usize);
+        }
+    }
+}
