@@ -10,10 +10,10 @@
 //! Backward: `dv_j = sum p_ij do_i`, `dp_ij = do_i . v_j`, `ds_ij = p_ij (dp_ij - do_i . o_i)`,
 //! `dq_i = sum ds_ij k_j / sqrt(d)`, `dk_j = sum ds_ij q_i / sqrt(d)`, each turned back.
 
-use super::ARCH;
 use super::exp::exp;
 use super::product::{Store, View, product};
 use super::rope::{Rope, Turn};
+use super::vectorised;
 
 /// Queries met at once, per head.
 const BLOCK: usize = 32;
@@ -206,7 +206,7 @@ fn scale(head_dim: usize) -> f32 {
 /// Scores `[keys, width]` become `e^(score - top)`, 0 where the key is ahead of the query.
 fn softmax(scores: &mut [f32], top: &mut [f32], inverse: &mut [f32], block: Block) {
     let width = top.len();
-    ARCH.dispatch(
+    vectorised(
         #[inline(always)]
         || {
             top.fill(f32::NEG_INFINITY);
@@ -240,7 +240,7 @@ fn gradients(
     block: Block,
 ) {
     let width = top.len();
-    ARCH.dispatch(
+    vectorised(
         #[inline(always)]
         || {
             let rows = scores.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width));

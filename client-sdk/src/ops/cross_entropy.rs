@@ -3,8 +3,11 @@
 //! Backward: `dz = (softmax(z) - onehot(target)) / tokens`; rows without a target get 0.
 
 use super::exp::exp;
-use super::{ARCH, sum};
+use super::{sum, vectorised};
 use crate::data::IGNORE;
+
+/// Entries summed at once; the same in both functions, so that their sums agree.
+const PART: usize = 1024;
 
 /// The sum over rows with a target, and how many there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,28 +16,37 @@ pub(crate) struct Nats {
     pub(crate) tokens: u64,
 }
 
+impl Nats {
+    /// Adds `log(total) + top - wanted`.
+    #[inline(always)]
+    fn add(&mut self, total: f32, top: f32, wanted: f32) {
+        self.sum += f64::from(total).ln() + f64::from(top) - f64::from(wanted);
+    }
+}
+
 /// `z`: logits `[n, v]`, `targets`: `[n]`, each below `v` or [`IGNORE`].
 pub(crate) fn forward(z: &[f32], targets: &[u32]) -> Nats {
     let v = z.len() / targets.len().max(1);
     let mut nats = Nats { sum: 0.0, tokens: 0 };
-    ARCH.dispatch(
+    let mut part = [0.0; PART];
+    vectorised(
         #[inline(always)]
         || {
             for (row, &target) in z.chunks_exact(v.max(1)).zip(targets) {
-                if target != IGNORE {
-                    let top = sum::max(row);
-                    let total = row.chunks(1024).fold(0.0, |total, chunk| {
-                        let mut part = [0.0; 1024];
-                        let part = &mut part[..chunk.len()];
-                        for (part, &z) in part.iter_mut().zip(chunk) {
-                            *part = exp(z - top);
-                        }
-                        total + sum::sum(part)
-                    });
-                    nats.sum +=
-                        f64::from(total).ln() + f64::from(top) - f64::from(row[target as usize]);
-                    nats.tokens += 1;
+                if target == IGNORE {
+                    continue;
                 }
+                let top = sum::max(row);
+                let mut total = 0.0;
+                for z in row.chunks(PART) {
+                    let part = &mut part[..z.len()];
+                    for (part, &z) in part.iter_mut().zip(z) {
+                        *part = exp(z - top);
+                    }
+                    total += sum::sum(part);
+                }
+                nats.add(total, top, row[target as usize]);
+                nats.tokens += 1;
             }
         },
     );
@@ -46,7 +58,7 @@ pub(crate) fn backward_in_place(z: &mut [f32], targets: &[u32]) -> Nats {
     let v = z.len() / targets.len().max(1);
     let tokens = targets.iter().filter(|&&t| t != IGNORE).count();
     let mut nats = Nats { sum: 0.0, tokens: tokens as u64 };
-    ARCH.dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for (row, &target) in z.chunks_exact_mut(v.max(1)).zip(targets) {
@@ -59,8 +71,11 @@ pub(crate) fn backward_in_place(z: &mut [f32], targets: &[u32]) -> Nats {
                 for z in row.iter_mut() {
                     *z = exp(*z - top);
                 }
-                let total = row.chunks(1024).fold(0.0, |total, part| total + sum::sum(part));
-                nats.sum += f64::from(total).ln() + f64::from(top) - f64::from(wanted);
+                let mut total = 0.0;
+                for part in row.chunks(PART) {
+                    total += sum::sum(part);
+                }
+                nats.add(total, top, wanted);
                 let scale = 1.0 / (total * tokens as f32);
                 for z in row.iter_mut() {
                     *z *= scale;

@@ -25,6 +25,23 @@ use std::sync::LazyLock;
 /// The instruction set, found once.
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
+/// Runs `f`, which wants `#[inline(always)]`, compiled for the instruction set found.
+///
+/// `FnMut`, although it runs once: a closure's `FnOnce` entry is a shim of its own, which would not be
+/// inlined here and so would not be compiled for that set.
+fn vectorised(f: impl FnMut()) {
+    struct Run<F>(F);
+    impl<F: FnMut()> pulp::WithSimd for Run<F> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(mut self, _: S) {
+            (self.0)();
+        }
+    }
+    ARCH.dispatch(Run(f));
+}
+
 /// `out += x`, entry by entry.
 pub(crate) fn add(out: &mut [f32], x: &[f32]) {
     assert_eq!(out.len(), x.len(), "lengths");

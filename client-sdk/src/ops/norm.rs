@@ -3,16 +3,16 @@
 //! Backward, with `u = x r`, `r = 1 / sqrt(mean(x^2) + eps)` and `g = w dy`:
 //! `dx = r (g - u mean(g u))`, `dw = sum over rows of dy u`.
 
-use super::{ARCH, sum};
+use super::{sum, vectorised};
 
 /// `out`, `x`: `[n, d]`, `w`: `[d]`; `roots`: `[n]`, each row's `r`, kept for [`backward`].
 pub(crate) fn forward(out: &mut [f32], roots: &mut [f32], x: &[f32], w: &[f32], eps: f32) {
     let d = w.len();
     assert!(out.len() == x.len() && x.len() == roots.len() * d, "lengths");
-    ARCH.dispatch(
+    vectorised(
         #[inline(always)]
         || {
-            let rows = out.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(roots);
+            let rows = out.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(roots.iter_mut());
             for ((out, x), root) in rows {
                 let r = 1.0 / (sum::dot(x, x) / d as f32 + eps).sqrt();
                 *root = r;
@@ -35,7 +35,7 @@ pub(crate) fn backward(
 ) {
     let d = w.len();
     assert!(dx.len() == x.len() && dy.len() == x.len() && x.len() == roots.len() * d, "lengths");
-    ARCH.dispatch(
+    vectorised(
         #[inline(always)]
         || {
             let mut g = vec![0.0; d];

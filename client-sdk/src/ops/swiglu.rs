@@ -2,13 +2,13 @@
 //!
 //! Backward, with `s = 1 / (1 + e^-g)`: `dg = dy u s (1 + g (1 - s))`, `du = dy g s`.
 
-use super::ARCH;
 use super::exp::exp;
+use super::vectorised;
 
 /// All slices of one length.
 pub(crate) fn forward(out: &mut [f32], gate: &[f32], up: &[f32]) {
     assert!(out.len() == gate.len() && gate.len() == up.len(), "lengths");
-    ARCH.dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for ((out, &g), &u) in out.iter_mut().zip(gate).zip(up) {
@@ -22,7 +22,7 @@ pub(crate) fn forward(out: &mut [f32], gate: &[f32], up: &[f32]) {
 pub(crate) fn backward(dgate: &mut [f32], dup: &mut [f32], dy: &[f32], gate: &[f32], up: &[f32]) {
     let n = dy.len();
     assert!([dgate.len(), dup.len(), gate.len(), up.len()] == [n; 4], "lengths");
-    ARCH.dispatch(
+    vectorised(
         #[inline(always)]
         || {
             let out = dgate.iter_mut().zip(dup.iter_mut());
