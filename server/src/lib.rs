@@ -13,6 +13,10 @@
 //!
 //! Deliberately absent: tensors (candle), the client SDK, a broker, unsafe code.
 
+// The fixtures that integration tests share name the crate from outside.
+#[cfg(test)]
+extern crate self as gossamer_server;
+
 pub mod advance;
 pub mod aggregate;
 pub mod clock;

@@ -201,4 +201,4 @@ fn place(text: &str, field: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

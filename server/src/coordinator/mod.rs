@@ -12,6 +12,8 @@ mod close;
 mod error;
 mod rounds;
 mod runs;
+#[cfg(test)]
+mod tests;
 mod uploads;
 
 mod view;

@@ -212,6 +212,10 @@ impl Round {
             round.carried += usize::from(at < attempt || deadline.is_none());
             round.accepted.insert(client, update);
         }
+        // The close may have begun: one more now would make another accepted set.
+        if round.is_complete() {
+            round.phase = Phase::Frozen;
+        }
         round
     }
 

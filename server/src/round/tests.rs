@@ -141,6 +141,19 @@ fn the_deadline_closes_with_the_minimum_and_retries_below() {
 }
 
 #[test]
+fn a_round_that_reached_its_goal_takes_no_more_after_a_restart() {
+    let mut round = open(1, 2, 1);
+    round.step(submit(0, 0, 0), NOW).expect("accepted");
+    let accepted = [(client(0), update(0), Attempt(0))];
+    let asked = round.asked().clone();
+    let fresh = Round::new(rules(1, 2, 1, Selection::FirstCome), 1, RoundId(0));
+    let mut again = fresh.resume(Attempt(0), Some(DEADLINE), asked, accepted);
+    let stale = RoundError::Stale { got: RoundId(0), attempt: Attempt(0) };
+    assert_eq!(again.step(submit(0, 1, 1), NOW), Err(stale));
+    assert_eq!(again.step(tick(&fleet(5)), NOW), Ok(vec![Effect::Close]));
+}
+
+#[test]
 fn a_seeded_round_closes_when_everybody_asked_has_sent() {
     let mut round = Round::new(rules(5, 5, 1, Selection::Seeded), 1, RoundId(0));
     round.step(tick(&fleet(2)), NOW).expect("opens");

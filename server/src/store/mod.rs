@@ -226,10 +226,9 @@ impl Store {
         self.0.writer.close().await;
     }
 
-    /// Makes every later write of rows fail, as a disk does that turned read-only.
+    /// Sets a pragma on the connection that writes: how tests make SQLite fail for real.
     #[cfg(test)]
-    pub(crate) async fn freeze(&self, frozen: bool) {
-        let pragma = if frozen { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" };
+    pub(crate) async fn pragma(&self, pragma: &'static str) {
         sqlx::query(pragma).execute(&self.0.writer).await.expect("a pragma");
     }
 }
@@ -246,4 +245,4 @@ async fn one(options: &SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -1,0 +1,89 @@
+use super::staging::{Key, Staged};
+use super::*;
+use gossamer_protocol::ids::{ClientId, RoundId, RunId};
+
+async fn stores() -> (tempfile::TempDir, [Store; 2]) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let local = Store::create(dir.path()).await.expect("a store");
+    (dir, [local, Store::in_memory().await.expect("a store")])
+}
+
+#[tokio::test]
+async fn objects_come_back_whole_or_not_at_all() {
+    let (dir, stores) = stores().await;
+    for store in &stores {
+        let objects = store.objects();
+        let digest = objects.put(Kind::State, "bytes".into()).await.expect("kept");
+        assert_eq!(objects.put(Kind::State, "bytes".into()).await.expect("again"), digest);
+        assert_eq!(objects.get(Kind::State, digest).await.expect("there"), "bytes");
+        let other_kind = objects.get(Kind::Snapshot, digest).await;
+        assert!(matches!(other_kind, Err(StoreError::Missing(_))));
+        objects.drop(Kind::State, digest).await.expect("dropped");
+        objects.drop(Kind::State, digest).await.expect("again");
+        assert!(matches!(objects.get(Kind::State, digest).await, Err(StoreError::Missing(_))));
+    }
+    let digest = stores[0].objects().put(Kind::State, "bytes".into()).await.expect("kept");
+    let name = digest.to_string();
+    let file = dir.path().join("objects/states").join(&name[..2]).join(&name);
+    std::fs::write(file, "bytez").expect("damaged");
+    let damaged = stores[0].objects().get(Kind::State, digest).await;
+    assert!(matches!(damaged, Err(StoreError::Damaged(d)) if d == digest));
+}
+
+#[tokio::test]
+async fn one_upload_a_client_and_run_is_staged() {
+    let (_dir, stores) = stores().await;
+    for store in &stores {
+        let staging = store.staging();
+        let key = |round, name: &[u8]| Key {
+            run: RunId([1; 16]),
+            client: ClientId([2; 16]),
+            round: RoundId(round),
+            digest: Digest::of(name),
+        };
+        let (a, b) = (key(0, b"a"), key(0, b"b"));
+        assert_eq!(staging.append(&a, 0, b"012", 6).expect("kept"), Staged::Partly(3));
+        assert_eq!(staging.append(&a, 2, b"2", 6).expect("told"), Staged::Elsewhere(3));
+        assert_eq!(staging.append(&b, 0, b"xy", 6).expect("kept"), Staged::Partly(2));
+        assert_eq!(staging.offset(&a).expect("told"), 0, "the other one took its place");
+        let whole = staging.append(&b, 2, b"zzzz", 6).expect("kept");
+        assert_eq!(whole, Staged::Whole(b"xyzzzz".to_vec()));
+        assert_eq!(staging.offset(&b).expect("told"), 0, "handed over");
+
+        staging.append(&key(1, b"c"), 0, b"1", 6).expect("kept");
+        let elsewhere = Key { client: ClientId([3; 16]), ..a };
+        staging.append(&elsewhere, 0, b"1", 6).expect("kept");
+        staging.drop_before(RunId([1; 16]), RoundId(1)).expect("dropped");
+        assert_eq!(staging.offset(&key(1, b"c")).expect("told"), 1);
+        assert_eq!(staging.offset(&elsewhere).expect("told"), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_without_a_store_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let missing = Store::open(dir.path()).await.expect_err("nothing there");
+    assert!(matches!(missing, StoreError::NoStore(_)));
+    assert!(missing.to_string().contains("init"), "{missing}");
+}
+
+#[test]
+fn no_space_is_known_however_deep_it_lies() {
+    use std::io::{Error, ErrorKind};
+    let full = || Error::from(ErrorKind::StorageFull);
+    let wrapped = Error::other(object_store::Error::Generic {
+        store: "LocalFileSystem",
+        source: Box::new(full()),
+    });
+    let generic = |source| object_store::Error::Generic { store: "LocalFileSystem", source };
+    for error in [
+        StoreError::from(full()),
+        StoreError::from(generic(Box::new(full()))),
+        StoreError::from(generic(Box::new(wrapped))),
+        StoreError::from(Error::from(ErrorKind::QuotaExceeded)),
+    ] {
+        assert_eq!(error.problem(), ProblemType::StoreFull, "{error:?}");
+    }
+    let other = StoreError::from(generic(Box::new(Error::from(ErrorKind::PermissionDenied))));
+    assert_eq!(other.problem(), ProblemType::Internal);
+}
