@@ -173,3 +173,86 @@ fn read(file: &Path, texts: &mut Vec<String>) -> Result<(), TaskError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use gossamer_protocol::ids::{ClientId, RoundId};
+
+    use super::*;
+    use crate::model::config::tests::tiny;
+    use crate::model::fixture;
+
+    fn plan(rows: usize, cols: usize) -> Plan {
+        Plan { seed: 3, client: ClientId([1; 16]), round: RoundId(4), rows, cols }
+    }
+
+    fn dataset(texts: &[&str]) -> Result<TextDataset, TaskError> {
+        let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+        TextDataset::new(&fixture::base(&tiny()), &texts)
+    }
+
+    #[test]
+    fn windows_cover_every_token_once() {
+        let data = dataset(&["w5 w6 w7", " ", "w8"]).expect("text");
+        assert_eq!(data.tokens, [1, 5, 6, 7, 2, 1, 8, 2]);
+        assert_eq!(data.examples(), 2);
+        let batches = data.sequences(2, 3);
+        assert_eq!(batches.len(), 2);
+        assert_eq!(batches[0].inputs, [1, 5, 6, 7, 2, 1]);
+        assert_eq!(batches[0].targets, [5, 6, 7, 2, 1, 8]);
+        // The last window is as wide as it needs.
+        assert_eq!((batches[1].rows, batches[1].cols), (1, 1));
+        assert_eq!((&batches[1].inputs[..], &batches[1].targets[..]), (&[8][..], &[2][..]));
+        let both = data.sequences(9, 4);
+        assert_eq!(both[0].targets, [5, 6, 7, 2, 1, 8, 2, IGNORE]);
+    }
+
+    #[test]
+    fn an_epoch_takes_each_window_once_in_a_seeded_order() {
+        let words: Vec<String> = (3..19).map(|i| format!("w{i}")).collect();
+        let data = dataset(&[&words.join(" ")]).expect("text");
+        let firsts = |plan: &Plan| -> Vec<u32> {
+            (0..9).map(|step| data.batch(plan, step).expect("text").inputs[0]).collect()
+        };
+        // 18 tokens: 17 windows of one token, so 17 steps an epoch.
+        let mut epoch: Vec<u32> =
+            (0..17).map(|step| data.batch(&plan(1, 1), step).expect("text").inputs[0]).collect();
+        epoch.sort_unstable();
+        assert_eq!(epoch, [&[1], &(3..19).collect::<Vec<u32>>()[..]].concat());
+        assert_eq!(firsts(&plan(1, 2)), firsts(&plan(1, 2)));
+        assert_ne!(firsts(&plan(1, 2)), firsts(&Plan { round: RoundId(5), ..plan(1, 2) }));
+        assert_ne!(firsts(&plan(1, 2)), firsts(&Plan { client: ClientId([2; 16]), ..plan(1, 2) }));
+        // Never wider than there are windows, nor than the text is long.
+        let batch = data.batch(&plan(50, 100), 0).expect("text");
+        assert_eq!((batch.rows, batch.cols), (1, 17));
+    }
+
+    #[test]
+    fn empty_text_is_refused() {
+        assert!(matches!(dataset(&[]), Err(TaskError::Empty)));
+        assert!(matches!(dataset(&["", " \n"]), Err(TaskError::Empty)));
+    }
+
+    #[test]
+    fn files_and_folders() {
+        let base = fixture::base(&tiny());
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let open = |path: &Path| TextDataset::open(&base, path);
+        assert!(matches!(open(dir.path()), Err(TaskError::NoText { .. })));
+        assert!(matches!(open(&dir.path().join("none.txt")), Err(TaskError::File { .. })));
+        let lines = write("b.jsonl", "{\"text\":\"w5\",\"label\":1}\n\n{\"text\":\"w6\"}\n");
+        write("a.txt", "w7\nw8\n\nw9\n");
+        write("c.md", "w10");
+        assert_eq!(open(&lines).expect("lines").tokens, [1, 5, 2, 1, 6, 2]);
+        let all = open(dir.path()).expect("a folder");
+        assert_eq!(all.tokens, [1, 7, 8, 2, 1, 9, 2, 1, 5, 2, 1, 6, 2]);
+        assert!(matches!(open(&dir.path().join("c.md")), Err(TaskError::NoText { .. })));
+        let bad = write("d.jsonl", "{\"text\":\"w5\"}\n{\"txt\":\"w6\"}\n");
+        assert!(matches!(open(&bad), Err(TaskError::Line { line: 2, .. })));
+    }
+}

@@ -182,11 +182,11 @@ impl LlamaConfig {
             let why = "at most 1,024";
             return Err(ModelError::Size { field: "num_hidden_layers", got: self.layers, why });
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let why = "divides num_attention_heads";
             return Err(ModelError::Size { field: "num_key_value_heads", got: self.kv_heads, why });
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(ModelError::Size { field: "head_dim", got: self.head_dim, why: "even" });
         }
         let positive = |x: f64| x.is_finite() && x > 0.0;

@@ -15,6 +15,8 @@ pub(crate) mod decoder;
 pub(crate) mod fixture;
 #[cfg(test)]
 mod gradient_tests;
+#[cfg(test)]
+mod load_tests;
 pub(crate) mod weights;
 
 use std::path::{Path, PathBuf};

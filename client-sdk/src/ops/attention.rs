@@ -76,7 +76,10 @@ impl Shape {
             q.len() == n * self.heads && kv.map(<[f32]>::len) == [n * self.kv_heads; 2],
             "lengths"
         );
-        assert!(self.heads % self.kv_heads == 0 && self.head_dim % 2 == 0, "heads");
+        assert!(
+            self.heads.is_multiple_of(self.kv_heads) && self.head_dim.is_multiple_of(2),
+            "heads"
+        );
         assert!(self.cols <= rope.len(), "positions");
     }
 

@@ -14,7 +14,9 @@ pub(crate) fn forward(out: &mut [f32], roots: &mut [f32], x: &[f32], w: &[f32], 
         || {
             let rows = out.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(roots.iter_mut());
             for ((out, x), root) in rows {
-                let r = 1.0 / (sum::dot(x, x) / d as f32 + eps).sqrt();
+                let square = sum::dot(x, x) / d as f32 + eps;
+                // An overflow would become 0 here and hide for good.
+                let r = if square <= f32::MAX { 1.0 / square.sqrt() } else { f32::NAN };
                 *root = r;
                 for ((out, &x), &w) in out.iter_mut().zip(x).zip(w) {
                     *out = x * r * w;

@@ -7,6 +7,8 @@
 mod evaluate;
 mod generate;
 mod pretrain;
+#[cfg(test)]
+mod tests;
 
 use candle_core::{Device, Tensor, Var};
 use gossamer_protocol::digest::Digest;

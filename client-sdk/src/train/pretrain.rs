@@ -178,3 +178,73 @@ impl Worker {
         decoder.backward(&self.tape, &self.logits, &mut gradients);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::tests::tiny;
+    use crate::model::{BaseModel, fixture};
+
+    fn steps(n: usize, batches: &[Batch]) -> (Pretraining, Vec<f64>) {
+        let mut model = Pretraining::new(tiny(), 3, 0.01).expect("sizes fit");
+        let losses = (0..n).map(|_| model.step(batches, 0.01, Some(1.0)).expect("finite"));
+        let losses = losses.collect();
+        (model, losses)
+    }
+
+    #[test]
+    fn learns_repeats_and_loads() {
+        let batches = [fixture::batch(&tiny(), 2, 9), fixture::batch(&tiny(), 3, 7)];
+        let (model, losses) = steps(30, &batches);
+        // It starts knowing nothing: log 19.
+        assert!((losses[0] - 19.0_f64.ln()).abs() < 0.1, "{losses:?}");
+        assert!(losses[29] < 0.6 * losses[0], "{losses:?}");
+        let (again, _) = steps(30, &batches);
+        assert_eq!(model.flat, again.flat);
+
+        let weights = model.to_safetensors().expect("finite");
+        let tokenizer = fixture::tokenizer(19);
+        let base =
+            BaseModel::from_bytes(model.to_config().as_bytes(), tokenizer.as_bytes(), &weights)
+                .expect("its own files");
+        let loaded = Pretraining { flat: base.flat().to_vec(), ..steps(0, &[]).0 };
+        let [before, after] = [&model, &loaded].map(|m| m.evaluate(&batches).expect("fits"));
+        assert!((before - after).abs() < 1e-2, "{before} {after}");
+    }
+
+    /// One batch of four rows, or the same rows as two batches: one gradient but for rounding.
+    #[test]
+    fn a_split_step_is_the_same_step() {
+        let whole = fixture::batch(&tiny(), 4, 6);
+        let half = |range: std::ops::Range<usize>| Batch {
+            inputs: whole.inputs[range.clone()].to_vec(),
+            targets: whole.targets[range].to_vec(),
+            rows: 2,
+            cols: 6,
+        };
+        let one = steps(1, std::slice::from_ref(&whole));
+        let two = steps(1, &[half(0..12), half(12..24)]);
+        assert!((one.1[0] - two.1[0]).abs() < 1e-6);
+        let norm = |x: &[f32]| x.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
+        let apart: Vec<f32> = one.0.workers[0]
+            .gradient
+            .iter()
+            .zip(&two.0.workers[0].gradient)
+            .map(|(a, b)| a - b)
+            .collect();
+        assert!(norm(&apart) < 1e-5 * norm(&one.0.workers[0].gradient));
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() {
+        let mut model = Pretraining::new(tiny(), 3, 0.0).expect("sizes fit");
+        let before = model.flat.clone();
+        assert!(matches!(model.step(&[], 0.1, None), Err(PretrainError::Empty)));
+        let mut batch = fixture::batch(&tiny(), 1, 4);
+        batch.inputs[0] = 19;
+        assert!(matches!(model.step(&[batch], 0.1, None), Err(PretrainError::Batch(_))));
+        assert_eq!(model.flat, before);
+        let bad = LlamaConfig { heads: 3, ..tiny() };
+        assert!(matches!(Pretraining::new(bad, 0, 0.0), Err(ModelError::Size { .. })));
+    }
+}
