@@ -237,6 +237,8 @@ async fn an_upload_is_resumed() {
         }
     };
     assert_eq!(stands(&server).await, 0);
+    let other = server.signed(&key(0), &Method::HEAD, &update_path(&task, 1), b"").send().await;
+    assert_eq!(other.expect("an answer").status(), StatusCode::FORBIDDEN, "without a body");
     let first = patch(&server, 0, &bytes[..50], &digest).await;
     assert_eq!(first.status(), StatusCode::ACCEPTED);
     assert_eq!(first.headers()["upload-offset"], "50");

@@ -80,7 +80,7 @@ async fn create(dir: &Path, manifest: &Path, json: bool) -> Result<()> {
     let run = coordinator.create_run_on(&loaded.manifest, Some(&loaded.linears)).await?;
     let n = loaded.manifest.layout.n();
     let text =
-        format!("run {run}\n{n} parameters travel at most, {} rounds", loaded.manifest.rounds);
+        format!("run {run}\nan adapter of {n} parameters, {} rounds", loaded.manifest.rounds);
     print(json, &json!({ "run": run, "parameters": n }), &text)
 }
 

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::problem::Refusal;
 
 /// Most bytes of a JSON message.
-pub(crate) const MESSAGE_MAX: usize = 1 << 14;
+const MESSAGE_MAX: usize = 1 << 14;
 /// Most bytes read only so that a refusal gets through.
 const DRAIN_MAX: u64 = 1 << 22;
 
@@ -75,6 +75,16 @@ async fn next(body: &mut Body, pause: Duration) -> Result<Option<Bytes>, Refusal
 
 fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads a JSON message's bytes: few, so the whole of them gets no longer than a pause.
+pub(crate) async fn read_message(
+    headers: &HeaderMap,
+    body: Body,
+    pause: Duration,
+) -> Result<Bytes, Refusal> {
+    let read = tokio::time::timeout(pause, read(headers, body, MESSAGE_MAX, pause)).await;
+    read.map_err(|_| Refusal::new(ProblemType::BadRequest, "the body stalled"))?
 }
 
 /// Parses a JSON message.

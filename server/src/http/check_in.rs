@@ -14,7 +14,7 @@ pub(crate) async fn check_in(
 ) -> Result<Json<Answer>, Refusal> {
     let (parts, body) = request.into_parts();
     let claim = Claim::read(&app, &parts)?;
-    let bytes = body::read(&parts.headers, body, body::MESSAGE_MAX, app.body_timeout).await?;
+    let bytes = body::read_message(&parts.headers, body, app.body_timeout).await?;
     let client = claim.prove(&app, &parts, &bytes).await?;
     let check_in: CheckIn = body::message(&bytes)?;
     Ok(Json(app.coordinator.check_in(client, &check_in).await?))

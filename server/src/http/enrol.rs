@@ -15,7 +15,7 @@ pub(crate) async fn enrol(
     request: Request,
 ) -> Result<(StatusCode, Json<Enrolled>), Refusal> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, body::MESSAGE_MAX, app.body_timeout).await?;
+    let bytes = body::read_message(&parts.headers, body, app.body_timeout).await?;
     let enrolment: Enrolment = body::message(&bytes)?;
     let (enrolled, new) = app.coordinator.enrolling(&enrolment).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(enrolled)))

@@ -1,0 +1,203 @@
+//! The binary: what an operator types, and what it says when that cannot be.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use gossamer_protocol::message::JoinToken;
+use serde_json::Value;
+
+const MANIFEST: &str = r#"name = "first"
+seed = 7
+rounds = 3
+base = "model"
+lora = { rank = 2, alpha = 4.0, targets = ["q_proj"] }
+method = { download = { density = 0.25 }, upload = { density = 0.25 } }
+cohort = { goal = 1, ask = 1, min = 1, deadline_s = 60 }
+optimizer = { kind = "sgd", lr = 1.0 }
+
+[training]
+steps = 1
+batch = 1
+context = 8
+optimizer = { kind = "sgd", lr = 0.1 }
+"#;
+
+struct Place {
+    _dir: tempfile::TempDir,
+    root: PathBuf,
+}
+
+impl Place {
+    /// A server's directory `s`, a model, and a manifest `run.toml`.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().to_owned();
+        let model = root.join("model");
+        std::fs::create_dir(&model).expect("made");
+        let config = r#"{"hidden_size": 4, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 1}"#;
+        for (name, text) in
+            [("config.json", config), ("tokenizer.json", "{}"), ("model.safetensors", "w")]
+        {
+            std::fs::write(model.join(name), text).expect("written");
+        }
+        std::fs::write(root.join("run.toml"), MANIFEST).expect("written");
+        let place = Self { _dir: dir, root };
+        place.good(&["init", "s", "--listen", "127.0.0.1:0", "--name", "example.org"]);
+        place
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gossamer-server"));
+        command.args(args).current_dir(&self.root).env("RUST_LOG", "warn");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("it starts")
+    }
+
+    fn good(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {said}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.good(&[args, &["--json"]].concat())).expect("JSON")
+    }
+
+    /// The one line on stderr of a command that fails.
+    fn bad(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        said
+    }
+}
+
+#[test]
+fn a_run_from_its_manifest_to_its_export() {
+    let place = Place::new();
+    let created = place.json(&["run", "create", "s", "run.toml"]);
+    let run = created["run"].as_str().expect("an id").to_owned();
+    assert_eq!(created["parameters"], 16);
+    assert_eq!(place.json(&["run", "create", "s", "run.toml"])["run"], run.as_str(), "the same");
+    let list = place.json(&["run", "list", "s"]);
+    assert_eq!(list.as_array().map(Vec::len), Some(1));
+    assert_eq!(list[0]["status"], "running");
+    assert_eq!(place.json(&["run", "pause", "s"])["status"], "paused");
+    assert_eq!(place.json(&["run", "show", "s", &run[..6]])["status"], "paused");
+    assert_eq!(place.json(&["run", "resume", "s", "first"])["status"], "running");
+    assert!(place.good(&["run", "show", "s"]).contains("round     0 of 3"));
+
+    place.good(&["run", "export", "s", &run, "adapter.safetensors"]);
+    let bytes = std::fs::read(place.root.join("adapter.safetensors")).expect("written");
+    assert!(safetensors::SafeTensors::deserialize(&bytes).is_ok());
+    std::fs::create_dir(place.root.join("peft")).expect("made");
+    place.good(&["run", "export", "s", &run, "peft"]);
+    let peft = std::fs::read(place.root.join("peft/adapter_config.json")).expect("written");
+    let peft: Value = serde_json::from_slice(&peft).expect("JSON");
+    assert_eq!((&peft["r"], &peft["peft_type"]), (&2.into(), &"LORA".into()));
+    assert!(place.root.join("peft/adapter_model.safetensors").is_file());
+
+    assert_eq!(place.json(&["run", "abort", "s"])["status"], "aborted");
+    assert!(place.bad(&["run", "resume", "s"]).contains("is aborted and stays so"));
+    assert!(place.bad(&["run", "show", "s", "nope"]).contains("there is no run \"nope\""));
+}
+
+#[test]
+fn tokens_pin_the_server() {
+    let place = Place::new();
+    let tokens = place.json(&["token", "new", "s", "--count", "3", "--ttl", "2h"]);
+    let mut secrets = std::collections::HashSet::new();
+    for token in tokens.as_array().expect("a list") {
+        let token = JoinToken::decode(token.as_str().expect("text")).expect("a token");
+        assert!(token.ca.is_some());
+        secrets.insert(token.secret);
+    }
+    assert_eq!(secrets.len(), 3);
+    let one = place.good(&["token", "new", "s"]);
+    assert!(JoinToken::decode(&one).is_ok());
+}
+
+#[test]
+fn what_cannot_be_is_one_clear_line() {
+    let place = Place::new();
+    assert!(place.bad(&["init", "s"]).contains("already holds a server"));
+    for args in [
+        &["serve", "none"][..],
+        &["token", "new", "none"],
+        &["run", "list", "none"],
+        &["run", "create", "none", "run.toml"],
+    ] {
+        let said = place.bad(args);
+        assert!(said.contains("none") && said.contains("gossamer-server init"), "{said}");
+    }
+    assert!(!place.root.join("none").exists(), "looking makes nothing");
+    assert!(place.bad(&["run", "create", "s", "no.toml"]).contains("no.toml: No such file"));
+
+    let manifest = place.root.join("run.toml");
+    std::fs::write(&manifest, MANIFEST.replace("steps", "stepz")).expect("written");
+    let said = place.bad(&["run", "create", "s", "run.toml"]);
+    assert!(said.contains("run.toml:11: unknown field `stepz`"), "{said}");
+    let config = place.root.join("s/config.toml");
+    let good = std::fs::read_to_string(&config).expect("there");
+    std::fs::write(&config, format!("speed = 9\n{good}")).expect("written");
+    let said = place.bad(&["serve", "s"]);
+    assert!(said.contains("config.toml:1: unknown field `speed`"), "{said}");
+    std::fs::write(&config, good.replace("requests_max = 256", "requests_max = 0"))
+        .expect("written");
+    assert!(place.bad(&["serve", "s"]).contains("requests_max: expected at least 1"));
+    std::fs::write(&config, &good).expect("written");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let said = place.bad(&["serve", "s", "--listen", &address]);
+    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+    assert!(said.contains("in use"), "{said}");
+
+    let key = place.root.join("s/keys/server.key");
+    std::fs::write(&key, "short").expect("written");
+    assert!(place.bad(&["run", "list", "s"]).contains("server.key is no key"));
+    assert_eq!(place.run(&["serve"]).status.code(), Some(2), "no directory given");
+    assert_eq!(place.run(&["token", "new", "s", "--ttl", "soon"]).status.code(), Some(2));
+}
+
+#[test]
+fn one_process_serves_a_directory_and_stops_when_told() {
+    let place = Place::new();
+    let mut server = place.command(&["serve", "s"]).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut line = String::new();
+    let stdout = server.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    assert!(line.starts_with("listening on https://127.0.0.1:"), "{line}");
+    let second = || {
+        // The first may still be on its way to the lock.
+        for _ in 0..100 {
+            if is_locked(&place.root.join("s/lock")) {
+                return place.run(&["serve", "s"]);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("the lock is never taken");
+    };
+    let second = second();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(said.contains("another gossamer-server serves s"), "{said}");
+    // The command line works beside it.
+    place.good(&["run", "create", "s", "run.toml"]);
+    let mut kill = Command::new("kill").arg(server.id().to_string()).spawn().expect("kill");
+    kill.wait().expect("sent");
+    assert!(server.wait().expect("ends").success(), "SIGTERM ends it in good order");
+}
+
+fn is_locked(path: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(path) else { return false };
+    matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
+}
