@@ -12,6 +12,7 @@ use flate2::read::MultiGzDecoder;
 use gossamer_protocol::digest::{Digest, Hasher};
 use serde_json::{Map, Value};
 
+use crate::languages::{self, NoSuchLanguage};
 use crate::scenario::Rows;
 
 /// One text.
@@ -76,6 +77,9 @@ pub enum DatasetError {
         /// The label's key.
         key: String,
     },
+    /// A language without sentences here.
+    #[error(transparent)]
+    Language(#[from] NoSuchLanguage),
     /// No text is left.
     #[error("no document in {from} ({read} rows read, the others too short or not asked for)")]
     Empty {
@@ -124,6 +128,22 @@ impl Dataset {
             })
             .collect();
         Self::build(documents, rows.path.display().to_string(), n_read)
+    }
+
+    /// Real sentences of each of `names`; the language is client and label.
+    ///
+    /// # Errors
+    /// [`DatasetError::Language`] where there are none of one.
+    pub fn languages(names: &[String]) -> Result<Self, DatasetError> {
+        let mut documents = Vec::new();
+        for (label, name) in names.iter().enumerate() {
+            documents.extend(languages::sentences(name)?.into_iter().map(|text| Document {
+                client: Some(name.clone()),
+                label: Some(label as u32),
+                text: text.to_owned(),
+            }));
+        }
+        Self::from_documents(documents)
     }
 
     /// A dataset of texts made elsewhere.

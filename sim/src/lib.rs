@@ -1,6 +1,25 @@
-//! Skeleton.
+//! Simulated federations on Gossamer's deployed code.
+//!
+//! One scenario file becomes one comparison: text is dealt to virtual clients, each method and seed
+//! runs on the aggregator's own coordinator and the client's own training, and what they came to is
+//! written as tables and plots. Replaced are only the transport, the clock and the data.
+//!
+//! - [`scenario`]: the file, checked.
+//! - [`languages`], [`dataset`], [`partition`]: text, and who has it.
+//! - [`base`], [`pretrain`]: the frozen model underneath, and how the embedded one was made.
+//! - [`transport`], [`engine`]: the federation.
+//! - [`compare`]: every method and seed of a scenario, side by side.
+//! - [`report`]: tables, plots, one page.
+//!
+//! Nothing here reads a clock except to say how long a round took.
 
+pub mod base;
+pub mod compare;
 pub mod dataset;
+pub mod engine;
+pub mod languages;
 pub mod partition;
+pub mod pretrain;
 pub mod report;
 pub mod scenario;
+pub mod transport;

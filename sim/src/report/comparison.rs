@@ -324,6 +324,7 @@ mod tests {
             heldout_loss: Some(loss),
             upload_bytes: if round == 0 { 0 } else { bytes },
             download_bytes: if round == 0 { 0 } else { 2 * bytes },
+            control_bytes: 0,
             accepted: if round == 0 { 0 } else { 2 },
             wall_s: 1.0,
         };

@@ -14,6 +14,7 @@ pub fn metrics(rows: &[RoundRow]) -> String {
         "heldout_loss",
         "upload_bytes",
         "download_bytes",
+        "control_bytes",
         "accepted",
         "wall_s",
     ]);
@@ -26,6 +27,7 @@ pub fn metrics(rows: &[RoundRow]) -> String {
             &optional(row.heldout_loss),
             &row.upload_bytes.to_string(),
             &row.download_bytes.to_string(),
+            &row.control_bytes.to_string(),
             &row.accepted.to_string(),
             &row.wall_s.to_string(),
         ]);

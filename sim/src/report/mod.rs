@@ -45,6 +45,9 @@ pub struct RoundRow {
     pub upload_bytes: u64,
     /// Server to client in this round, all clients together.
     pub download_bytes: u64,
+    /// Everything else, both ways: manifests (once a client), records, receipts, check-ins.
+    #[serde(default)]
+    pub control_bytes: u64,
     /// Updates that counted.
     pub accepted: u32,
     /// How long the round took.
@@ -205,6 +208,7 @@ pub(crate) mod tests {
                         heldout_loss: round.is_multiple_of(5).then_some(1.0 + decay + noise),
                         upload_bytes: moved * bytes * 10,
                         download_bytes: moved * bytes * 10,
+                        control_bytes: moved * 10_000,
                         accepted: 10 * moved as u32,
                         wall_s: 0.5,
                     });

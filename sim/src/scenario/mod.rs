@@ -65,7 +65,7 @@ pub enum BaseModel {
 pub enum Data {
     /// `kind = "rows"`: a `.jsonl`, a `.jsonl.gz` or a folder of `.txt`.
     Rows(Rows),
-    /// `kind = "languages"`: made-up sentences of these languages; the language is the label, and
+    /// `kind = "languages"`: real sentences of these languages; the language is the label, and
     /// the client under `partition.kind = "natural"`.
     Languages(Vec<String>),
 }

@@ -1,0 +1,160 @@
+//! Runs a scenario: every method and seed on the deployed aggregator and the deployed client code.
+//!
+//! Replaced are the transport ([`crate::transport::InProcess`]), the clock and the data; all else is
+//! what devices and operators run. A repetition is a pure function of scenario, method and seed:
+//! threads, and what else runs beside, change nothing but the time it takes.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use gossamer_client::model::{BaseModel, ModelError};
+use gossamer_client::train::TrainError;
+use gossamer_protocol::layout::LayoutError;
+use gossamer_server::coordinator::CoordinatorError;
+use tokio::sync::Semaphore;
+
+use crate::dataset::{Dataset, DatasetError};
+use crate::partition::{self, PartitionError, Split};
+use crate::report::{ReportError, RoundRow};
+use crate::scenario::{Data, MethodSpec, Scenario, ScenarioError};
+
+mod evaluation;
+mod fleet;
+mod repetition;
+
+pub use evaluation::Heldout;
+pub use fleet::identity;
+pub use repetition::Repetition;
+
+/// Why a simulation stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The scenario asks for what the data cannot give.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// The text could not be read.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The text could not be dealt.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// The base model could not be loaded, or does not take the text.
+    #[error("base model")]
+    Model(#[from] ModelError),
+    /// The adapter does not fit the base model.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A client's text could not be made into batches.
+    #[error("client {client}")]
+    Data {
+        /// The client.
+        client: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The aggregator refused what the simulator did: a defect in one of them.
+    #[error("the aggregator")]
+    Aggregator(#[from] CoordinatorError),
+    /// A client failed.
+    #[error("client {client} in round {round}")]
+    Client {
+        /// The client.
+        client: String,
+        /// The round.
+        round: u64,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The adapter could not be evaluated.
+    #[error("evaluation")]
+    Evaluation(#[from] TrainError),
+    /// A signed document that does not say what it should: a defect.
+    #[error("the aggregator's round {round}: {why}")]
+    Round {
+        /// The round.
+        round: u64,
+        /// What is off.
+        why: String,
+    },
+    /// Rows could not be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A worker thread ended without a result.
+    #[error("a worker thread failed")]
+    Thread,
+}
+
+/// Hears every row as it is made.
+pub type OnRow = Arc<dyn Fn(&RoundRow) + Send + Sync>;
+
+/// A scenario with its model and text loaded and dealt.
+#[derive(Clone)]
+pub struct Laboratory {
+    scenario: Arc<Scenario>,
+    base: BaseModel,
+    split: Arc<Split>,
+    heldout: Arc<Heldout>,
+    fleet: Arc<fleet::Fleet>,
+    /// One permit for each thread that may compute.
+    threads: Arc<Semaphore>,
+}
+
+impl Laboratory {
+    /// Loads the base and the text, deals the text, and makes every client's training set.
+    ///
+    /// # Errors
+    /// [`EngineError`] at the first thing that is off.
+    pub fn open(scenario: Scenario, threads: NonZeroUsize) -> Result<Self, EngineError> {
+        let base = crate::base::load(&scenario.base)?;
+        let dataset = match &scenario.data {
+            Data::Rows(rows) => Dataset::load(rows)?,
+            Data::Languages(names) => Dataset::languages(names)?,
+        };
+        let shards = partition::deal(&dataset, &scenario.partition)?;
+        let seed = scenario.partition.seed;
+        let split = partition::hold_out(&dataset, &shards, &scenario.heldout, seed)?;
+        scenario.check_against(split.train.len())?;
+        let heldout = Heldout::new(&base, &split.heldout, &scenario)?;
+        let fleet = fleet::Fleet::new(&base, &split.train)?;
+        Ok(Self {
+            scenario: Arc::new(scenario),
+            base,
+            split: Arc::new(split),
+            heldout: Arc::new(heldout),
+            fleet: Arc::new(fleet),
+            threads: Arc::new(Semaphore::new(threads.get())),
+        })
+    }
+
+    /// The scenario.
+    #[must_use]
+    pub fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    /// What is trained on, and what is not.
+    #[must_use]
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// What is evaluated.
+    #[must_use]
+    pub fn heldout(&self) -> &Heldout {
+        &self.heldout
+    }
+
+    /// Runs one method from one seed; `on_row` hears every round.
+    ///
+    /// # Errors
+    /// [`EngineError`] at the first thing that fails.
+    pub async fn repeat(
+        &self,
+        method: &MethodSpec,
+        seed: u64,
+        on_row: OnRow,
+    ) -> Result<Repetition, EngineError> {
+        repetition::run(self, method, seed, on_row).await
+    }
+}
