@@ -1,0 +1,7 @@
+//! End to end: real HTTPS, real processes, real kills.
+
+mod believed;
+mod kill;
+mod parity;
+mod refusals;
+mod rounds;

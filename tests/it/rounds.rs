@@ -1,0 +1,122 @@
+//! The whole loop over HTTPS.
+
+use gossamer_client::client::Outcome;
+use gossamer_client::data::{Batch, TextDataset};
+use gossamer_client::train::evaluate;
+use gossamer_protocol::density::Density;
+use gossamer_protocol::manifest::{Coverage, Manifest, Reference, SupportRule, Values};
+use gossamer_tests::{TestServer, base, manifest, task};
+
+/// Runs `terms` with `clients` clients; gives the dense adapter at the end and its export.
+async fn federate(terms: &Manifest, clients: usize) -> (Vec<f32>, Vec<u8>) {
+    let (server, base) = (TestServer::start().await, base());
+    let run = server.coordinator.create_run_on(terms, Some(&base.linears())).await.expect("sound");
+    let mut work = tokio::task::JoinSet::new();
+    for n in 0..clients {
+        let client = server.client(n, &base).await.connect().await.expect("enrols");
+        let task = task(&base, n);
+        work.spawn(async move {
+            let delivered = client.run(&task).await.expect("takes part");
+            (delivered, client.traffic())
+        });
+    }
+    while let Some(done) = work.join_next().await {
+        let (delivered, traffic) = done.expect("no panic");
+        assert_eq!(delivered, terms.rounds);
+        assert!(traffic.updates > 0 && traffic.snapshots > 0 && traffic.control_down > 0);
+    }
+    let last = gossamer_protocol::ids::RoundId(terms.rounds);
+    let theta = server.coordinator.theta(run, last).await.expect("over");
+    let export = server.coordinator.export(run).await.expect("over");
+    server.close().await;
+    (theta, export)
+}
+
+fn heldout() -> Vec<Batch> {
+    let texts: Vec<String> = gossamer_sim::languages::sentences("finnish")
+        .expect("there")
+        .iter()
+        .skip(900)
+        .map(|&t| t.to_owned())
+        .collect();
+    TextDataset::new(&base(), &texts).expect("a hundred sentences").sequences(16, 64)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_adapter_gets_better_on_text_nobody_trained_on() {
+    let base = base();
+    let mut terms = manifest(&base, 3, 8);
+    (terms.training.steps, terms.training.batch, terms.training.context) = (4, 8, 64);
+    let (theta, export) = federate(&terms, 3).await;
+
+    let start = terms.layout.init(terms.seed);
+    let before = evaluate(&base, &terms, &start, &heldout()).expect("finite").mean();
+    let after = evaluate(&base, &terms, &theta, &heldout()).expect("finite").mean();
+    assert!(after < before - 0.02, "{before} -> {after}");
+
+    // A safetensors file: header length, JSON, then every parameter in f32.
+    let len = u64::from_le_bytes(export[..8].try_into().expect("eight bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&export[8..8 + len]).expect("JSON");
+    let tensors = header.as_object().expect("an object").keys().filter(|k| *k != "__metadata__");
+    assert_eq!(tensors.count(), terms.layout.tensors().count());
+    assert_eq!(export.len(), 8 + len + 4 * terms.layout.n());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_method_is_a_setting_of_one_engine() {
+    let base = base();
+    let quarter = Density::try_from(0.25).expect("a share");
+    type Set = fn(&mut Manifest);
+    let settings: [(&str, Set); 5] = [
+        ("dense", |m| {
+            m.method.download.density = Density::FULL;
+            m.method.upload.density = Density::FULL;
+        }),
+        ("flasc", |m| m.method.download.of = Reference::Weights),
+        ("fed-select", |m| {
+            m.method.train = Coverage::Support;
+            m.method.download.of = Reference::Weights;
+        }),
+        ("sparse-adapter", |m| {
+            m.method.train = Coverage::Support;
+            m.method.support = SupportRule::Once;
+        }),
+        ("int8", |m| {
+            m.method.upload.values = Values::Int8;
+            m.method.download.values = Values::Int8;
+        }),
+    ];
+    for (name, set) in settings {
+        let mut terms = manifest(&base, 2, 3);
+        terms.method.download.density = quarter;
+        set(&mut terms);
+        let (theta, _) = federate(&terms, 2).await;
+        let start = terms.layout.init(terms.seed);
+        let moved = theta.iter().zip(&start).filter(|(now, then)| now != then).count();
+        assert!(moved > 0, "{name} moved nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_outside_the_run_waits_and_an_over_run_is_over() {
+    let (server, base) = (TestServer::start().await, base());
+    let run = server.coordinator.create_run(&manifest(&base, 1, 1)).await.expect("sound");
+    let first = server.client(0, &base).await.only_run(run).connect().await.expect("enrols");
+    // The only client enrolled when the round opened is the cohort.
+    let outcome = loop {
+        match first.step(&task(&base, 0)).await.expect("takes part") {
+            Outcome::Wait { retry, .. } => tokio::time::sleep(retry).await,
+            other => break other,
+        }
+    };
+    assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}");
+    let late = server.client(1, &base).await.only_run(run).connect().await.expect("enrols");
+    let outcome = loop {
+        match late.step(&task(&base, 1)).await.expect("is answered") {
+            Outcome::Wait { retry, .. } => tokio::time::sleep(retry).await,
+            other => break other,
+        }
+    };
+    assert!(matches!(outcome, Outcome::Over { .. }), "{outcome:?}");
+    server.close().await;
+}
