@@ -188,6 +188,35 @@ fn a_diverging_training_has_no_result() {
     assert!(matches!(refused, TrainError::NonFinite { .. }), "{refused:?}");
 }
 
+/// Infinite, with next to no gradient: only the loss itself tells.
+struct Infinite(TextDataset);
+
+impl TrainingTask for Infinite {
+    fn examples(&self) -> usize {
+        self.0.examples()
+    }
+
+    fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
+        self.0.batch(plan, step)
+    }
+
+    fn loss(&self, logits: &Tensor, _: &Batch) -> Result<Option<Tensor>, TaskError> {
+        Ok(Some(((logits.sum_all()? * 1e-30)? + f64::INFINITY)?))
+    }
+}
+
+#[test]
+fn an_infinite_loss_is_no_result() {
+    let (base, manifest, data) = setting(false);
+    let theta = manifest.layout.init(manifest.seed);
+    let (client, round) = (CLIENT, RoundId(0));
+    let job = Job { base: &base, manifest: &manifest, theta: &theta, support: None, client, round };
+    let refused = train(&job, &Infinite(data), &mut |_| Control::Continue).expect_err("infinite");
+    let TrainError::NonFinite { step: 1, what: "the loss", .. } = refused else {
+        panic!("{refused:?}")
+    };
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     type Break = fn(&mut Manifest);
