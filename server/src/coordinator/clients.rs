@@ -28,7 +28,9 @@ impl Coordinator {
         ring::rand::SystemRandom::new().fill(&mut secret).expect("the system has randomness");
         let secret = BASE64.encode(secret);
         let expires = self.0.clock.now().after(ttl);
-        self.0.store.add_token(token_hash(&secret), expires).await?;
+        let hash = token_hash(&secret);
+        let add = |this: Self| async move { Ok(this.0.store.add_token(hash, expires).await?) };
+        self.apart(add).await?;
         Ok(secret)
     }
 
@@ -47,8 +49,9 @@ impl Coordinator {
     ) -> Result<(Enrolled, bool), CoordinatorError> {
         enrolment.verify().map_err(|_| CoordinatorError::BadProof)?;
         let now = self.0.clock.now();
-        let token = token_hash(&enrolment.secret);
-        let came_to = self.0.store.enrol(token, &enrolment.public_key, now).await?;
+        let (token, key) = (token_hash(&enrolment.secret), enrolment.public_key);
+        let enrol = |this: Self| async move { Ok(this.0.store.enrol(token, &key, now).await?) };
+        let came_to = self.apart(enrol).await?;
         if came_to == Enrolling::Refused {
             return Err(CoordinatorError::BadToken);
         }
@@ -77,7 +80,11 @@ impl Coordinator {
         nonce: &[u8; 16],
         expires: Timestamp,
     ) -> Result<bool, CoordinatorError> {
-        Ok(self.0.store.use_nonce(client, nonce, expires).await?)
+        let nonce = *nonce;
+        let note = move |this: Self| async move {
+            Ok(this.0.store.use_nonce(client, &nonce, expires).await?)
+        };
+        self.apart(note).await
     }
 
     /// The clock's time.

@@ -29,6 +29,10 @@ impl Coordinator {
     /// # Errors
     /// The first [`CoordinatorError`]; what failed is tried again at the next tick.
     pub async fn tick(&self) -> Result<(), CoordinatorError> {
+        self.apart(|this| async move { this.tick_all().await }).await
+    }
+
+    async fn tick_all(&self) -> Result<(), CoordinatorError> {
         let _one = self.0.ticking.lock().await;
         let mut first = self.refresh().await;
         self.0.store.forget_nonces(self.now()).await?;

@@ -154,6 +154,7 @@ impl CoordinatorError {
             Self::Round { source, .. } => source.problem(),
             Self::TooLarge { .. } => ProblemType::TooLarge,
             Self::Frame(frame) => frame_problem(frame),
+            Self::Misaddressed { field: "client", .. } => ProblemType::NotYours,
             Self::Misaddressed { .. } => ProblemType::BadFrame,
             Self::WrongBase { .. } => ProblemType::WrongBase,
             Self::Staged | Self::WrongOffset { .. } => ProblemType::WrongOffset,

@@ -1,8 +1,9 @@
 //! Sole owner of the open rounds: it feeds events to [`Round`] and carries its effects out.
 //!
 //! An effect is durable before anybody hears of it. A step changes the round in memory first; until
-//! its effects are stored the round is marked, and whoever finds the mark (a store that failed, a
-//! caller that went away half-way) reads the round again from the store, which alone is believed.
+//! its effects are stored the round is marked, and whoever finds the mark (after a store that failed)
+//! reads the round again from the store, which alone is believed. What writes runs in a task of its
+//! own, to its end, even where its caller goes away.
 //!
 //! - `clients`: tokens, enrolment, nonces. `runs`: runs and what they published.
 //! - `rounds`: check-in and upload. `close`: the tick, and from one round to the next.
@@ -238,6 +239,20 @@ impl Coordinator {
             state_cached,
             dirty: false,
         })
+    }
+
+    /// Runs `work` to its end even where the caller goes away. sqlx drops the connection of a query
+    /// that is cancelled while the query runs on: a row could then appear after the round was read.
+    async fn apart<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, CoordinatorError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, CoordinatorError>> + Send + 'static,
+    {
+        match tokio::spawn(work(self.clone())).await {
+            Ok(done) => done,
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            Err(_) => Err(CoordinatorError::Stopping),
+        }
     }
 
     fn find(&self, run: RunId) -> Result<Arc<Run>, CoordinatorError> {

@@ -48,7 +48,16 @@ impl Coordinator {
         check_in: &CheckIn,
     ) -> Result<Answer, CoordinatorError> {
         self.key_of(client)?;
-        let runs = match check_in.run {
+        let only = check_in.run;
+        self.apart(move |this| async move { this.answer(client, only).await }).await
+    }
+
+    async fn answer(
+        &self,
+        client: ClientId,
+        only: Option<RunId>,
+    ) -> Result<Answer, CoordinatorError> {
+        let runs = match only {
             Some(run) => vec![self.find(run)?],
             None => self.all(),
         };
@@ -229,6 +238,16 @@ impl Coordinator {
         frame: Bytes,
     ) -> Result<Signed, CoordinatorError> {
         let to = Admission { run, round, attempt, client };
+        self.apart(move |this| async move { this.take(caller, to, frame).await }).await
+    }
+
+    async fn take(
+        &self,
+        caller: ClientId,
+        to: Admission,
+        frame: Bytes,
+    ) -> Result<Signed, CoordinatorError> {
+        let Admission { run, round, client, .. } = to;
         let limit = self.admit(caller, &to).await?;
         if frame.len() > limit {
             let (got, limit) = (frame.len() as u64, limit as u64);

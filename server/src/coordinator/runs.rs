@@ -74,7 +74,9 @@ impl Coordinator {
     }
 
     pub(super) async fn end(&self, run: &Run, to: StatusRow) -> Result<Status, CoordinatorError> {
-        let stands = self.0.store.set_status(run.id, &to).await?;
+        let id = run.id;
+        let set = move |this: Self| async move { Ok(this.0.store.set_status(id, &to).await?) };
+        let stands = self.apart(set).await?;
         let stands = stands.ok_or(CoordinatorError::UnknownRun(run.id))?;
         let status = stands.status;
         run.set_status(stands);

@@ -58,10 +58,17 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// Turns requests away while too many are worked on.
+/// Turns requests away while too many are worked on. Work that was begun is ended, in a task of its
+/// own: hyper drops the handler of a client that hangs up, at whichever await it is.
 async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
-    match app.requests.try_acquire() {
-        Ok(_working) => next.run(request).await,
+    let Ok(working) = app.requests.try_acquire_owned() else { return busy().into_response() };
+    let work = tokio::spawn(async move {
+        let _working = working;
+        next.run(request).await
+    });
+    match work.await {
+        Ok(response) => response,
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
         Err(_) => busy().into_response(),
     }
 }

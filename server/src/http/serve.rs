@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
@@ -87,7 +87,8 @@ pub async fn serve(
         handshake_timeout: seconds(config.handshake_timeout_s),
     });
     let tick = Duration::from_millis(config.tick_ms.into());
-    let ticking = tokio::spawn(tick_for_ever(coordinator, tick));
+    let (stop, stopped) = oneshot::channel();
+    let ticking = tokio::spawn(tick_until(stopped, coordinator, tick));
     let address = listener.local_addr().ok();
     tracing::info!(address = address.map(tracing::field::display), "serving");
 
@@ -108,15 +109,10 @@ pub async fn serve(
     if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were cut off");
     }
-    // Stopped between two awaits; whatever it was at is done again after the next start.
-    ticking.abort();
-    match ticking.await {
-        Err(e) if !e.is_cancelled() => Err(e.into()),
-        _ => {
-            tracing::info!("stopped");
-            Ok(())
-        }
-    }
+    drop(stop);
+    ticking.await?;
+    tracing::info!("stopped");
+    Ok(())
 }
 
 type Place = Option<OwnedSemaphorePermit>;
@@ -200,13 +196,14 @@ impl Connections {
     }
 }
 
-/// Ticks at its pace, and at once when something is due.
-async fn tick_for_ever(coordinator: Coordinator, pace: Duration) {
+/// Ticks at its pace, and at once when something is due, until `stopped`; a tick is ended first.
+async fn tick_until(mut stopped: oneshot::Receiver<()>, coordinator: Coordinator, pace: Duration) {
     loop {
         // Logged where it failed; it is tried again at the next tick.
         let failed = coordinator.tick().await.is_err();
         let pace = if failed { pace.max(Duration::from_secs(1)) } else { pace };
         tokio::select! {
+            _ = &mut stopped => return,
             () = tokio::time::sleep(pace) => {}
             () = coordinator.due(), if !failed => {}
         }
