@@ -199,7 +199,7 @@ async fn every_bad_update_has_a_name_and_changes_nothing() {
         ("another run", field(|u| u.run = RunId([9; 16])), P::BadFrame),
         ("another round", field(|u| u.round = RoundId(1)), P::BadFrame),
         ("another attempt", field(|u| u.attempt = Attempt(1)), P::BadFrame),
-        ("another client", field(|u| u.client = ClientId([9; 16])), P::BadFrame),
+        ("another client", field(|u| u.client = ClientId([9; 16])), P::NotYours),
         ("another snapshot", field(|u| u.snapshot = Digest::of(b"x")), P::WrongBase),
         ("no examples", field(|u| u.examples = 0), P::BadFrame),
         ("loss NaN", field(|u| u.loss = f32::NAN), P::BadFrame),
