@@ -67,7 +67,8 @@ pub trait TrainingTask: Send + Sync {
 
     /// A scalar to minimise, from `logits` `[rows * cols, vocab]`, by candle's differentiable
     /// operations; `None`, the default: the mean cross-entropy over targets that are not [`IGNORE`],
-    /// which the trainer has faster.
+    /// which the trainer has faster and on this thread alone; candle's operations on 65,536 entries
+    /// or more share one thread pool.
     ///
     /// # Errors
     /// [`TaskError`] where it cannot be computed.

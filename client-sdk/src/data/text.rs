@@ -32,10 +32,15 @@ impl TextDataset {
             tokens.extend(base.config().eos.first());
             count += 1;
         }
-        if tokens.len() < 2 {
-            return Err(TaskError::Empty);
-        }
-        Ok(Self { tokens, texts: count })
+        Self::from_tokens(tokens, count)
+    }
+
+    /// `texts` texts already encoded and laid end to end, for pretraining before there is a model.
+    ///
+    /// # Errors
+    /// [`TaskError::Empty`] where there are not two tokens, one to see and one to predict.
+    pub fn from_tokens(tokens: Vec<u32>, texts: usize) -> Result<Self, TaskError> {
+        if tokens.len() < 2 { Err(TaskError::Empty) } else { Ok(Self { tokens, texts }) }
     }
 
     /// Reads a `.txt` file (a text is a paragraph), a `.jsonl` file (a text is a line's `text`), or

@@ -11,6 +11,7 @@
 pub mod composed;
 pub mod config;
 pub(crate) mod decoder;
+mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
@@ -19,7 +20,7 @@ mod gradient_tests;
 mod load_tests;
 pub(crate) mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use gossamer_protocol::digest::Digest;
@@ -28,6 +29,7 @@ use gossamer_protocol::manifest::base_digest;
 use tokenizers::Tokenizer;
 
 pub use config::LlamaConfig;
+pub use error::ModelError;
 use weights::WeightMap;
 
 /// A frozen model with its tokenizer. Cloning shares it.
@@ -40,81 +42,6 @@ struct Inner {
     digest: Digest,
     map: WeightMap,
     flat: Vec<f32>,
-}
-
-/// Why a model cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ModelError {
-    /// A file that cannot be read.
-    #[error("cannot read {path}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not the JSON of a model's configuration.
-    #[error("config.json: {0}")]
-    Config(String),
-    /// A setting this build does not compute.
-    #[error("config.json: {field} is {got:?}; this build knows {expected:?}")]
-    Unsupported {
-        /// The setting.
-        field: &'static str,
-        /// Its value.
-        got: String,
-        /// The value known.
-        expected: &'static str,
-    },
-    /// A size that does not fit the others.
-    #[error("config.json: {field} is {got}, expected: {why}")]
-    Size {
-        /// The setting.
-        field: &'static str,
-        /// Its value.
-        got: usize,
-        /// What is expected.
-        why: &'static str,
-    },
-    /// Not a whole safetensors file.
-    #[error("model.safetensors: {0}")]
-    Weights(String),
-    /// A tensor that is not there.
-    #[error("model.safetensors has no tensor {0}")]
-    Missing(String),
-    /// A tensor of another shape than the configuration's.
-    #[error("tensor {name} has shape {found:?}, config.json makes it {expected:?}")]
-    Shape {
-        /// The tensor.
-        name: String,
-        /// By the configuration.
-        expected: Vec<usize>,
-        /// In the file.
-        found: Vec<usize>,
-    },
-    /// A tensor of a type that is not read.
-    #[error("tensor {name} is {found}; F32, F16 and BF16 are read")]
-    Dtype {
-        /// The tensor.
-        name: String,
-        /// Its type.
-        found: String,
-    },
-    /// A tensor with a NaN or an infinity.
-    #[error("tensor {0} has an entry that is not finite")]
-    NonFinite(String),
-    /// Not a tokenizer's JSON.
-    #[error("tokenizer.json: {0}")]
-    Tokenizer(String),
-    /// Tokens without an embedding.
-    #[error("tokenizer.json has token {token}, the embedding has {rows} rows")]
-    Vocabulary {
-        /// The largest token.
-        token: u32,
-        /// Rows of the embedding.
-        rows: usize,
-    },
 }
 
 impl BaseModel {

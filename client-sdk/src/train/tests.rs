@@ -1,13 +1,15 @@
 //! A client's training as its callers see it.
 
 use candle_core::Tensor;
+use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::layout::{Layout, Part, TensorSpec};
 use gossamer_protocol::manifest::{LocalOptimizer, Manifest};
 use gossamer_protocol::sparse::Support;
 
 use super::*;
-use crate::data::TextDataset;
+use crate::data::{BatchError, TaskError, TextDataset};
+use crate::lora::LoraError;
 use crate::model::composed;
 use crate::model::config::tests::tiny;
 use crate::model::fixture;

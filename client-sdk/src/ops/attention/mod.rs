@@ -2,21 +2,21 @@
 //! `o_i = sum over j <= i of softmax_j(R(q_i) . R(k_j) / sqrt(d)) v_j`.
 //!
 //! `q`, `o`: `[rows * cols, heads * d]`; `k`, `v`: `[rows * cols, kv_heads * d]`; query head `h` meets
-//! key head `h / (heads / kv_heads)`. Scores are formed for [`BLOCK`] queries at a time, transposed
+//! key head `h / (heads / kv_heads)`. Scores are formed for 32 queries at a time, transposed
 //! (`[keys, queries]`), so that the softmax runs over columns with whole vectors and no more than
-//! `cols * BLOCK` scores a head exist. What is kept for the backward pass is each query's largest
+//! `32 * cols` scores a head exist. What is kept for the backward pass is each query's largest
 //! score and the inverse of its sum; scores are formed anew, as in FlashAttention, arXiv:2205.14135.
 //!
 //! Backward: `dv_j = sum p_ij do_i`, `dp_ij = do_i . v_j`, `ds_ij = p_ij (dp_ij - do_i . o_i)`,
 //! `dq_i = sum ds_ij k_j / sqrt(d)`, `dk_j = sum ds_ij q_i / sqrt(d)`, each turned back.
 
+mod part;
+
 use super::exp::exp;
 use super::product::{Store, View, product};
 use super::rope::{Rope, Turn};
 use super::vectorised;
-
-/// Queries met at once, per head.
-const BLOCK: usize = 32;
+use part::{Block, Part, Scratch, scale};
 
 /// The sizes of one call.
 #[derive(Clone, Copy, Debug)]
@@ -35,34 +35,6 @@ pub(crate) struct Saved {
     top: Vec<f32>,
     /// The inverse of its sum of `e^(score - top)`.
     inverse: Vec<f32>,
-}
-
-/// Buffers for one block.
-#[derive(Clone, Debug, Default)]
-struct Scratch {
-    k: Vec<f32>,
-    v: Vec<f32>,
-    q: Vec<f32>,
-    o: Vec<f32>,
-    scores: Vec<f32>,
-}
-
-/// One row's and key head's part of the work.
-#[derive(Clone, Copy)]
-struct Part<'a> {
-    shape: Shape,
-    rope: &'a Rope,
-    row: usize,
-    kv: usize,
-}
-
-/// A block of queries: `start..start + n`, for each head of the group.
-#[derive(Clone, Copy)]
-struct Block {
-    start: usize,
-    n: usize,
-    /// Where its columns lie in [`Saved`].
-    saved: usize,
 }
 
 impl Shape {
@@ -201,11 +173,6 @@ pub(crate) fn backward(
     }
 }
 
-/// What scores are multiplied by.
-fn scale(head_dim: usize) -> f32 {
-    (1.0 / (head_dim as f64).sqrt()) as f32
-}
-
 /// Scores `[keys, width]` become `e^(score - top)`, 0 where the key is ahead of the query.
 fn softmax(scores: &mut [f32], top: &mut [f32], inverse: &mut [f32], block: Block) {
     let width = top.len();
@@ -258,160 +225,4 @@ fn gradients(
             }
         },
     );
-}
-
-impl Block {
-    /// Writes `value` over key `j`'s scores with queries before it.
-    #[inline(always)]
-    fn hide(self, j: usize, row: &mut [f32], value: f32) {
-        if j > self.start {
-            for head in row.chunks_exact_mut(self.n) {
-                head[..j - self.start].fill(value);
-            }
-        }
-    }
-}
-
-impl Part<'_> {
-    fn blocks(self) -> impl Iterator<Item = Block> {
-        let (cols, group) = (self.shape.cols, self.shape.group());
-        let base = (self.row * self.shape.kv_heads + self.kv) * cols * group;
-        (0..cols).step_by(BLOCK).map(move |start| Block {
-            start,
-            n: BLOCK.min(cols - start),
-            saved: base + start * group,
-        })
-    }
-
-    /// Keys, turned, and values, each as `[d, cols]`.
-    fn load_keys(self, scratch: &mut Scratch, k: &[f32], v: &[f32]) {
-        let (d, cols) = (self.shape.head_dim, self.shape.cols);
-        scratch.k.resize(d * cols, 0.0);
-        scratch.v.resize(d * cols, 0.0);
-        let stride = self.shape.kv_heads * d;
-        let from = self.row * cols * stride + self.kv * d;
-        transpose(&mut scratch.k, cols, &k[from..], stride, d, cols);
-        transpose(&mut scratch.v, cols, &v[from..], stride, d, cols);
-        turn(&mut scratch.k, cols, [d, cols], self.rope, 0, Turn::Forward, 1.0);
-    }
-
-    /// The block's scores, `[keys, group * n]`; leaves its queries, turned and scaled, in `q`.
-    fn scores(self, scratch: &mut Scratch, q: &[f32], block: Block) {
-        let (d, cols) = (self.shape.head_dim, self.shape.cols);
-        let (width, keys) = (self.shape.group() * block.n, block.start + block.n);
-        self.load_queries(&mut scratch.q, q, block, Some(Turn::Forward));
-        scratch.scores.resize(keys * width, 0.0);
-        let k = View::strided(&scratch.k, d, keys, cols);
-        let q = View::new(&scratch.q, d, width);
-        product(&mut scratch.scores, width, k.t(), q, 1.0, Store::Set);
-    }
-
-    /// Where head `h` of the group begins in a `[rows * cols, heads * d]` slice.
-    fn query_start(self, h: usize, block: Block) -> usize {
-        let shape = self.shape;
-        let head = self.kv * shape.group() + h;
-        ((self.row * shape.cols + block.start) * shape.heads + head) * shape.head_dim
-    }
-
-    /// `[d, group * n]` of the block's part of `from`.
-    fn load_queries(self, to: &mut Vec<f32>, from: &[f32], block: Block, rope: Option<Turn>) {
-        let (d, group) = (self.shape.head_dim, self.shape.group());
-        let width = group * block.n;
-        to.resize(d * width, 0.0);
-        for h in 0..group {
-            let to = &mut to[h * block.n..];
-            let from = &from[self.query_start(h, block)..];
-            transpose(to, width, from, self.shape.heads * d, d, block.n);
-            if let Some(way) = rope {
-                turn(to, width, [d, block.n], self.rope, block.start, way, scale(d));
-            }
-        }
-    }
-
-    /// The inverse of [`load_queries`](Self::load_queries).
-    fn store_queries(self, to: &mut [f32], from: &[f32], block: Block, rope: Option<Turn>) {
-        let (d, group) = (self.shape.head_dim, self.shape.group());
-        let width = group * block.n;
-        let stride = self.shape.heads * d;
-        let mut turned = Vec::new();
-        let mut from = from;
-        if let Some(way) = rope {
-            turned.extend_from_slice(from);
-            for h in 0..group {
-                let part = &mut turned[h * block.n..];
-                turn(part, width, [d, block.n], self.rope, block.start, way, 1.0);
-            }
-            from = &turned;
-        }
-        for h in 0..group {
-            let to = &mut to[self.query_start(h, block)..];
-            for (t, to) in to.chunks_mut(stride).take(block.n).enumerate() {
-                for (i, to) in to[..d].iter_mut().enumerate() {
-                    *to = from[i * width + h * block.n + t];
-                }
-            }
-        }
-    }
-
-    /// `from`: `[cols, d]`.
-    fn store_keys(self, to: &mut [f32], from: &[f32], rope: Option<Turn>) {
-        let (d, cols) = (self.shape.head_dim, self.shape.cols);
-        let stride = self.shape.kv_heads * d;
-        let to = &mut to[self.row * cols * stride + self.kv * d..];
-        for (t, (to, from)) in to.chunks_mut(stride).zip(from.chunks_exact(d)).enumerate() {
-            let to = &mut to[..d];
-            if rope.is_none() {
-                to.copy_from_slice(from);
-                continue;
-            }
-            for i in 0..d / 2 {
-                let (cos, sin) = self.rope.row(i, t, 1);
-                let (x, y) = (from[i], from[i + d / 2]);
-                to[i] = x * cos[0] + y * sin[0];
-                to[i + d / 2] = y * cos[0] - x * sin[0];
-            }
-        }
-    }
-}
-
-/// `to[i, t] = from[t, i]` for `i` below `d` and `t` below `n`.
-#[inline]
-fn transpose(
-    to: &mut [f32],
-    to_stride: usize,
-    from: &[f32],
-    from_stride: usize,
-    d: usize,
-    n: usize,
-) {
-    for (t, from) in from.chunks(from_stride).take(n).enumerate() {
-        for (i, &x) in from[..d].iter().enumerate() {
-            to[i * to_stride + t] = x;
-        }
-    }
-}
-
-/// Turns `[d, n]` (rows `stride` apart) by the angles of positions from `start`, and scales it.
-fn turn(
-    x: &mut [f32],
-    stride: usize,
-    [d, n]: [usize; 2],
-    rope: &Rope,
-    start: usize,
-    way: Turn,
-    scale: f32,
-) {
-    let half = d / 2;
-    let (low, high) = x.split_at_mut(half * stride);
-    for i in 0..half {
-        let (cos, sin) = rope.row(i, start, n);
-        let sign = if way == Turn::Back { -scale } else { scale };
-        let low = &mut low[i * stride..][..n];
-        let high = &mut high[i * stride..][..n];
-        for (((x, y), &cos), &sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-            let (a, b) = (*x, *y);
-            *x = a * (cos * scale) - b * (sin * sign);
-            *y = b * (cos * scale) + a * (sin * sign);
-        }
-    }
 }

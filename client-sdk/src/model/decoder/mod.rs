@@ -6,6 +6,8 @@
 //! Invariant: gradients are added only where they are asked for, and the walk down ends at the first
 //! layer that has any; a frozen weight's own gradient is never formed.
 
+mod tape;
+
 use super::LlamaConfig;
 use super::weights::{LayerMap, WeightMap};
 use crate::data::Batch;
@@ -14,6 +16,9 @@ use crate::ops::linear::{self, Dropout, Linear};
 use crate::ops::product::{Store, View, product};
 use crate::ops::rope::Rope;
 use crate::ops::{self, attention, norm, swiglu};
+
+pub(crate) use tape::Tape;
+use tape::{LayerTape, Scratch, room};
 
 const Q: usize = 0;
 const K: usize = 1;
@@ -34,40 +39,6 @@ pub(crate) struct Decoder<'a> {
     pub(crate) adapter: Option<Adapter<'a>>,
 }
 
-/// What a forward pass leaves for the backward pass; reused from step to step.
-#[derive(Debug, Default)]
-pub(crate) struct Tape {
-    rows: usize,
-    cols: usize,
-    inputs: Vec<u32>,
-    rope: Option<Rope>,
-    layers: Vec<LayerTape>,
-    /// Input of the last norm.
-    x: Vec<f32>,
-    roots: Vec<f32>,
-    /// Output of the last norm, `[n, hidden]`.
-    hidden: Vec<f32>,
-}
-
-#[derive(Debug, Default)]
-struct LayerTape {
-    x: Vec<f32>,
-    roots: Vec<f32>,
-    normed: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    attended: Vec<f32>,
-    attention: attention::Saved,
-    middle: Vec<f32>,
-    middle_roots: Vec<f32>,
-    middle_normed: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    gated: Vec<f32>,
-    linears: [linear::Saved; PER_LAYER],
-}
-
 /// Where gradients are added; `None`: not wanted.
 #[derive(Debug, Default)]
 pub(crate) struct Gradients<'a> {
@@ -81,12 +52,6 @@ impl Gradients<'_> {
     fn weights_at(&mut self, place: &std::ops::Range<usize>) -> Option<&mut [f32]> {
         self.weights.as_deref_mut().map(|w| &mut w[place.clone()])
     }
-}
-
-/// `buffer` with room for `n` entries, whatever they are.
-fn room(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    buffer.resize(n, 0.0);
-    buffer
 }
 
 impl<'a> Decoder<'a> {
@@ -303,31 +268,5 @@ impl<'a> Decoder<'a> {
     fn shape(&self, rows: usize, cols: usize) -> attention::Shape {
         let LlamaConfig { heads, kv_heads, head_dim, .. } = *self.config;
         attention::Shape { rows, cols, heads, kv_heads, head_dim }
-    }
-}
-
-/// Gradients on the way down, reused from layer to layer.
-#[derive(Default)]
-struct Scratch {
-    dnormed: Vec<f32>,
-    dgated: Vec<f32>,
-    dgate: Vec<f32>,
-    dup: Vec<f32>,
-    dattended: Vec<f32>,
-    dq: Vec<f32>,
-    dk: Vec<f32>,
-    dv: Vec<f32>,
-    branch: Vec<f32>,
-}
-
-impl Tape {
-    fn start(&mut self, config: &LlamaConfig, batch: &Batch) {
-        self.rows = batch.rows;
-        self.cols = batch.cols;
-        self.inputs.clone_from(&batch.inputs);
-        self.layers.resize_with(config.layers, LayerTape::default);
-        if self.rope.as_ref().is_none_or(|rope| rope.len() < batch.cols) {
-            self.rope = Some(Rope::new(config.head_dim, batch.cols, config.rope_theta));
-        }
     }
 }

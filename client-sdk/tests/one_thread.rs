@@ -1,0 +1,84 @@
+//! Training starts no thread, at a size where candle's own gradient sums would start a pool.
+//!
+//! Alone in its file: other tests' threads would be counted. (One `Tensor` sum of 2^17 entries in the
+//! watcher makes it fail where there is a second core.)
+
+#[cfg(target_os = "linux")]
+#[test]
+fn training_starts_no_thread() {
+    use gossamer_client::data::{Batch, Plan, TaskError, TrainingTask};
+    use gossamer_client::model::{BaseModel, LlamaConfig};
+    use gossamer_client::train::{Control, Job, Pretraining, train};
+    use gossamer_protocol::ids::{ClientId, RoundId};
+    use gossamer_protocol::layout::Layout;
+    use gossamer_protocol::manifest::Manifest;
+
+    struct Counting;
+
+    impl TrainingTask for Counting {
+        fn examples(&self) -> usize {
+            1
+        }
+
+        fn batch(&self, _: &Plan, step: u32) -> Result<Batch, TaskError> {
+            let token = |i: u32| (i * 7 + step) % 600;
+            let inputs = (0..256).map(token).collect();
+            Ok(Batch { inputs, targets: (1..257).map(token).collect(), rows: 4, cols: 64 })
+        }
+    }
+
+    let threads = || std::fs::read_dir("/proc/self/task").expect("Linux").count();
+    let config = LlamaConfig {
+        hidden: 256,
+        intermediate: 300,
+        layers: 1,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        vocab: 600,
+        context: 64,
+        norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        tied: true,
+        attention_bias: false,
+        bos: None,
+        eos: vec![],
+    };
+    let fresh = Pretraining::new(config, 1, 0.0).expect("sizes fit");
+    let tokenizer =
+        r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
+    let base = BaseModel::from_bytes(
+        fresh.to_config().as_bytes(),
+        tokenizer.as_bytes(),
+        &fresh.to_safetensors().expect("finite"),
+    )
+    .expect("its own files");
+    let targets: Vec<String> = ["q_proj", "up_proj"].map(String::from).into();
+    let layout = Layout::lora(&base.linears(), &targets, 128, false).expect("targets exist");
+    assert!(layout.n() > 1 << 16, "candle's threshold");
+    let manifest: Manifest = serde_json::from_value(serde_json::json!({
+        "version": 1, "name": "threads", "seed": 1, "rounds": 1,
+        "base": { "name": "fresh", "digest": base.digest() },
+        "lora": { "rank": 128, "alpha": 128.0, "targets": targets },
+        "layout": layout,
+        "method": { "download": { "density": 1.0 }, "upload": { "density": 1.0 } },
+        "training": {
+            "steps": 2, "batch": 4, "context": 64,
+            "optimizer": { "kind": "sgd", "lr": 0.1 }, "clip": 1.0,
+        },
+        "cohort": { "goal": 1, "ask": 1, "min": 1, "deadline_s": 60 },
+        "optimizer": { "kind": "sgd", "lr": 1.0 },
+    }))
+    .expect("a manifest");
+    let theta = manifest.layout.init(1);
+    let (client, round) = (ClientId([1; 16]), RoundId(0));
+    let job = Job { base: &base, manifest: &manifest, theta: &theta, support: None, client, round };
+    let before = threads();
+    let mut during = 0;
+    train(&job, &Counting, &mut |_| {
+        during = threads();
+        Control::Continue
+    })
+    .expect("trains");
+    assert_eq!((during, threads()), (before, before));
+}
