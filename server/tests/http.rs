@@ -153,6 +153,11 @@ async fn refusals_are_problems() {
     };
     let long = vec![0; Terms::new(&manifest, RoundId(0)).update_len_max() + 1];
     assert_eq!(put(0, &path, &long).await.kind, P::TooLarge);
+    let pieces = long.chunks(7).map(|piece| Ok::<_, std::io::Error>(piece.to_vec()));
+    let pieces = futures_util::stream::iter(pieces.collect::<Vec<_>>());
+    let unannounced = server.signed(&key(0), &Method::PUT, &path, &long);
+    let unannounced = unannounced.body(reqwest::Body::wrap_stream(pieces)).send();
+    assert_eq!(problem(unannounced.await.expect("an answer")).await.kind, P::TooLarge);
     assert_eq!(put(1, &path, &good).await.kind, P::NotYours);
     assert_eq!(put(2, &update_path(&task, 2), &good).await.kind, P::NotInCohort);
     assert_eq!(put(0, &path.replace("/rounds/0", "/rounds/9"), &good).await.kind, P::UnknownRound);

@@ -1,12 +1,13 @@
 //! The tick: opens rounds, watches deadlines, and takes a frozen round to the next.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::Terms;
-use gossamer_protocol::ids::{Attempt, ClientId, RoundId};
+use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::sparse::Support;
 
 use super::{Coordinator, CoordinatorError, Run};
@@ -63,6 +64,11 @@ impl Coordinator {
     }
 
     async fn tick_run(&self, run: &Arc<Run>) -> Result<(), CoordinatorError> {
+        if !run.swept.load(Ordering::Relaxed) {
+            let round = self.lock(run).await?.round.id();
+            self.sweep(run, round).await?;
+            run.swept.store(true, Ordering::Relaxed);
+        }
         while !run.is_over() {
             let effects = {
                 let mut open = self.lock(run).await?;
@@ -72,6 +78,10 @@ impl Coordinator {
                 break;
             }
             self.close(run).await?;
+        }
+        if run.is_over() && !run.cleared.load(Ordering::Relaxed) {
+            self.clear(run.id, RoundId(u64::MAX)).await?;
+            run.cleared.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -182,7 +192,7 @@ impl Coordinator {
     }
 
     /// Drops what rounds before `round` no longer need: counted frames, unfinished uploads.
-    pub(super) async fn sweep(&self, run: &Run, round: RoundId) -> Result<(), CoordinatorError> {
+    async fn sweep(&self, run: &Run, round: RoundId) -> Result<(), CoordinatorError> {
         let store = &self.0.store;
         let frames = store.counted_frames(run.id, round).await?;
         for frame in &frames {
@@ -191,8 +201,12 @@ impl Coordinator {
         if !frames.is_empty() {
             store.forget_frames(run.id, round).await?;
         }
-        let (store, run) = (store.clone(), run.id);
-        Ok(blocking(move || store.staging().drop_before(run, round)).await??)
+        self.clear(run.id, round).await
+    }
+
+    async fn clear(&self, run: RunId, before: RoundId) -> Result<(), CoordinatorError> {
+        let store = self.0.store.clone();
+        Ok(blocking(move || store.staging().drop_before(run, before)).await??)
     }
 }
 

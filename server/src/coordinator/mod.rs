@@ -20,6 +20,7 @@ mod uploads;
 mod view;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -100,6 +101,10 @@ struct Run {
     linears: Option<Vec<u8>>,
     status: RwLock<StatusRow>,
     open: Mutex<Open>,
+    /// Leftovers of a process before this one are dropped at the first tick.
+    swept: AtomicBool,
+    /// Unfinished uploads are dropped once the run is over.
+    cleared: AtomicBool,
 }
 
 /// The part of a run that moves.
@@ -199,8 +204,9 @@ impl Coordinator {
             linears: row.linears,
             status: RwLock::new(row.status),
             open: Mutex::new(open),
+            swept: AtomicBool::new(false),
+            cleared: AtomicBool::new(false),
         });
-        self.sweep(&run, row.round).await?;
         let mut runs = self.0.runs.write().unwrap_or_else(PoisonError::into_inner);
         // Whoever loaded it first keeps it: two copies of a round would each go its own way.
         if let Some(there) = runs.by_id.get(&run.id) {

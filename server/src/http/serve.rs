@@ -30,6 +30,8 @@ use crate::tls;
 
 /// Connections past the cap that are told to come back.
 const TURNED_AWAY_MAX: usize = 64;
+/// How long such a connection lasts.
+const TURNED_AWAY: Duration = Duration::from_secs(5);
 
 /// Why the server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -124,12 +126,16 @@ async fn take(
     waiting_room: &Arc<Semaphore>,
 ) -> (TcpStream, Place, Place) {
     loop {
-        // The semaphores are never closed. Cancelled in here, a permit goes back by itself.
-        let Ok(room) = waiting_room.clone().acquire_owned().await else { continue };
+        // Cancelled in here, a permit goes back by itself.
+        let (place, room) = tokio::select! {
+            biased;
+            place = places.clone().acquire_owned() => (place.ok(), None),
+            room = waiting_room.clone().acquire_owned() => (None, room.ok()),
+        };
         match listener.accept().await {
             Ok((socket, _)) => {
-                let place = places.clone().try_acquire_owned().ok();
-                let room = place.is_none().then_some(room);
+                // One may have become free meanwhile.
+                let place = place.or_else(|| places.clone().try_acquire_owned().ok());
                 return (socket, place, room);
             }
             Err(error) => {
@@ -190,7 +196,14 @@ impl Connections {
             }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let connection = watcher.watch(connection);
+        let ended = if served {
+            connection.await
+        } else {
+            // Long enough to be told; it must not keep the next one from being told.
+            tokio::time::timeout(TURNED_AWAY, connection).await.unwrap_or(Ok(()))
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "connection failed");
         }
     }
