@@ -1,8 +1,9 @@
-//! Tokens a second and core trained with LoRA of rank 8 on all seven linears of stories260K, 4 x 64
+//! Tokens a second on one core trained with LoRA of rank 8 on all seven linears of stories260K, 4 x 64
 //! tokens a step: the trainer, and forward and backward of the same model composed from candle's
-//! primitives (which may use more than one core).
+//! primitives, which wants `RAYON_NUM_THREADS=1` for a fair ratio.
 //!
-//! `cargo bench -p gossamer-client --bench train`; the data is looked for as in the tests.
+//! `RAYON_NUM_THREADS=1 cargo bench -p gossamer-client --bench train`; the data is looked for as in
+//! the tests.
 
 use std::hint::black_box;
 use std::path::PathBuf;
