@@ -164,10 +164,10 @@ impl<'a> Terms<'a> {
         Self { manifest, round }
     }
 
-    /// SparseAdapter's first round travels whole, both ways.
+    /// Whether the round travels whole, both ways: the first, before a support can be chosen.
     #[must_use]
     pub fn is_dense_round(&self) -> bool {
-        self.manifest.method.support == SupportRule::Once && self.round == RoundId(0)
+        self.manifest.method.support != SupportRule::EachRound && self.round == RoundId(0)
     }
 
     /// Whether clients train, and send, just the download's support.

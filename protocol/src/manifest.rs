@@ -165,6 +165,9 @@ pub enum SupportRule {
     /// Anew for each round.
     #[default]
     EachRound,
+    /// Round 0 is dense both ways; from then on anew for each round. While B is still zero no rule
+    /// that ranks magnitudes can find it.
+    AfterFirst,
     /// Round 0 is dense both ways; its outcome fixes the support for ever (SparseAdapter).
     Once,
 }
@@ -450,7 +453,7 @@ impl Manifest {
 
         let once_dense =
             self.method.support == SupportRule::EachRound || self.method.train == Coverage::Support;
-        field(once_dense, "method.support", "\"once\" needs train = \"support\"")?;
+        field(once_dense, "method.support", "other than \"each-round\" needs train = \"support\"")?;
         self.optimizer.check(field)
     }
 }

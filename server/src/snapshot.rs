@@ -51,7 +51,7 @@ pub fn take(
     let chosen = top_k(&dense, density)?; // refuses what is not finite, whatever is sent
     let support = if terms.is_dense_round() {
         Support::All
-    } else if manifest.method.support == SupportRule::EachRound {
+    } else if manifest.method.support != SupportRule::Once {
         chosen
     } else {
         match (&state.support, chosen) {

@@ -96,7 +96,13 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
         let (name, repetition) = finished.map_err(|_| EngineError::Thread)?;
         records.insert(name, repetition?.last_record);
     }
-    let rows = sink.rows()?;
+    let mut rows = sink.rows()?;
+    // Repetitions ran beside each other; a report has the scenario's order.
+    let order = |row: &RoundRow| {
+        let methods = &lab.scenario().methods;
+        (methods.iter().position(|method| method.name == row.method), row.seed, row.round)
+    };
+    rows.sort_by_key(order);
     let comparison = write_report(lab.scenario(), &lab, &options.out, &rows)?;
     Ok(Outcome { comparison, records })
 }

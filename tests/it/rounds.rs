@@ -4,7 +4,9 @@ use gossamer_client::client::Outcome;
 use gossamer_client::data::{Batch, TextDataset};
 use gossamer_client::train::evaluate;
 use gossamer_protocol::density::Density;
-use gossamer_protocol::manifest::{Coverage, Manifest, Reference, SupportRule, Values};
+use gossamer_protocol::manifest::{
+    Coverage, Manifest, Reference, ServerOptimizer, SupportRule, Values,
+};
 use gossamer_tests::{TestServer, base, manifest, task};
 
 /// Runs `terms` with `clients` clients; gives the dense adapter at the end and its export.
@@ -75,7 +77,7 @@ async fn every_method_is_a_setting_of_one_engine() {
         ("flasc", |m| m.method.download.of = Reference::Weights),
         ("fed-select", |m| {
             m.method.train = Coverage::Support;
-            m.method.download.of = Reference::Weights;
+            m.method.support = SupportRule::AfterFirst;
         }),
         ("sparse-adapter", |m| {
             m.method.train = Coverage::Support;
@@ -119,4 +121,26 @@ async fn a_client_outside_the_run_waits_and_an_over_run_is_over() {
     };
     assert!(matches!(outcome, Outcome::Over { .. }), "{outcome:?}");
     server.close().await;
+}
+
+/// Why FedSelect and SparseAdapter as published cannot learn here: the largest weights are all A's
+/// random start, and while B is zero and outside the support, A has no gradient.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_support_of_the_largest_weights_holds_no_b_and_is_stuck() {
+    let base = base();
+    let mut terms = manifest(&base, 2, 3);
+    terms.method.train = Coverage::Support;
+    terms.method.download.of = Reference::Weights;
+    terms.method.upload.values = Values::F32;
+    if let ServerOptimizer::AdamW { weight_decay, .. } = &mut terms.optimizer {
+        *weight_decay = 0.0;
+    }
+    let (theta, _) = federate(&terms, 2).await;
+    assert_eq!(theta, terms.layout.init(terms.seed), "it moved");
+
+    // A dense first round and the seeded start set it free.
+    terms.method.support = SupportRule::AfterFirst;
+    terms.method.download.of = Reference::Change;
+    let (theta, _) = federate(&terms, 2).await;
+    assert_ne!(theta, terms.layout.init(terms.seed));
 }

@@ -61,12 +61,14 @@ pub(super) async fn run(
         on_row(&row);
         rows.push(row);
     };
+    let (loss, server_loss) = run.losses(0).await?;
     let start = RoundRow {
         method: method.name.clone(),
         seed,
         round: 0,
         train_loss: f64::NAN,
-        heldout_loss: Some(run.heldout_loss(0).await?),
+        heldout_loss: Some(loss),
+        server_loss: Some(server_loss),
         upload_bytes: 0,
         download_bytes: 0,
         control_bytes: run.meter.traffic().control(),
@@ -80,14 +82,15 @@ pub(super) async fn run(
         let moved = run.meter.traffic().since(before);
         let wall_s = began.elapsed().as_secs_f64();
         let losses: f64 = contributions.iter().map(|c| f64::from(c.loss)).sum();
-        let heldout_loss = match lab.scenario.eval.is_due(round, rounds) {
-            true => Some(run.heldout_loss(round).await?),
+        let evaluated = match lab.scenario.eval.is_due(round, rounds) {
+            true => Some(run.losses(round).await?),
             false => None,
         };
         push(RoundRow {
             round,
             train_loss: losses / contributions.len() as f64,
-            heldout_loss,
+            heldout_loss: evaluated.map(|(received, _)| received),
+            server_loss: evaluated.map(|(_, own)| own),
             upload_bytes: moved.updates,
             download_bytes: moved.snapshots,
             control_bytes: moved.control(),
@@ -214,8 +217,8 @@ impl<'a> Run<'a> {
         Ok(done.into_iter().map(|(_, contribution)| contribution).collect())
     }
 
-    /// Loss of the snapshot that clients of `round` receive.
-    async fn heldout_loss(&self, round: u64) -> Result<f64, EngineError> {
+    /// Losses of the adapter that clients of `round` receive, and of the aggregator's own.
+    async fn losses(&self, round: u64) -> Result<(f64, f64), EngineError> {
         if round == 0 {
             self.coordinator.tick().await?;
         }
@@ -226,7 +229,14 @@ impl<'a> Run<'a> {
         let frame = self.coordinator.object(self.id, record.snapshot).await?;
         let terms = Terms::new(&self.manifest, RoundId(round));
         let snapshot = Snapshot::decode(&frame, &terms).map_err(|e| off(e.to_string()))?;
-        let theta = snapshot.theta(&self.manifest);
+        let received = snapshot.theta(&self.manifest);
+        let own = self.coordinator.theta(self.id, RoundId(round)).await?;
+        let loss = self.loss(received.clone()).await?;
+        let own_loss = if own == received { loss } else { self.loss(own).await? };
+        Ok((loss, own_loss))
+    }
+
+    async fn loss(&self, theta: Vec<f32>) -> Result<f64, EngineError> {
         let (lab, manifest) = (self.lab.clone(), self.manifest.clone());
         let permit = self.lab.threads.clone().acquire_owned().await;
         let work = move || {

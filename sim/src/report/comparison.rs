@@ -38,6 +38,8 @@ pub struct MethodSummary {
     pub initial_loss: Option<Interval>,
     /// Held-out loss of the last evaluation.
     pub final_loss: Option<Interval>,
+    /// The last evaluation of the aggregator's own dense copy.
+    pub final_server_loss: Option<Interval>,
     /// Mean upload of one accepted update.
     pub upload_bytes_a_client_round: f64,
     /// Mean download behind one accepted update.
@@ -143,6 +145,8 @@ struct Run {
     download_bytes: f64,
     accepted: u64,
     wall_s: f64,
+    /// Of the last evaluation.
+    server_loss: Option<f64>,
     evaluations: Vec<Evaluation>,
 }
 
@@ -205,6 +209,7 @@ fn runs(rows: &[RoundRow]) -> Vec<(&str, Seeds)> {
             run.download_bytes += row.download_bytes as f64;
             run.accepted += u64::from(row.accepted);
             run.wall_s += row.wall_s;
+            run.server_loss = row.server_loss.or(run.server_loss);
             let bytes = run.upload_bytes + run.download_bytes;
             run.evaluations.extend(row.heldout_loss.map(|loss| Evaluation { round, bytes, loss }));
         }
@@ -226,6 +231,7 @@ fn summary(name: &str, seeds: &Seeds) -> MethodSummary {
         rounds: runs().map(|run| run.rounds).max().unwrap_or(0),
         initial_loss: losses(Run::first),
         final_loss: losses(Run::last),
+        final_server_loss: losses(|run| run.server_loss),
         upload_bytes_a_client_round: runs().map(|run| run.upload_bytes).sum::<f64>() / accepted,
         download_bytes_a_client_round: runs().map(|run| run.download_bytes).sum::<f64>() / accepted,
         upload_bytes: mean(|run| run.upload_bytes),
@@ -324,6 +330,7 @@ mod tests {
             heldout_loss: Some(loss),
             upload_bytes: if round == 0 { 0 } else { bytes },
             download_bytes: if round == 0 { 0 } else { 2 * bytes },
+            server_loss: Some(loss - 0.5),
             control_bytes: 0,
             accepted: if round == 0 { 0 } else { 2 },
             wall_s: 1.0,

@@ -151,6 +151,7 @@ mod tests {
             heldout_loss: loss,
             upload_bytes: u64::MAX,
             download_bytes: 0,
+            server_loss: Some(2.5),
             control_bytes: 0,
             accepted: 1,
             wall_s: 0.5,

@@ -41,6 +41,9 @@ pub struct RoundRow {
     /// Mean loss on held-out text, nats a token; none where it was not measured.
     #[serde(with = "jsonl::optional", default)]
     pub heldout_loss: Option<f64>,
+    /// The same of the aggregator's own dense copy, of which clients receive a part.
+    #[serde(with = "jsonl::optional", default)]
+    pub server_loss: Option<f64>,
     /// Client to server in this round, all clients together.
     pub upload_bytes: u64,
     /// Server to client in this round, all clients together.
@@ -206,6 +209,7 @@ pub(crate) mod tests {
                         round,
                         train_loss: if round == 0 { f64::NAN } else { 1.0 + decay },
                         heldout_loss: round.is_multiple_of(5).then_some(1.0 + decay + noise),
+                        server_loss: None,
                         upload_bytes: moved * bytes * 10,
                         download_bytes: moved * bytes * 10,
                         control_bytes: moved * 10_000,

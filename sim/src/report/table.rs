@@ -48,6 +48,7 @@ pub fn summary(comparison: &Comparison) -> Table {
     let head = [
         "method",
         "held-out loss",
+        "server copy",
         "kept",
         "up",
         "down",
@@ -60,6 +61,7 @@ pub fn summary(comparison: &Comparison) -> Table {
         vec![
             method.name.clone(),
             method.final_loss.map_or_else(none, |loss| loss.to_string()),
+            method.final_server_loss.map_or_else(none, |loss| format!("{:.4}", loss.mean)),
             method.improvement_kept.map_or_else(none, |kept| percent(kept.mean)),
             bytes(method.upload_bytes_a_client_round),
             bytes(method.download_bytes_a_client_round),
@@ -80,7 +82,10 @@ pub fn summary(comparison: &Comparison) -> Table {
 pub fn summary_caption(comparison: &Comparison) -> String {
     let seeds = comparison.methods.iter().map(|method| method.seeds).max().unwrap_or(0);
     let initial = comparison.methods.iter().find_map(|method| method.initial_loss);
-    let mut caption = "held-out loss: after the last round, nats a token".to_owned();
+    let mut caption =
+        "held-out loss: after the last round, nats a token, with the adapter that clients \
+                       receive; server copy: with the aggregator's own"
+            .to_owned();
     if let Some(initial) = initial {
         caption += &format!("; before training {:.4}", initial.mean);
     }

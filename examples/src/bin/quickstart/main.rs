@@ -146,7 +146,7 @@ impl Federation {
         let described = base::describe(&scenario.base, &self.base);
         let manifest = scenario.manifest(method, scenario.seeds[0], described, layout);
         println!(
-            "training: {:6} {} rounds, adapter of {} parameters",
+            "training: {:9} {} rounds, adapter of {} parameters",
             method.name,
             scenario.rounds,
             manifest.layout.n()
@@ -182,6 +182,7 @@ impl Federation {
                 round,
                 train_loss: told.mean_loss(),
                 heldout_loss: Some(now.iter().sum::<f64>() / now.len() as f64),
+                server_loss: None,
                 upload_bytes: told.upload_bytes,
                 download_bytes: told.download_bytes,
                 control_bytes: 0,
