@@ -351,8 +351,8 @@ mod tests {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
         let shakespeare = Scenario::parse(SHAKESPEARE, &dir).expect("sound");
         assert_eq!(shakespeare.methods[0].name, "dense");
-        assert_eq!(shakespeare.methods.len(), 13);
-        assert!(shakespeare.lora(&shakespeare.methods[1]).freeze_a, "ffa freezes A");
+        assert_eq!(shakespeare.methods.len(), 14);
+        assert!(shakespeare.lora(&shakespeare.methods[2]).freeze_a, "ffa freezes A");
         let smoke = Scenario::parse(SMOKE, &dir).expect("sound");
         assert_eq!(smoke.base, BaseModel::Tiny);
         assert!(matches!(smoke.data, Data::Languages(_)));
