@@ -1,6 +1,7 @@
 //! Select, encode, decode and fold at n = 2^20 and 2^23, heavy-tailed values, one thread.
 //!
-//! `memcpy` of the same vector is timed beside them: it is the least any pass over it can take.
+//! Two things known are timed beside them: `memcpy` of the same vector, the least that any pass over it
+//! can take, and the standard library's quickselect.
 
 use std::hint::black_box;
 
@@ -38,6 +39,19 @@ fn wire(c: &mut Criterion) {
         });
         group.bench_function("top-k 1/16", |b| {
             b.iter(|| top_k(black_box(&dense), density));
+        });
+        // What the standard library offers: quickselect on indices, then a sort of those kept.
+        group.bench_function("select_nth 1/16", |b| {
+            b.iter(|| {
+                let k = density.count(n);
+                let mut order: Vec<u32> = (0..n as u32).collect();
+                order.select_nth_unstable_by(k, |&a, &b| {
+                    dense[b as usize].abs().total_cmp(&dense[a as usize].abs())
+                });
+                order.truncate(k);
+                order.sort_unstable();
+                order
+            });
         });
         for values in [Values::F32, Values::Int8] {
             let name = format!("{values:?}");
