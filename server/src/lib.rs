@@ -10,6 +10,7 @@
 //! - [`store`]: everything durable. What it reports as done is on the disk.
 //! - [`coordinator`]: sole owner of the open rounds; runs their effects.
 //! - [`config`], [`tls`], [`setup`], [`http`]: a server's directory, and the coordinator over HTTPS.
+//! - [`cli`]: what an operator types.
 //!
 //! Deliberately absent: tensors (candle), the client SDK, a broker, unsafe code.
 
@@ -19,6 +20,7 @@ extern crate self as gossamer_server;
 
 pub mod advance;
 pub mod aggregate;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod coordinator;

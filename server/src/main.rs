@@ -1,6 +1,4 @@
-//! `gossamer-server`: parses the command line, and calls the library.
-
-mod cli;
+//! `gossamer-server`: the library's command line.
 
 use std::process::ExitCode;
 
@@ -8,5 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::main()
+    gossamer_server::cli::main()
 }

@@ -107,6 +107,7 @@ fn a_run_from_its_manifest_to_its_export() {
 
     assert_eq!(place.json(&["run", "abort", "s"])["status"], "aborted");
     assert!(place.bad(&["run", "resume", "s"]).contains("is aborted and stays so"));
+    assert!(place.bad(&["run", "create", "s", "run.toml"]).contains("is aborted"), "not anew");
     assert!(place.bad(&["run", "show", "s", "nope"]).contains("there is no run \"nope\""));
 }
 
@@ -189,6 +190,7 @@ fn one_process_serves_a_directory_and_stops_when_told() {
     let second = second();
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(1));
+    assert!(second.stdout.is_empty(), "an address that is not served is not told");
     assert!(said.contains("another gossamer-server serves s"), "{said}");
     // The command line works beside it.
     place.good(&["run", "create", "s", "run.toml"]);

@@ -1,5 +1,7 @@
-//! The command line. Results go to stdout, everything else to stderr; an error is one line there and
-//! exit code 1 (2 for a command line that cannot be parsed).
+//! The command line; a binary only calls [`main`].
+//!
+//! Results go to stdout, everything else to stderr; an error is one line there and exit code 1 (2 for
+//! a command line that cannot be parsed).
 
 mod run;
 mod show;
@@ -12,11 +14,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
-use gossamer_server::config::Config;
-use gossamer_server::problem::told;
-use gossamer_server::setup;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::problem::told;
+use crate::setup::{self, ServeLock};
 
 /// The Gossamer aggregator.
 #[derive(Parser)]
@@ -83,7 +86,8 @@ enum Token {
 }
 
 /// Parses, runs, and tells an error in one line.
-pub(crate) fn main() -> ExitCode {
+#[must_use]
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.log_json);
     let runtime = match tokio::runtime::Runtime::new() {
@@ -136,9 +140,14 @@ async fn serve(Serve { dir, listen }: Serve, json: bool) -> Result<()> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
+    // As `run` does, but what cannot be served is known before anybody is told of an address.
+    let _lock = ServeLock::take(&dir)?;
+    let coordinator = setup::coordinator(&dir).await?;
+    let store = coordinator.store().clone();
     // For whoever started it on port 0.
     print(json, &json!({ "listening": address }), &format!("listening on https://{address}"))?;
-    gossamer_server::run(config, listener, stopped()).await?;
+    crate::serve(coordinator, &config, listener, stopped()).await?;
+    store.close().await;
     Ok(())
 }
 
@@ -163,8 +172,7 @@ async fn tokens(dir: PathBuf, count: u32, ttl: Duration, json: bool) -> Result<(
     let config = Config::load(&dir)?;
     let coordinator = setup::coordinator(&dir).await?;
     let mut tokens = Vec::new();
-    for _ in 0..count {
-        let secret = coordinator.new_token(ttl).await?;
+    for secret in coordinator.new_tokens(count as usize, ttl).await? {
         tokens.push(setup::join_token(&config, secret)?.encode());
     }
     print(json, &json!(tokens), &tokens.join("\n"))

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use gossamer_protocol::ids::RunId;
-use gossamer_server::coordinator::{Coordinator, RunView};
-use gossamer_server::status::Status;
-use gossamer_server::{export, manifest_file, setup};
 use serde_json::json;
 
 use super::print;
 use super::show;
+use crate::coordinator::{Coordinator, RunView};
+use crate::status::Status;
+use crate::{export, manifest_file, setup};
 
 /// What to do with runs.
 #[derive(Subcommand)]
@@ -78,6 +78,13 @@ async fn create(dir: &Path, manifest: &Path, json: bool) -> Result<()> {
     let coordinator = setup::coordinator(dir).await?;
     let loaded = manifest_file::load(manifest)?;
     let run = coordinator.create_run_on(&loaded.manifest, Some(&loaded.linears)).await?;
+    let stands = coordinator.run(run).await?.status;
+    if stands.is_over() {
+        bail!(
+            "run {run} was made from the same manifest and is {}: give another seed",
+            stands.name()
+        );
+    }
     let n = loaded.manifest.layout.n();
     let text =
         format!("run {run}\nan adapter of {n} parameters, {} rounds", loaded.manifest.rounds);

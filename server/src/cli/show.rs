@@ -1,6 +1,6 @@
 //! Runs in words.
 
-use gossamer_server::coordinator::RunView;
+use crate::coordinator::RunView;
 
 /// One line a run.
 pub(super) fn table(views: &[RunView]) -> String {

@@ -24,14 +24,33 @@ impl Coordinator {
     /// # Panics
     /// Where the system has no randomness: nothing signed would be safe then.
     pub async fn new_token(&self, ttl: Duration) -> Result<String, CoordinatorError> {
-        let mut secret = [0; 24];
-        ring::rand::SystemRandom::new().fill(&mut secret).expect("the system has randomness");
-        let secret = BASE64.encode(secret);
+        Ok(self.new_tokens(1, ttl).await?.remove(0))
+    }
+
+    /// Makes `count` enrolment tokens: all of them, or none.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Store`] where they cannot be kept.
+    ///
+    /// # Panics
+    /// As for [`new_token`](Self::new_token).
+    pub async fn new_tokens(
+        &self,
+        count: usize,
+        ttl: Duration,
+    ) -> Result<Vec<String>, CoordinatorError> {
+        let random = ring::rand::SystemRandom::new();
+        let secret = |_| {
+            let mut secret = [0; 24];
+            random.fill(&mut secret).expect("the system has randomness");
+            BASE64.encode(secret)
+        };
+        let secrets: Vec<String> = (0..count).map(secret).collect();
+        let hashes: Vec<Digest> = secrets.iter().map(|secret| token_hash(secret)).collect();
         let expires = self.0.clock.now().after(ttl);
-        let hash = token_hash(&secret);
-        let add = |this: Self| async move { Ok(this.0.store.add_token(hash, expires).await?) };
+        let add = |this: Self| async move { Ok(this.0.store.add_tokens(&hashes, expires).await?) };
         self.apart(add).await?;
-        Ok(secret)
+        Ok(secrets)
     }
 
     /// Enrols a client. The same key with the same token again gets the same answer.
@@ -47,9 +66,13 @@ impl Coordinator {
         &self,
         enrolment: &Enrolment,
     ) -> Result<(Enrolled, bool), CoordinatorError> {
-        enrolment.verify().map_err(|_| CoordinatorError::BadProof)?;
         let now = self.0.clock.now();
         let (token, key) = (token_hash(&enrolment.secret), enrolment.public_key);
+        // Anybody may guess: a guess costs one read, neither a signature's check nor the writer.
+        if !self.0.store.has_token(token).await? {
+            return Err(CoordinatorError::BadToken);
+        }
+        enrolment.verify().map_err(|_| CoordinatorError::BadProof)?;
         let enrol = |this: Self| async move { Ok(this.0.store.enrol(token, &key, now).await?) };
         let came_to = self.apart(enrol).await?;
         if came_to == Enrolling::Refused {

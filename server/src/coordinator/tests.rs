@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use fixtures::{id, key, manifest};
 use gossamer_protocol::ids::RoundId;
-use gossamer_protocol::message::{CheckIn, Record};
+use gossamer_protocol::message::{CheckIn, Enrolment, Record};
 use gossamer_protocol::problem::ProblemType;
 use world::World;
 
@@ -183,4 +183,16 @@ async fn a_damaged_update_stops_the_close_and_nothing_else() {
     world.tick().await;
     assert_eq!(world.last_record(run).await.round, RoundId(1));
     assert!(!file.exists(), "counted, so dropped");
+}
+
+#[tokio::test]
+async fn a_guessed_token_costs_no_write() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let world = World::create(dir.path()).await;
+    let store = world.coordinator.store();
+    // The writer is busy with this for as long as the guess takes.
+    store.pragma("BEGIN IMMEDIATE").await;
+    let refused = world.coordinator.enrol(&Enrolment::new("guess", &key(1))).await;
+    assert_eq!(refused.expect_err("a guess").problem_type(), ProblemType::BadToken);
+    store.pragma("ROLLBACK").await;
 }

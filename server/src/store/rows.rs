@@ -20,18 +20,30 @@ pub(crate) enum Enrolling {
 }
 
 impl Store {
-    /// Keeps the hash of a token's secret.
-    pub(crate) async fn add_token(
+    /// Keeps the hashes of tokens' secrets, at once.
+    pub(crate) async fn add_tokens(
         &self,
-        hash: Digest,
+        hashes: &[Digest],
         expires: Timestamp,
     ) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO tokens (hash, expires_ms) VALUES (?, ?)")
+        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for hash in hashes {
+            sqlx::query("INSERT INTO tokens (hash, expires_ms) VALUES (?, ?)")
+                .bind(&hash.0[..])
+                .bind(int(expires.0))
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Whether there is such a token, used or not.
+    pub(crate) async fn has_token(&self, hash: Digest) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT 1 FROM tokens WHERE hash = ?")
             .bind(&hash.0[..])
-            .bind(int(expires.0))
-            .execute(&self.0.writer)
+            .fetch_optional(&self.0.reader)
             .await?;
-        Ok(())
+        Ok(row.is_some())
     }
 
     /// Uses a token up for `key`, at once with the client's row.
