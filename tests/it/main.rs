@@ -2,6 +2,7 @@
 
 mod believed;
 mod kill;
+mod operator;
 mod parity;
 mod refusals;
 mod rounds;

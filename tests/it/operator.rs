@@ -1,0 +1,160 @@
+//! The README's path for operators and devices, by the command lines alone.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use gossamer_sim::base::tiny;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn server(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server-cli"));
+    command.args(args).output().expect("the server's command line runs")
+}
+
+/// What a command that must succeed printed as JSON.
+fn json(args: &[&str]) -> Value {
+    let output = server(&[args, &["--json"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {errors}");
+    serde_json::from_slice(&output.stdout).expect("one JSON value")
+}
+
+/// A model folder, two devices' texts, and the example run cut down to two rounds.
+fn files(dir: &Path) {
+    let model = dir.join("model");
+    std::fs::create_dir(&model).expect("new");
+    for (name, bytes) in [
+        ("config.json", tiny::CONFIG),
+        ("tokenizer.json", tiny::TOKENIZER),
+        ("model.safetensors", tiny::WEIGHTS),
+    ] {
+        std::fs::write(model.join(name), bytes).expect("written");
+    }
+    for (at, language) in ["danish", "czech"].into_iter().enumerate() {
+        let text = gossamer_sim::languages::sentences(language).expect("there")[..40].join("\n\n");
+        let folder = dir.join(format!("data{at}"));
+        std::fs::create_dir(&folder).expect("new");
+        std::fs::write(folder.join("notes.txt"), text).expect("written");
+    }
+    let mut run = include_str!("../../examples/run.toml").to_owned();
+    for (from, to) in [
+        ("\"../sim/assets/tiny\"", "\"model\""),
+        ("rounds = 50", "rounds = 2"),
+        ("steps = 8", "steps = 1"),
+        ("ask = 10", "ask = 2"),
+        ("goal = 8", "goal = 2"),
+        ("min = 5", "min = 2"),
+        ("retry_s = 5.0", "retry_s = 0.05"),
+    ] {
+        assert!(run.contains(from), "{from} is not in examples/run.toml");
+        run = run.replacen(from, to, 1);
+    }
+    std::fs::write(dir.join("run.toml"), run).expect("written");
+}
+
+/// Killed where the test ends early.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn from_init_to_export() {
+    let temporary: TempDir = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| temporary.path().join(name).display().to_string();
+    files(temporary.path());
+    let dir = path("aggregator");
+
+    json(&["init", &dir, "--listen", "127.0.0.1:0"]);
+    let again = server(&["init", &dir]);
+    assert!(!again.status.success(), "keys are never overwritten");
+    let tokens = json(&["token", "new", &dir, "--count", "2"]);
+    let created = json(&["run", "create", &dir, &path("run.toml")]);
+    let run = created["run"].as_str().expect("an id").to_owned();
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_server-cli"))
+        .args(["serve", &dir, "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("serves");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    let serving = Serving(child);
+    BufReader::new(stdout).read_line(&mut line).expect("says where");
+    let told: Value = serde_json::from_str(&line).expect("JSON");
+    let url = format!("https://{}", told["listening"].as_str().expect("an address"));
+
+    let devices: Vec<Child> = (0..2)
+        .map(|at| {
+            Command::new(env!("CARGO_BIN_EXE_client-cli"))
+                .args(["join", &url, "--json"])
+                .args(["--token", tokens[at].as_str().expect("a token")])
+                .args(["--base", &path("model")])
+                .args(["--data", &path(&format!("data{at}"))])
+                .args(["--state", &path(&format!("state{at}"))])
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("joins")
+        })
+        .collect();
+    for device in devices {
+        let output = device.wait_with_output().expect("ends");
+        assert!(output.status.success());
+        let lines: Vec<Value> = output
+            .stdout
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).expect("one JSON object a line"))
+            .collect();
+        let count = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
+        assert_eq!(count("delivered"), 2, "{lines:?}");
+        assert_eq!(lines.last().expect("some")["event"], "over");
+    }
+
+    let shown = json(&["run", "show", &dir, &run]);
+    assert_eq!((&shown["round"], &shown["rounds"]), (&2.into(), &2.into()), "{shown}");
+    let listed = json(&["run", "list", &dir]);
+    assert_eq!(listed.as_array().map(Vec::len), Some(1));
+    json(&["run", "export", &dir, &run, &path("adapter.safetensors")]);
+    let adapter = std::fs::read(path("adapter.safetensors")).expect("exported");
+    let parameters = created["parameters"].as_u64().expect("a number") as usize;
+    assert!(adapter.len() > 4 * parameters, "{} bytes", adapter.len());
+    let aborted = server(&["run", "abort", &dir, &run]);
+    assert!(!aborted.status.success(), "what is over stays over");
+    drop(serving);
+}
+
+#[test]
+fn a_mistake_is_told_in_one_line() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| temporary.path().join(name).display().to_string();
+    files(temporary.path());
+    let device = |token: &str, base: &str, data: &str| {
+        Command::new(env!("CARGO_BIN_EXE_client-cli"))
+            .args(["join", "https://127.0.0.1:1", "--token", token])
+            .args(["--base", &path(base), "--data", &path(data), "--state", &path("state")])
+            .output()
+            .expect("runs")
+    };
+    std::fs::create_dir(temporary.path().join("empty")).expect("new");
+    for (expected, output) in [
+        ("token", device("nonsense", "model", "data0")),
+        ("nowhere", device("nonsense", "nowhere", "data0")),
+        ("nothing", device("nonsense", "model", "nothing")),
+        ("empty", device("nonsense", "model", "empty")),
+        ("missing", server(&["serve", &path("missing")])),
+        ("missing", server(&["run", "create", &path("missing"), &path("run.toml")])),
+    ] {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
