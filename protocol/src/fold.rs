@@ -213,7 +213,7 @@ mod tests {
             }
             let bits: Vec<u32> =
                 reference.mean().expect("some").iter().map(|v| v.to_bits()).collect();
-            for _ in 0..500 {
+            for _ in 0..1_000 {
                 let mut order: Vec<&Sparse> = updates.iter().collect();
                 rng.shuffle(&mut order);
                 let mut parts = vec![Fold::new(n, average); 1 + rng.below(8) as usize];
