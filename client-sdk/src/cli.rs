@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
-use clap::{Parser, Subcommand};
 use crate::client::{Client, Event, Watch};
 use crate::data::{TextDataset, TrainingTask};
 use crate::model::BaseModel;
 use crate::train::Control;
+use anyhow::Context;
+use clap::{Parser, Subcommand};
 use gossamer_protocol::ids::RunId;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;

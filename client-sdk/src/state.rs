@@ -20,11 +20,13 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
+
 /// Named bytes, in a folder or in memory.
 #[derive(Debug)]
 pub enum State {
     /// Gone with the process: the simulator's clients, and tests.
-    Memory(Mutex<BTreeMap<String, Vec<u8>>>),
+    Memory(Mutex<BTreeMap<String, Bytes>>),
     /// A folder that this process has locked.
     Folder {
         /// The folder.
@@ -81,11 +83,20 @@ impl State {
         }
     }
 
+    /// Whether the next process finds what this one keeps.
+    #[must_use]
+    pub fn outlives_process(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Folder { .. } => true,
+        }
+    }
+
     /// The bytes called `name`.
     ///
     /// # Errors
     /// [`StateError::Io`] where they are there but cannot be read.
-    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+    pub fn read(&self, name: &str) -> Result<Option<Bytes>, StateError> {
         match self {
             // A map is whole after every call, whatever panicked elsewhere.
             Self::Memory(map) => {
@@ -95,7 +106,7 @@ impl State {
             Self::Folder { dir, .. } => {
                 let path = dir.join(name);
                 match std::fs::read(&path) {
-                    Ok(bytes) => Ok(Some(bytes)),
+                    Ok(bytes) => Ok(Some(bytes.into())),
                     Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
                     Err(source) => Err(StateError::Io { path, source }),
                 }
@@ -103,20 +114,21 @@ impl State {
         }
     }
 
-    /// Keeps `bytes` as `name`; on the disk when this returns.
+    /// Keeps `bytes` as `name`; on the disk when this returns. In memory they are shared, not copied.
     ///
     /// # Errors
     /// [`StateError::Io`] where they cannot be written; then the old ones stand.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+    pub fn write(&self, name: &str, bytes: impl Into<Bytes>) -> Result<(), StateError> {
+        let bytes = bytes.into();
         match self {
             Self::Memory(map) => {
                 let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-                map.insert(name.to_owned(), bytes.to_owned());
+                map.insert(name.to_owned(), bytes);
                 Ok(())
             }
             Self::Folder { dir, .. } => {
                 let path = dir.join(name);
-                replace(&path, bytes).map_err(|source| StateError::Io { path, source })
+                replace(&path, &bytes).map_err(|source| StateError::Io { path, source })
             }
         }
     }
@@ -129,7 +141,8 @@ impl State {
         match self {
             Self::Memory(map) => {
                 let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-                map.entry(name.to_owned()).or_default().extend_from_slice(bytes);
+                let whole = map.entry(name.to_owned()).or_default();
+                *whole = [&**whole, bytes].concat().into();
                 Ok(())
             }
             Self::Folder { dir, .. } => {
@@ -190,10 +203,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         for state in [State::memory(), State::open(dir.path()).expect("free")] {
             assert_eq!(state.read("runs/a/seen").expect("readable"), None);
-            state.write("runs/a/seen", b"1").expect("writable");
-            state.write("runs/a/seen", b"2").expect("writable");
+            state.write("runs/a/seen", "1").expect("writable");
+            state.write("runs/a/seen", "2").expect("writable");
             state.append("runs/a/seen", b"3").expect("writable");
-            assert_eq!(state.read("runs/a/seen").expect("readable"), Some(b"23".to_vec()));
+            assert_eq!(state.read("runs/a/seen").expect("readable"), Some("23".into()));
             state.remove("runs/a/seen").expect("removable");
             state.remove("runs/a/seen").expect("already gone");
             assert_eq!(state.read("runs/a/seen").expect("readable"), None);
@@ -215,7 +228,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a temporary folder");
         let state = State::open(dir.path()).expect("free");
-        state.write("identity.key", b"00").expect("writable");
+        state.write("identity.key", "00").expect("writable");
         let mode = std::fs::metadata(dir.path().join("identity.key")).expect("there");
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
     }

@@ -4,7 +4,9 @@
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::manifest::{Manifest, ManifestError};
-use gossamer_protocol::message::{Assignment, RECORD_VERSION, Receipt, Record, Signed, SignedError};
+use gossamer_protocol::message::{
+    Assignment, RECORD_VERSION, Receipt, Record, Signed, SignedError,
+};
 use gossamer_protocol::sign::{BadSignature, PublicKey, Purpose};
 use serde::{Deserialize, Serialize};
 
@@ -121,9 +123,7 @@ pub fn record(
         Some(seen) if record.round == seen.round && now != seen => {
             Err(VerifyError::Fork(record.round))
         }
-        Some(seen)
-            if record.round == seen.round.next() && record.parent != Some(seen.record) =>
-        {
+        Some(seen) if record.round == seen.round.next() && record.parent != Some(seen.record) => {
             Err(VerifyError::Fork(record.round))
         }
         _ => Ok(now),
@@ -212,8 +212,7 @@ mod tests {
         let (record, assignment) = fixture(3, None);
         assert!(check(&record, &assignment, None).is_ok());
         let stranger = SigningKey::from_seed(&[2; 32]).public();
-        let refused =
-            super::record(&sign(&record), &stranger, record.manifest, &assignment, None);
+        let refused = super::record(&sign(&record), &stranger, record.manifest, &assignment, None);
         assert!(matches!(refused, Err(VerifyError::Signed { .. })));
         type Break = fn(&mut Record);
         let cases: [(&str, Break); 6] = [

@@ -10,7 +10,7 @@ use gossamer_protocol::sign::{PublicKey, SigningKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-use super::{Client, ClientError, Watch};
+use super::{Client, ClientError, SharedTerms, Watch};
 use crate::model::BaseModel;
 use crate::state::{State, StateError};
 use crate::train::Control;
@@ -42,6 +42,7 @@ pub struct Builder {
     watch: Watch,
     meter: Arc<Meter>,
     transport: Option<Box<dyn Transport>>,
+    terms: Arc<SharedTerms>,
 }
 
 impl Builder {
@@ -57,6 +58,7 @@ impl Builder {
             watch: Arc::new(|_| Control::Continue),
             meter: Arc::default(),
             transport: None,
+            terms: Arc::default(),
         }
     }
 
@@ -123,6 +125,14 @@ impl Builder {
         self
     }
 
+    /// Shares verified manifests with the other clients of this process: a simulation's thousands
+    /// then hold each only once.
+    #[must_use]
+    pub fn terms(mut self, terms: Arc<SharedTerms>) -> Self {
+        self.terms = terms;
+        self
+    }
+
     /// Makes the client, and enrols it where it is not yet.
     ///
     /// # Errors
@@ -165,7 +175,7 @@ impl Builder {
                 }
                 let server = Server { key: token.server_key, ca: token.ca, client: id };
                 let json = serde_json::to_vec_pretty(&server).map_err(|_| malformed(SERVER))?;
-                state.write(SERVER, &json)?;
+                state.write(SERVER, json)?;
                 server
             }
         };
@@ -179,6 +189,7 @@ impl Builder {
             run: self.run,
             watch: self.watch,
             terms: Mutex::default(),
+            shared: self.terms,
         })
     }
 }
@@ -194,7 +205,7 @@ fn identity(given: Option<[u8; 32]>, state: &State) -> Result<[u8; 32], ClientEr
     }
     let mut seed = [0; 32];
     SystemRandom::new().fill(&mut seed).map_err(|_| ClientError::Random)?;
-    state.write(IDENTITY, hex::encode(&seed).as_bytes())?;
+    state.write(IDENTITY, hex::encode(&seed))?;
     Ok(seed)
 }
 

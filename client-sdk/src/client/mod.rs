@@ -24,11 +24,21 @@ use crate::verify::VerifyError;
 
 mod builder;
 mod round;
+mod terms;
+#[cfg(test)]
+mod tests;
 
 pub use builder::Builder;
+pub use terms::SharedTerms;
 
-/// Rounds abandoned one after another after which [`Client::run`] gives up.
+/// Rounds abandoned one after another, other than by being late, after which [`Client::run`] gives up.
 const ABANDONED_MAX: u32 = 3;
+/// The shortest pause between two check-ins, whatever the aggregator asks for: no busy loop.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest one: the most that a manifest can ask for.
+const PAUSE_MAX: Duration = Duration::from_secs(86_400);
+/// The pause after a lost round where the aggregator asked for none.
+const PAUSE_LOST: Duration = Duration::from_secs(1);
 
 /// What is told while a client works.
 #[derive(Debug)]
@@ -64,7 +74,7 @@ pub enum Event<'a> {
     },
     /// The aggregator has the update for good.
     Delivered(&'a Contribution),
-    /// The round was given up; nothing was sent.
+    /// The round was given up; this client's work in it does not count.
     Abandoned {
         /// The round.
         round: RoundId,
@@ -183,7 +193,8 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether the round is lost but the next may go well.
+    /// Whether the round is lost but the next may go well. Of a run that ended meanwhile, the next
+    /// check-in tells.
     fn abandons_round(&self) -> bool {
         match self {
             Self::Train(_) | Self::Update(_) | Self::Thread => true,
@@ -191,6 +202,8 @@ impl ClientError {
                 error.problem(),
                 Some(
                     ProblemType::StaleRound
+                        | ProblemType::RunOver
+                        | ProblemType::Conflict
                         | ProblemType::NotInCohort
                         | ProblemType::WrongBase
                         | ProblemType::UnknownRound
@@ -199,6 +212,12 @@ impl ClientError {
             ),
             _ => false,
         }
+    }
+
+    /// Whether the round closed first, as it does on slow devices wherever more are asked than needed.
+    fn is_late(&self) -> bool {
+        let late = ProblemType::StaleRound;
+        matches!(self, Self::Transport(error) if error.problem() == Some(late))
     }
 }
 
@@ -212,8 +231,9 @@ pub struct Client {
     bases: Vec<BaseModel>,
     run: Option<RunId>,
     watch: Watch,
-    /// Verified manifests.
-    terms: Mutex<HashMap<RunId, Arc<round::RunTerms>>>,
+    /// Manifests this client has fetched and verified.
+    terms: Mutex<HashMap<RunId, Arc<terms::RunTerms>>>,
+    shared: Arc<SharedTerms>,
 }
 
 impl Client {
@@ -244,6 +264,9 @@ impl Client {
             return Err(ClientError::NoExamples);
         }
         match self.transport.check_in(&CheckIn { run: self.run }).await? {
+            Answer::Train(assignment) if self.run.is_some_and(|run| run != assignment.run) => {
+                Err(VerifyError::Other { what: "assignment", field: "run" }.into())
+            }
             Answer::Train(assignment) => {
                 self.round(&assignment, task).await.map(Outcome::Delivered)
             }
@@ -257,10 +280,12 @@ impl Client {
     /// Takes part until the run is over; gives the number of updates delivered.
     ///
     /// A round that is lost (too late, a loss that is not a number) is told as
-    /// [`Event::Abandoned`] and the next one is tried.
+    /// [`Event::Abandoned`] and the next one is tried. Between two check-ins lie at least 50 ms and at
+    /// most a day. Dropped, it leaves nothing running: a training ends after its step.
     ///
     /// # Errors
-    /// [`ClientError`] where going on makes no sense, or several rounds in a row were lost.
+    /// [`ClientError`] where going on makes no sense: among others where the aggregator stays away for
+    /// all tries of the back-off, or three rounds in a row were lost otherwise than by being late.
     pub async fn run(&self, task: &Arc<dyn TrainingTask>) -> Result<u64, ClientError> {
         let (mut delivered, mut abandoned) = (0, 0);
         loop {
@@ -271,17 +296,20 @@ impl Client {
                 }
                 Ok(Outcome::Wait { retry, reason }) => {
                     self.tell(&Event::Waiting { retry, reason: &reason })?;
-                    tokio::time::sleep(retry).await;
+                    pause(retry).await;
                 }
                 Ok(Outcome::Over { .. }) => return Ok(delivered),
-                Err(error) if error.abandons_round() && abandoned + 1 < ABANDONED_MAX => {
-                    abandoned += 1;
+                Err(error) if error.abandons_round() => {
+                    abandoned += u32::from(!error.is_late());
+                    if abandoned == ABANDONED_MAX {
+                        return Err(error);
+                    }
                     tracing::warn!(error = %chain(&error), "round abandoned");
                     let asked = match &error {
                         ClientError::Transport(error) => error.retry_after(),
                         _ => None,
                     };
-                    tokio::time::sleep(asked.unwrap_or(Duration::from_secs(1))).await;
+                    pause(asked.unwrap_or(PAUSE_LOST)).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -300,6 +328,11 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Client({})", self.id())
     }
+}
+
+/// Waits as long as the aggregator asked for, within reason.
+async fn pause(asked: Duration) {
+    tokio::time::sleep(asked.clamp(PAUSE_MIN, PAUSE_MAX)).await;
 }
 
 /// An error and its causes, on one line.

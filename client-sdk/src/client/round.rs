@@ -1,5 +1,6 @@
 //! One round of one client: verify, download, train, select, encode, deliver.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -8,26 +9,21 @@ use gossamer_protocol::frame::{Snapshot, Terms, Update};
 use gossamer_protocol::ids::RunId;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Assignment, Signed};
+use gossamer_protocol::problem::ProblemType;
 use gossamer_protocol::sparse::{Sparse, Support};
 use gossamer_protocol::sparsify::top_k;
 
+use super::terms::RunTerms;
 use super::{Client, ClientError, Contribution, Event};
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::StateError;
-use crate::train::{self, Job, Trained};
+use crate::train::{self, Control, Job, Trained};
 use crate::transport::{Slot, Transport, TransportError};
 use crate::verify::{self, Seen, VerifyError};
 
 /// Bytes of a snapshot asked for at once.
-const PIECE: u64 = 4 << 20;
-
-/// A run's verified manifest.
-#[derive(Debug)]
-pub(super) struct RunTerms {
-    manifest: Manifest,
-    digest: Digest,
-}
+const PIECE: u64 = 1 << 20;
 
 /// An encoded update that has no receipt yet.
 struct Pending {
@@ -36,9 +32,32 @@ struct Pending {
     frame: Bytes,
 }
 
+/// Says on its drop that nobody waits for the training any more.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Client {
-    /// Does what `assignment` asks.
+    /// Does what `assignment` asks; tells where the round is given up.
     pub(super) async fn round(
+        &self,
+        assignment: &Assignment,
+        task: &Arc<dyn TrainingTask>,
+    ) -> Result<Contribution, ClientError> {
+        let done = self.take_part(assignment, task).await;
+        if let Err(reason) = &done
+            && reason.abandons_round()
+        {
+            self.tell(&Event::Abandoned { round: assignment.round, reason })?;
+        }
+        done
+    }
+
+    async fn take_part(
         &self,
         assignment: &Assignment,
         task: &Arc<dyn TrainingTask>,
@@ -50,15 +69,7 @@ impl Client {
             Some(pending) => pending,
             None => {
                 let snapshot = self.snapshot(assignment, &terms).await?;
-                let made = self.train(assignment, &terms, base, snapshot, task).await;
-                match made {
-                    Ok(pending) => pending,
-                    Err(reason) => {
-                        let round = assignment.round;
-                        let told = self.tell(&Event::Abandoned { round, reason: &reason });
-                        return Err(told.err().unwrap_or(reason));
-                    }
-                }
+                self.train(assignment, &terms, base, snapshot, task).await?
             }
         };
         self.deliver(pending, &terms.manifest, assignment).await
@@ -70,26 +81,29 @@ impl Client {
         if let Some(terms) = lock().get(&run) {
             return Ok(terms.clone());
         }
-        let (bytes, signature) = (format!("runs/{run}/manifest"), format!("runs/{run}/manifest.sig"));
+        let (bytes, signature) =
+            (format!("runs/{run}/manifest"), format!("runs/{run}/manifest.sig"));
         let kept = match (self.state.read(&bytes)?, self.state.read(&signature)?) {
-            (Some(bytes), Some(signature)) => String::from_utf8(signature)
+            (Some(bytes), Some(signature)) => std::str::from_utf8(&signature)
                 .ok()
                 .and_then(|text| text.parse().ok())
-                .map(|signature| Signed { bytes, signature }),
+                .map(|signature| Signed { bytes: bytes.into(), signature }),
             _ => None,
         };
-        let kept = kept.and_then(|signed| verify::manifest(&signed, &self.server, run).ok());
-        let (manifest, digest) = match kept {
+        let verified = |signed: &Signed| self.shared.verified(signed, &self.server, run);
+        let terms = match kept.and_then(|signed| verified(&signed).ok()) {
             Some(kept) => kept,
             None => {
                 let signed = self.transport.manifest(run).await?;
-                let verified = verify::manifest(&signed, &self.server, run)?;
-                self.state.write(&bytes, &signed.bytes)?;
-                self.state.write(&signature, signed.signature.to_string().as_bytes())?;
-                verified
+                let terms = verified(&signed)?;
+                // In memory it would only lie beside `terms`.
+                if self.state.outlives_process() {
+                    self.state.write(&bytes, signed.bytes)?;
+                    self.state.write(&signature, signed.signature.to_string())?;
+                }
+                terms
             }
         };
-        let terms = Arc::new(RunTerms { manifest, digest });
         lock().insert(run, terms.clone());
         Ok(terms)
     }
@@ -131,54 +145,77 @@ impl Client {
             Some(bytes) => bytes,
             None => {
                 let bytes = self.download(assignment).await?;
-                self.state.write(&name, &bytes)?;
+                self.state.write(&name, bytes.clone())?;
                 self.state.remove(&format!("{name}.part"))?;
                 bytes
             }
         };
         let snapshot = Snapshot::decode(&bytes, &limits).map_err(ClientError::Snapshot)?;
+        for (field, same) in [("run", snapshot.run == run), ("round", snapshot.round == round)] {
+            if !same {
+                return Err(VerifyError::Other { what: "snapshot", field }.into());
+            }
+        }
         let json = serde_json::to_vec(&now);
         let json = json.map_err(|_| StateError::Malformed { name: seen_name.clone() })?;
-        self.state.write(&seen_name, &json)?;
+        self.state.write(&seen_name, json)?;
         self.tell(&Event::Downloaded { round, bytes: snapshot_bytes })?;
         Ok(snapshot)
     }
 
-    /// Fetches a snapshot piece by piece; what a kill or a broken line cut off is resumed.
+    /// Fetches a snapshot; what a kill or a broken line cut off is resumed.
     ///
     /// The part's first 32 bytes say of which snapshot it is.
-    async fn download(&self, assignment: &Assignment) -> Result<Vec<u8>, ClientError> {
+    async fn download(&self, assignment: &Assignment) -> Result<Bytes, ClientError> {
         let Assignment { run, snapshot: digest, snapshot_bytes, .. } = *assignment;
         let part = format!("runs/{run}/snapshot.part");
-        let kept = self.state.read(&part)?.and_then(|kept| {
+        let mut kept = self.state.read(&part)?.and_then(|kept| {
             let rest = kept.strip_prefix(&digest.0)?;
             (rest.len() as u64 <= snapshot_bytes).then(|| rest.to_vec())
         });
-        let mut bytes = match kept {
-            Some(bytes) => bytes,
-            None => {
-                self.state.write(&part, &digest.0)?;
-                Vec::new()
+        loop {
+            let resumed = kept.is_some();
+            let bytes = self.fetch(assignment, &part, kept.take()).await?;
+            if Digest::of(&bytes) == digest {
+                return Ok(bytes);
             }
-        };
-        while (bytes.len() as u64) < snapshot_bytes {
+            self.state.remove(&part)?;
+            // What lay here may be what is wrong: once more, from the start.
+            if !resumed {
+                return Err(VerifyError::Snapshot.into());
+            }
+        }
+    }
+
+    /// What is missing behind `kept`, piece by piece; every piece but the last is kept as `part`.
+    async fn fetch(
+        &self,
+        assignment: &Assignment,
+        part: &str,
+        kept: Option<Vec<u8>>,
+    ) -> Result<Bytes, ClientError> {
+        let Assignment { run, snapshot: digest, snapshot_bytes: len, .. } = *assignment;
+        let mut bytes = kept.unwrap_or_default();
+        while (bytes.len() as u64) < len {
             let offset = bytes.len() as u64;
-            let end = snapshot_bytes.min(offset + PIECE);
+            let end = len.min(offset + PIECE);
             let piece = self.transport.object(run, digest, offset..end).await?;
             if piece.len() as u64 != end - offset {
                 return Err(VerifyError::Snapshot.into());
             }
-            bytes.extend_from_slice(&piece);
-            // A snapshot of one piece is kept whole anyway, in a moment.
-            if end < snapshot_bytes {
-                self.state.append(&part, &piece)?;
+            if offset == 0 && end == len {
+                // Not copied: simulated clients share the aggregator's own.
+                return Ok(piece);
             }
+            if end < len {
+                match offset {
+                    0 => self.state.write(part, [&digest.0, &*piece].concat())?,
+                    _ => self.state.append(part, &piece)?,
+                }
+            }
+            bytes.extend_from_slice(&piece);
         }
-        if Digest::of(&bytes) == digest {
-            return Ok(bytes);
-        }
-        self.state.remove(&part)?;
-        Err(VerifyError::Snapshot.into())
+        Ok(bytes.into())
     }
 
     async fn train(
@@ -192,19 +229,31 @@ impl Client {
         let (client, round) = (self.id(), assignment.round);
         let (run_terms, task, watch) = (terms.clone(), task.clone(), self.watch.clone());
         let shared = Terms::new(&terms.manifest, round).shares_support();
+        let stop = StopOnDrop(Arc::default());
+        let nobody_waits = stop.0.clone();
         let work = move || {
             let manifest = &run_terms.manifest;
             let theta = snapshot.theta(manifest);
             let support = shared.then(|| snapshot.values.support().clone());
-            let job =
-                Job { base: &base, manifest, theta: &theta, support: support.as_ref(), client, round };
-            let trained = train::train(&job, task.as_ref(), &mut |progress| {
-                watch(&Event::Training(progress))
+            let job = Job {
+                base: &base,
+                manifest,
+                theta: &theta,
+                support: support.as_ref(),
+                client,
+                round,
+            };
+            let trained = train::train(&job, task.as_ref(), &mut |progress| match nobody_waits
+                .load(Ordering::Relaxed)
+            {
+                true => Control::Stop,
+                false => watch(&Event::Training(progress)),
             })?;
             let delta = select(manifest, &Terms::new(manifest, round), &trained, support)?;
             Ok::<_, ClientError>((trained, delta))
         };
         let done = tokio::task::spawn_blocking(work).await.map_err(|_| ClientError::Thread)?;
+        drop(stop);
         let (trained, delta) = match done {
             Err(ClientError::Train(train::TrainError::Stopped { .. })) => Err(ClientError::Stopped),
             other => other,
@@ -223,7 +272,7 @@ impl Client {
         let frame = Bytes::from(frame.map_err(|e| ClientError::Update(e.into()))?);
         let slot = self.slot(assignment);
         let name = format!("runs/{}/update", slot.run);
-        self.state.write(&name, &frame)?;
+        self.state.write(&name, frame.clone())?;
         Ok(Pending { slot, snapshot: assignment.snapshot, frame })
     }
 
@@ -246,7 +295,7 @@ impl Client {
                 && head.client == slot.client
                 && head.snapshot == assignment.snapshot
         });
-        Ok(fits.then(|| Pending { slot, snapshot: assignment.snapshot, frame: frame.into() }))
+        Ok(fits.then_some(Pending { slot, snapshot: assignment.snapshot, frame }))
     }
 
     async fn deliver(
@@ -261,8 +310,7 @@ impl Client {
         self.tell(&Event::Uploading { bytes: update_bytes })?;
         let signed = self.transport.upload(&slot, &frame).await;
         let name = format!("runs/{}/update", slot.run);
-        if let Err(TransportError::Refused(_)) = &signed {
-            // It will not be taken another time either.
+        if signed.as_ref().is_err_and(is_final) {
             self.state.remove(&name)?;
         }
         let receipt = verify::receipt(&signed?, &self.server, &slot, Digest::of(&frame))?;
@@ -286,6 +334,19 @@ impl Client {
     }
 }
 
+/// Whether this update will not be taken another time either. Not so where the aggregator was busy, or
+/// did not get as far as the update.
+fn is_final(error: &TransportError) -> bool {
+    use ProblemType as P;
+    let Some(problem) = error.problem() else { return false };
+    match problem {
+        P::StaleRound | P::RunOver | P::UnknownRun | P::UnknownRound | P::NotInCohort => true,
+        P::NotYours | P::Conflict | P::TooLarge | P::WrongBase => true,
+        P::BadFrame | P::BadEntries | P::BadValue | P::BadLayout => true,
+        _ => false,
+    }
+}
+
 /// The entries of a trained change that travel.
 fn select(
     manifest: &Manifest,
@@ -297,9 +358,9 @@ fn select(
     let support = match shared {
         Some(support) => support,
         None if terms.is_dense_round() => Support::All,
-        None => top_k(&trained.delta, manifest.method.upload.density)
-            .map_err(|e| boxed(e.into()))?,
+        None => {
+            top_k(&trained.delta, manifest.method.upload.density).map_err(|e| boxed(e.into()))?
+        }
     };
     Sparse::gather(&trained.delta, support).map_err(|e| boxed(e.into()))
 }
-

@@ -18,7 +18,7 @@ use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
 use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
 use gossamer_protocol::sign::{Signature, SigningKey};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RANGE};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RANGE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, Url};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -26,10 +26,12 @@ use super::{Slot, Transport, TransportError};
 
 /// Bytes of one piece of an upload.
 pub const CHUNK: usize = 1 << 20;
-/// Most bytes of an answer that is no snapshot.
-const DOCUMENT_MAX: usize = 64 << 20;
-/// Largest snapshot: 2^28 parameters in `f32`, a bitmap and a header.
-const OBJECT_MAX: usize = (4 << 28) + (1 << 25) + 4096;
+/// Most bytes of a manifest: a layout may have many tensors.
+const MANIFEST_MAX: usize = 64 << 20;
+/// Most bytes of a record, a receipt, an answer or a problem.
+const DOCUMENT_MAX: usize = 1 << 20;
+/// One request and its answer: of a piece of 1 MiB, 2 kB a second.
+const REQUEST_MAX: Duration = Duration::from_secs(600);
 
 const SIGNATURE: &str = "gossamer-signature";
 const UPLOAD_DIGEST: &str = "upload-digest";
@@ -40,8 +42,9 @@ const UPLOAD_OFFSET: &str = "upload-offset";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpsError {
-    /// Not an `https://` address.
-    #[error("{0:?} is not an https:// address")]
+    /// Not an `https://` address, or more than host and port: paths are the protocol's, and keys, not
+    /// passwords, tell who asks.
+    #[error("{0:?} is not an https://HOST:PORT address")]
     Url(String),
     /// The token's certificate authority is not one.
     #[error("the token's certificate authority is malformed")]
@@ -95,13 +98,19 @@ impl Https {
     pub fn new(url: &str, ca: Option<&str>, key: Arc<SigningKey>) -> Result<Self, HttpsError> {
         // An app may have chosen a provider before; then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let parsed = Url::parse(url).ok().filter(|u| u.scheme() == "https" && u.has_host());
+        let plain = |u: &Url| {
+            let bare = u.path() == "/" && u.query().is_none() && u.fragment().is_none();
+            let nobody = u.username().is_empty() && u.password().is_none();
+            u.scheme() == "https" && u.has_host() && bare && nobody
+        };
+        let parsed = Url::parse(url).ok().filter(plain);
         let url = parsed.ok_or_else(|| HttpsError::Url(url.to_owned()))?;
         let mut builder = reqwest::Client::builder()
             .https_only(true)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(Duration::from_secs(60))
+            .timeout(REQUEST_MAX)
             .user_agent(concat!("gossamer-client/", env!("CARGO_PKG_VERSION")));
         if let Some(ca) = ca {
             let der = BASE64.decode(ca).map_err(|_| HttpsError::Authority)?;
@@ -114,8 +123,7 @@ impl Https {
     }
 
     fn now_ms(&self) -> u64 {
-        let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (ours.as_millis() as u64).saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
+        our_ms().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
     }
 
     fn sign(&self, call: &Call<'_>) -> Result<String, TransportError> {
@@ -145,13 +153,13 @@ impl Https {
             if answer.status().is_success() {
                 return Ok(answer);
             }
-            let date = answer.headers().get(DATE).and_then(|date| http_date_ms(date.to_str().ok()?));
+            let date =
+                answer.headers().get(DATE).and_then(|date| http_date_ms(date.to_str().ok()?));
             let refusal = self.refusal(answer).await?;
             match date {
                 Some(theirs) if refusal.kind == ProblemType::Expired && !mended => {
-                    let ours = self.now_ms();
-                    let ahead = theirs as i64 - ours as i64;
-                    self.ahead_ms.fetch_add(ahead, Ordering::Relaxed);
+                    let ahead = theirs.cast_signed().saturating_sub(our_ms().cast_signed());
+                    self.ahead_ms.store(ahead, Ordering::Relaxed);
                     mended = true;
                 }
                 _ => return Err(TransportError::Refused(refusal)),
@@ -161,17 +169,23 @@ impl Https {
 
     async fn refusal(&self, answer: Response) -> Result<Problem, TransportError> {
         let status = answer.status();
-        let body = self.read(answer, DOCUMENT_MAX).await?;
+        let retry_s = answer.headers().get(RETRY_AFTER).and_then(|s| s.to_str().ok()?.parse().ok());
+        // However long a proxy's page is, its beginning shows that it is no problem document.
+        let body = self.read(answer, 0..DOCUMENT_MAX as u64).await?;
         if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
             return Ok(problem);
         }
-        // A proxy's page, or HEAD, which has no body: keep what the status says.
+        // A proxy's page, or the answer to HEAD, which has no body: keep what the status says.
         let kind = match status {
             StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
             | StatusCode::TOO_MANY_REQUESTS => ProblemType::Busy,
+            StatusCode::INSUFFICIENT_STORAGE => ProblemType::StoreFull,
+            StatusCode::UNAUTHORIZED => ProblemType::Expired,
             StatusCode::NOT_FOUND => ProblemType::NoRoute,
+            // Late, or the run is over: the next check-in tells which.
+            StatusCode::GONE => ProblemType::StaleRound,
             status if status.is_server_error() => ProblemType::Internal,
             _ => ProblemType::BadRequest,
         };
@@ -180,20 +194,31 @@ impl Https {
             title: kind.title().into(),
             status: status.as_u16(),
             detail: "the answer is no problem document".into(),
-            retry_ms: None,
+            retry_ms: retry_s.map(|s: u64| s.saturating_mul(1_000)),
         })
     }
 
-    /// The body, and no more than `max` bytes of it.
-    async fn read(&self, mut answer: Response, max: usize) -> Result<Bytes, TransportError> {
-        let mut body = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(|e| self.unreachable(e))? {
-            if body.len() + piece.len() > max {
-                return Err(TransportError::Malformed(format!("more than {max} bytes")));
-            }
-            body.extend_from_slice(&piece);
+    /// The part `range` of the body, or what there is of it; nothing else is kept, nothing behind it
+    /// is read.
+    async fn read(&self, mut answer: Response, range: Range<u64>) -> Result<Bytes, TransportError> {
+        let (mut part, mut at) = (Vec::new(), 0_u64);
+        while at < range.end
+            && let Some(piece) = answer.chunk().await.map_err(|e| self.unreachable(e))?
+        {
+            let within = |place: u64| place.saturating_sub(at).min(piece.len() as u64) as usize;
+            part.extend_from_slice(&piece[within(range.start)..within(range.end)]);
+            at += piece.len() as u64;
         }
-        Ok(body.into())
+        Ok(part.into())
+    }
+
+    /// The whole body, which may have `max` bytes.
+    async fn document(&self, answer: Response, max: usize) -> Result<Bytes, TransportError> {
+        let body = self.read(answer, 0..max as u64 + 1).await?;
+        if body.len() > max {
+            return Err(TransportError::Malformed(format!("more than {max} bytes")));
+        }
+        Ok(body)
     }
 
     async fn json<T: serde::de::DeserializeOwned>(
@@ -201,16 +226,16 @@ impl Https {
         call: Call<'_>,
     ) -> Result<T, TransportError> {
         let answer = self.send(call.header(CONTENT_TYPE.as_str(), "application/json")).await?;
-        let body = self.read(answer, DOCUMENT_MAX).await?;
+        let body = self.document(answer, DOCUMENT_MAX).await?;
         serde_json::from_slice(&body).map_err(|e| TransportError::Malformed(e.to_string()))
     }
 
-    async fn signed(&self, answer: Response) -> Result<Signed, TransportError> {
+    async fn signed(&self, answer: Response, max: usize) -> Result<Signed, TransportError> {
         let signature = answer.headers().get(SIGNATURE).and_then(|s| s.to_str().ok());
         let signature: Option<Signature> = signature.and_then(|s| s.parse().ok());
         let missing = || TransportError::Malformed(format!("no {SIGNATURE} header"));
         let signature = signature.ok_or_else(missing)?;
-        let bytes = self.read(answer, DOCUMENT_MAX).await?.to_vec();
+        let bytes = self.document(answer, max).await?.to_vec();
         Ok(Signed { bytes, signature })
     }
 
@@ -238,7 +263,7 @@ impl Https {
                 .header(UPLOAD_OFFSET, offset);
             let answer = self.send(call).await?;
             if answer.status() == StatusCode::OK {
-                return self.signed(answer).await;
+                return self.signed(answer, DOCUMENT_MAX).await;
             }
             let next = upload_offset(&answer)?;
             if next <= offset {
@@ -269,12 +294,14 @@ impl Transport for Https {
 
     async fn manifest(&self, run: RunId) -> Result<Signed, TransportError> {
         let path = format!("/v1/runs/{run}/manifest");
-        self.signed(self.send(Call::new(Method::GET, path, &NOTHING)).await?).await
+        let answer = self.send(Call::new(Method::GET, path, &NOTHING)).await?;
+        self.signed(answer, MANIFEST_MAX).await
     }
 
     async fn record(&self, run: RunId, round: RoundId) -> Result<Signed, TransportError> {
         let path = format!("/v1/runs/{run}/records/{round}");
-        self.signed(self.send(Call::new(Method::GET, path, &NOTHING)).await?).await
+        let answer = self.send(Call::new(Method::GET, path, &NOTHING)).await?;
+        self.signed(answer, DOCUMENT_MAX).await
     }
 
     async fn object(
@@ -288,13 +315,11 @@ impl Transport for Https {
         let call = Call::new(Method::GET, path, &NOTHING).header(RANGE.as_str(), asked);
         let answer = self.send(call).await?;
         // A cache in between may ignore the range; what was asked for is still in there.
-        let whole = answer.status() == StatusCode::OK;
-        let bytes = self.read(answer, OBJECT_MAX).await?;
-        if !whole {
-            return Ok(bytes);
-        }
-        let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(bytes.slice(at(range.start)..at(range.end)))
+        let part = match answer.status() {
+            StatusCode::OK => range,
+            _ => 0..range.end.saturating_sub(range.start),
+        };
+        self.read(answer, part).await
     }
 
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError> {
@@ -303,8 +328,15 @@ impl Transport for Https {
         if frame.len() > CHUNK {
             return self.resume(path, frame).await;
         }
-        self.signed(self.send(Call::new(Method::PUT, path, frame)).await?).await
+        let answer = self.send(Call::new(Method::PUT, path, frame)).await?;
+        self.signed(answer, DOCUMENT_MAX).await
     }
+}
+
+/// Unix milliseconds by this device's clock.
+fn our_ms() -> u64 {
+    let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(ours.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn json_bytes<T: serde::Serialize>(body: &T) -> Result<Bytes, TransportError> {
@@ -325,8 +357,17 @@ mod tests {
     #[test]
     fn only_https_is_spoken() {
         let key = Arc::new(SigningKey::from_seed(&[1; 32]));
-        for bad in ["http://a", "a.example", "https://", ""] {
-            let refused = Https::new(bad, None, key.clone()).expect_err("no https");
+        for bad in [
+            "http://a",
+            "a.example",
+            "https://",
+            "",
+            "https://a/path",
+            "https://a/?query",
+            "https://a#part",
+            "https://user:word@a",
+        ] {
+            let refused = Https::new(bad, None, key.clone()).expect_err(bad);
             assert!(refused.to_string().contains("https://"), "{refused}");
         }
         let refused = Https::new("https://a", Some("AAAA"), key).expect_err("no certificate");

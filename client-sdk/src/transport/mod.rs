@@ -86,13 +86,18 @@ impl TransportError {
         }
     }
 
-    /// Whether the same request may succeed later, as it is.
+    /// Whether the same request may succeed later: each try is signed anew, and a resumed upload asks
+    /// anew where the aggregator stands.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(problem) => matches!(
                 problem.kind,
-                ProblemType::Busy | ProblemType::StoreFull | ProblemType::Internal
+                ProblemType::Busy
+                    | ProblemType::StoreFull
+                    | ProblemType::Internal
+                    | ProblemType::WrongOffset
+                    | ProblemType::Replayed
             ),
             Self::Unreachable { .. } => true,
             Self::Malformed(_) => false,
