@@ -14,7 +14,9 @@ pub(crate) enum Optimizer {
 pub(crate) struct AdamW {
     pub(crate) lr: f64,
     pub(crate) weight_decay: f64,
-    step: i32,
+    /// Each beta to the power of the steps done: by products, since `powi` is not one number on every
+    /// machine.
+    powers: [f64; 2],
     mean: Vec<f32>,
     square: Vec<f32>,
 }
@@ -53,13 +55,13 @@ impl AdamW {
     const EPS: f64 = 1e-8;
 
     pub(crate) fn new(lr: f64, weight_decay: f64, n: usize) -> Self {
-        Self { lr, weight_decay, step: 0, mean: vec![0.0; n], square: vec![0.0; n] }
+        Self { lr, weight_decay, powers: [1.0; 2], mean: vec![0.0; n], square: vec![0.0; n] }
     }
 
     pub(crate) fn step(&mut self, theta: &mut [f32], gradient: &[f32]) {
-        self.step = self.step.saturating_add(1);
-        let correction_1 = 1.0 - Self::BETA_1.powi(self.step);
-        let correction_2 = 1.0 - Self::BETA_2.powi(self.step);
+        self.powers[0] *= Self::BETA_1;
+        self.powers[1] *= Self::BETA_2;
+        let [correction_1, correction_2] = self.powers.map(|power| 1.0 - power);
         let keep = (1.0 - self.lr * self.weight_decay) as f32;
         let size = (self.lr / correction_1) as f32;
         let root = (1.0 / correction_2.sqrt()) as f32;

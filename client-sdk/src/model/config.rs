@@ -160,7 +160,7 @@ impl LlamaConfig {
     /// # Errors
     /// [`ModelError::Size`] at the first that does not.
     pub fn check(&self) -> Result<(), ModelError> {
-        /// No known model comes near; with [`LAYERS_MAX`] every product stays below 2^63.
+        /// No known model comes near; with [`LAYERS_MAX`] the sum of all weights stays below 2^54.
         const MOST: usize = 1 << 20;
         const LAYERS_MAX: usize = 1 << 10;
         let sizes = [
@@ -177,6 +177,12 @@ impl LlamaConfig {
             if !(1..=MOST).contains(&got) {
                 return Err(ModelError::Size { field, got, why: "1 to 1,048,576" });
             }
+        }
+        // Each below the limit, their product may still be beyond any width.
+        let width = self.heads * self.head_dim;
+        if width > MOST {
+            let why = "at most 1,048,576 over all heads";
+            return Err(ModelError::Size { field: "head_dim", got: self.head_dim, why });
         }
         if self.layers > LAYERS_MAX {
             let why = "at most 1,024";
@@ -274,6 +280,10 @@ pub(crate) mod tests {
         assert!(with("num_attention_heads", 0.into()).contains("num_attention_heads"));
         assert!(with("head_dim", 5.into()).contains("head_dim"));
         assert!(with("vocab_size", (1_u64 << 40).into()).contains("vocab_size"));
+        // 2^20 heads' worth of width each: the weights' number would overflow.
+        let wide = LlamaConfig { heads: 1 << 20, kv_heads: 1, head_dim: 1 << 20, ..tiny() };
+        let refused = LlamaConfig::from_json(wide.to_json().to_string().as_bytes());
+        assert!(matches!(refused, Err(ModelError::Size { field: "head_dim", .. })), "{refused:?}");
         assert!(with("num_hidden_layers", 5_000.into()).contains("num_hidden_layers"));
         assert!(LlamaConfig::from_json(b"{").is_err());
     }

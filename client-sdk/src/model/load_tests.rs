@@ -131,6 +131,26 @@ fn a_tokenizer_that_does_not_fit() {
     assert!(matches!(refused, Err(ModelError::Vocabulary { token: 19, .. })), "{refused:?}");
 }
 
+/// As tokenizers made for fixed windows have it; text would be lost in silence.
+#[test]
+fn a_text_is_neither_cut_nor_padded() {
+    let mut json: serde_json::Value =
+        serde_json::from_str(&fixture::tokenizer(19)).expect("its own");
+    json["truncation"] = serde_json::json!({
+        "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0,
+    });
+    json["padding"] = serde_json::json!({
+        "strategy": { "Fixed": 4 }, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "w0",
+    });
+    let config = tiny().to_json().to_string();
+    let weights = fixture::weights(&tiny(), 1);
+    let base = BaseModel::from_bytes(config.as_bytes(), json.to_string().as_bytes(), &weights)
+        .expect("loads");
+    assert_eq!(base.encode("w5").expect("text"), [5]);
+    assert_eq!(base.encode("w5 w6 w7 w8 w9 w10").expect("text"), [5, 6, 7, 8, 9, 10]);
+}
+
 #[test]
 fn a_missing_file_is_named() {
     let dir = tempfile::tempdir().expect("a temporary folder");

@@ -65,8 +65,11 @@ impl BaseModel {
     pub fn from_bytes(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self, ModelError> {
         let digest = base_digest(Digest::of(config), Digest::of(tokenizer), Digest::of(weights));
         let config = LlamaConfig::from_json(config)?;
-        let tokenizer =
-            Tokenizer::from_bytes(tokenizer).map_err(|e| ModelError::Tokenizer(e.to_string()))?;
+        let unreadable = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
+        let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(unreadable)?;
+        // Files made for fixed windows cut and pad in silence; here a text is as long as it is.
+        tokenizer.with_truncation(None).map_err(unreadable)?;
+        tokenizer.with_padding(None);
         let tokens = tokenizer.get_vocab(true).into_values();
         if let Some(token) = tokens.max().filter(|&token| token as usize >= config.vocab) {
             return Err(ModelError::Vocabulary { token, rows: config.vocab });

@@ -17,10 +17,10 @@ pub(crate) struct Nats {
 }
 
 impl Nats {
-    /// Adds `log(total) + top - wanted`.
+    /// Adds `log(total) + top - wanted`; `libm`'s logarithm is the same on every machine.
     #[inline(always)]
     fn add(&mut self, total: f32, top: f32, wanted: f32) {
-        self.sum += f64::from(total).ln() + f64::from(top) - f64::from(wanted);
+        self.sum += libm::log(f64::from(total)) + f64::from(top) - f64::from(wanted);
     }
 }
 

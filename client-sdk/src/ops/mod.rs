@@ -7,7 +7,8 @@
 //! primitives; tests compare the two.
 //!
 //! Nothing here starts a thread, reads a clock or draws a random number that was not passed in. Sums
-//! run in an order fixed by the shapes alone, so equal inputs give equal bytes whatever the vector
+//! run in an order fixed by the shapes alone, and what the hardware does not define (powers, sines,
+//! logarithms) is computed in software, so equal inputs give equal bytes whatever the machine, the vector
 //! width and whatever else runs beside. Wrong lengths panic: callers check what comes from outside.
 
 pub(crate) mod attention;

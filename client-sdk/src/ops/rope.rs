@@ -24,15 +24,16 @@ pub(crate) enum Turn {
 }
 
 impl Rope {
-    /// Tables for heads of `head_dim`; computed in `f64` and rounded once.
+    /// Tables for heads of `head_dim`; computed in `f64` and rounded once. By `libm`, since the
+    /// platforms' own powers and sines differ in their last bits.
     pub(crate) fn new(head_dim: usize, len: usize, theta: f64) -> Self {
         let half = head_dim / 2;
         let mut cos = Vec::with_capacity(half * len);
         let mut sin = Vec::with_capacity(half * len);
         for i in 0..half {
-            let frequency = theta.powf(-2.0 * i as f64 / head_dim as f64);
+            let frequency = libm::pow(theta, -2.0 * i as f64 / head_dim as f64);
             for t in 0..len {
-                let (s, c) = (t as f64 * frequency).sin_cos();
+                let (s, c) = libm::sincos(t as f64 * frequency);
                 cos.push(c as f32);
                 sin.push(s as f32);
             }
