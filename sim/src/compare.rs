@@ -1,19 +1,25 @@
 //! Every method and seed of a scenario, side by side; rows are kept as they come.
 
-use std::collections::{BTreeMap, HashSet};
+mod book;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use gossamer_client::client::chain;
 use gossamer_protocol::digest::Digest;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::engine::{EngineError, Laboratory, OnRow};
-use crate::report::{self, Comparison, JsonLines, Report, ReportError, RoundRow, read_rows};
-use crate::scenario::Scenario;
+use crate::engine::{EngineError, Laboratory, OnRow, Repetition};
+use crate::report::{self, Comparison, Report, ReportError, RoundRow};
+use crate::scenario::{MethodSpec, Scenario};
+use book::{Book, Done, Name};
 
 /// How a comparison is run.
 #[derive(Clone, Debug)]
@@ -22,10 +28,19 @@ pub struct Options {
     pub out: PathBuf,
     /// Threads that compute.
     pub threads: NonZeroUsize,
-    /// Keeps repetitions that an earlier run finished.
+    /// Keeps repetitions that an earlier run finished from the same settings and text.
     pub resume: bool,
-    /// Draws progress bars.
-    pub progress: bool,
+    /// What is shown on the way, on standard error.
+    pub progress: Progress,
+}
+
+/// What is shown on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A bar for each repetition, for a terminal.
+    Bars,
+    /// A line for each repetition that ended, for a log.
+    Lines,
 }
 
 /// What a comparison came to.
@@ -39,72 +54,118 @@ pub struct Outcome {
 
 /// Runs what `scenario` asks for; gives the summary that was also written.
 ///
+/// A repetition that fails leaves the others alone: they are run, kept and reported.
+///
 /// # Errors
-/// [`EngineError`] at the first repetition that fails.
+/// [`EngineError`] where the scenario cannot begin, then nothing on the disk has changed;
+/// [`EngineError::Repetition`] for the first repetition that failed, after the report was written.
 pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, EngineError> {
-    let metrics = options.out.join("metrics.jsonl");
-    let io = |path: &Path, source| ReportError::File { path: path.to_owned(), source };
-    std::fs::create_dir_all(&options.out).map_err(|e| io(&options.out, e))?;
-    let mut kept = Vec::new();
-    if metrics.exists() {
-        if options.resume {
-            kept = finished(&read_rows(&metrics)?, &scenario);
-        }
-        std::fs::remove_file(&metrics).map_err(|e| io(&metrics, e))?;
-    }
-    let mut file = JsonLines::append(&metrics)?;
-    for row in &kept {
-        file.write(row)?;
-    }
-    let done: HashSet<(String, u64)> =
-        kept.iter().map(|row| (row.method.clone(), row.seed)).collect();
-    let sink = Arc::new(Sink { file: Mutex::new((file, kept, None)) });
-
     let lab = Laboratory::open(scenario, options.threads)?;
-    let bars = if options.progress { MultiProgress::new() } else { hidden() };
+    let work = plan(&lab)?;
+    let rounds = lab.scenario().rounds;
+    let book = Book::open(&options.out, |done, rows| {
+        let name = (done.method.clone(), done.seed);
+        options.resume
+            && match work.get(&name) {
+                // Of methods and seeds that were not asked for this time nothing is known, or lost.
+                None => true,
+                Some((_, settings)) => done.settings == *settings && is_whole(rows, rounds),
+            }
+    })?;
+    let book = Arc::new(book);
+    let before = book.finished();
+    let left = lab.scenario().seeds.clone().into_iter().flat_map(|seed| {
+        lab.scenario().methods.iter().map(move |method| (method.name.clone(), seed))
+    });
+    let left: Vec<Name> = left.filter(|name| !before.contains_key(name)).collect();
+
+    let show = Show::new(options.progress, left.len());
     // As many repetitions at once as threads: each has a serial part between its rounds.
     let turns = Arc::new(Semaphore::new(options.threads.get()));
-    let mut work = JoinSet::new();
-    let mut records = BTreeMap::new();
-    for seed in lab.scenario().seeds.clone() {
-        for method in lab.scenario().methods.clone() {
-            if done.contains(&(method.name.clone(), seed)) {
-                continue;
+    let (mut running, mut names) = (JoinSet::new(), HashMap::new());
+    for name in left {
+        let (method, settings) = work[&name].clone();
+        let (lab, book, show, turns) = (lab.clone(), book.clone(), show.clone(), turns.clone());
+        let seed = name.1;
+        let task = running.spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            let bar = show.bar(rounds, &method.name, seed);
+            let on_row: OnRow = {
+                let (bar, book) = (bar.clone(), book.clone());
+                Arc::new(move |row| {
+                    book.row(row);
+                    bar.set_position(row.round);
+                    if let Some(loss) = row.heldout_loss {
+                        bar.set_message(format!("{loss:.4} nats/token"));
+                    }
+                })
+            };
+            let repetition = lab.repeat(&method, seed, on_row).await;
+            bar.finish();
+            repetition.map(|repetition| (settings, repetition))
+        });
+        names.insert(task.id(), name);
+    }
+    let mut failed = None;
+    while let Some(ended) = running.join_next_with_id().await {
+        let (id, repetition) = match ended {
+            Ok(ended) => ended,
+            Err(panicked) => (panicked.id(), Err(EngineError::Thread)),
+        };
+        let (method, seed) = names[&id].clone();
+        match repetition {
+            Ok((settings, repetition)) => {
+                show.done(&method, seed, &repetition);
+                let last_record = repetition.last_record;
+                book.done(Done { method, seed, settings, last_record });
             }
-            let (lab, sink, bars) = (lab.clone(), sink.clone(), bars.clone());
-            let turn = turns.clone();
-            work.spawn(async move {
-                let _turn = turn.acquire_owned().await;
-                let bar = bars.add(bar(lab.scenario().rounds, &method.name, seed));
-                let on_row: OnRow = {
-                    let bar = bar.clone();
-                    Arc::new(move |row| {
-                        sink.write(row);
-                        bar.set_position(row.round);
-                        if let Some(loss) = row.heldout_loss {
-                            bar.set_message(format!("{loss:.4} nats/token"));
-                        }
-                    })
-                };
-                let repetition = lab.repeat(&method, seed, on_row).await;
-                bar.finish();
-                (format!("{}/{seed}", method.name), repetition)
-            });
+            Err(error) => {
+                show.failed(&method, seed, &error);
+                let source = Box::new(error);
+                failed.get_or_insert(EngineError::Repetition { method, seed, source });
+            }
         }
     }
-    while let Some(finished) = work.join_next().await {
-        let (name, repetition) = finished.map_err(|_| EngineError::Thread)?;
-        records.insert(name, repetition?.last_record);
+    // Repetitions ran beside each other; files have the scenario's order.
+    let methods = &lab.scenario().methods;
+    let place = |name: &str| methods.iter().position(|method| method.name == name);
+    let rows = book.close(|row| (place(&row.method), row.method.clone(), row.seed, row.round))?;
+    let asked = |row: &RoundRow| work.contains_key(&(row.method.clone(), row.seed));
+    let rows: Vec<RoundRow> = rows.into_iter().filter(asked).collect();
+    let mut comparison = None;
+    if !rows.is_empty() {
+        comparison = Some(write_report(lab.scenario(), &lab, &options.out, &rows)?);
     }
-    let mut rows = sink.rows()?;
-    // Repetitions ran beside each other; a report has the scenario's order.
-    let order = |row: &RoundRow| {
-        let methods = &lab.scenario().methods;
-        (methods.iter().position(|method| method.name == row.method), row.seed, row.round)
-    };
-    rows.sort_by_key(order);
-    let comparison = write_report(lab.scenario(), &lab, &options.out, &rows)?;
-    Ok(Outcome { comparison, records })
+    match (failed, comparison) {
+        (Some(error), _) => Err(error),
+        (None, comparison) => {
+            let of_this = |(name, record): (Name, Digest)| {
+                work.contains_key(&name).then(|| (format!("{}/{}", name.0, name.1), record))
+            };
+            let records = book.finished().into_iter().filter_map(of_this).collect();
+            let comparison = comparison.unwrap_or_else(|| Comparison::new(&[], "dense"));
+            Ok(Outcome { comparison, records })
+        }
+    }
+}
+
+/// Every repetition asked for, with its method and the digest of its settings.
+fn plan(lab: &Laboratory) -> Result<HashMap<Name, (MethodSpec, Digest)>, EngineError> {
+    let mut work = HashMap::new();
+    for method in &lab.scenario().methods {
+        for &seed in &lab.scenario().seeds {
+            let settings = lab.settings(method, seed)?;
+            work.insert((method.name.clone(), seed), (method.clone(), settings));
+        }
+    }
+    Ok(work)
+}
+
+/// Whether `rows` are those of each round from the start to the last, once.
+fn is_whole(rows: &[RoundRow], rounds: u64) -> bool {
+    let mut found: Vec<u64> = rows.iter().map(|row| row.round).collect();
+    found.sort_unstable();
+    found.into_iter().eq(0..=rounds)
 }
 
 fn write_report(
@@ -135,50 +196,59 @@ fn write_report(
     report::write(out, &report, rows)
 }
 
-/// Rows of the repetitions that reached their last round.
-fn finished(rows: &[RoundRow], scenario: &Scenario) -> Vec<RoundRow> {
-    let name = |row: &RoundRow| (row.method.clone(), row.seed);
-    let last = rows.iter().filter(|row| row.round == scenario.rounds).map(name);
-    let wanted = |(method, seed): &(String, u64)| {
-        scenario.seeds.contains(seed) && scenario.methods.iter().any(|m| m.name == *method)
-    };
-    let done: HashSet<_> = last.filter(wanted).collect();
-    rows.iter().filter(|row| done.contains(&name(row))).cloned().collect()
+/// Bars, or lines, on standard error.
+#[derive(Clone)]
+struct Show {
+    bars: MultiProgress,
+    lines: bool,
+    left: usize,
 }
 
-/// Rows from several repetitions at once.
-struct Sink {
-    file: Mutex<(JsonLines, Vec<RoundRow>, Option<ReportError>)>,
-}
+impl Show {
+    fn new(progress: Progress, left: usize) -> Self {
+        let (bars, lines) = match progress {
+            Progress::Bars => (MultiProgress::new(), false),
+            Progress::Lines => {
+                (MultiProgress::with_draw_target(ProgressDrawTarget::hidden()), true)
+            }
+        };
+        Self { bars, lines, left }
+    }
 
-impl Sink {
-    fn write(&self, row: &RoundRow) {
-        let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, rows, failed) = &mut *guard;
-        if let Err(error) = file.write(row) {
-            failed.get_or_insert(error);
+    fn bar(&self, rounds: u64, method: &str, seed: u64) -> ProgressBar {
+        let template = "{prefix:28} {bar:30} {pos:>4}/{len} {eta:>5} {msg}";
+        let bar = ProgressBar::new(rounds).with_prefix(format!("{method} seed {seed}"));
+        let bar = match ProgressStyle::with_template(template) {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        };
+        self.bars.add(bar)
+    }
+
+    fn done(&self, method: &str, seed: u64, repetition: &Repetition) {
+        if self.lines {
+            eprintln!("{}", ended(method, seed, repetition, self.left));
         }
-        rows.push(row.clone());
     }
 
-    fn rows(&self) -> Result<Vec<RoundRow>, ReportError> {
-        let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        match guard.2.take() {
-            Some(error) => Err(error),
-            None => Ok(guard.1.clone()),
+    fn failed(&self, method: &str, seed: u64, error: &EngineError) {
+        let line = format!("{method} seed {seed} failed: {}", chain(error));
+        if self.lines {
+            eprintln!("{line}");
+        } else if self.bars.println(&line).is_err() {
+            tracing::warn!("{line}");
         }
     }
 }
 
-fn hidden() -> MultiProgress {
-    MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::hidden())
-}
-
-fn bar(rounds: u64, method: &str, seed: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:28} {bar:30} {pos:>4}/{len} {eta:>5} {msg}");
-    let bar = ProgressBar::new(rounds).with_prefix(format!("{method} seed {seed}"));
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+/// What a log says of a repetition.
+fn ended(method: &str, seed: u64, repetition: &Repetition, of: usize) -> String {
+    let rows = &repetition.rows;
+    let loss = rows.iter().rev().find_map(|row| row.heldout_loss).unwrap_or(f64::NAN);
+    let wall_s: f64 = rows.iter().map(|row| row.wall_s).sum();
+    let rounds = rows.len().saturating_sub(1);
+    format!(
+        "{method} seed {seed}: {loss:.4} nats/token after {rounds} rounds in {wall_s:.1} s \
+         (one of {of})"
+    )
 }

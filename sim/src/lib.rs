@@ -8,7 +8,7 @@
 //! - [`languages`], [`dataset`], [`partition`]: text, and who has it.
 //! - [`base`], [`pretrain`]: the frozen model underneath, and how the embedded one was made.
 //! - [`transport`], [`engine`]: the federation.
-//! - [`compare`]: every method and seed of a scenario, side by side.
+//! - [`compare`]: every method and seed of a scenario, side by side; what was done before is kept.
 //! - [`report`]: tables, plots, one page.
 //!
 //! Nothing here reads a clock except to say how long a round took.

@@ -1,5 +1,6 @@
 //! `gossamer-sim`: simulated federations from the command line.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use gossamer_sim::compare::{Options, compare};
+use gossamer_sim::compare::{Options, Progress, compare};
 use gossamer_sim::pretrain::{Recipe, pretrain};
 use gossamer_sim::report::table;
 use gossamer_sim::scenario::Scenario;
@@ -46,7 +47,7 @@ enum Command {
         /// Only these seeds.
         #[arg(long = "seed")]
         seeds: Vec<u64>,
-        /// Keeps the repetitions that an earlier run of the same scenario finished.
+        /// Keeps the repetitions that an earlier run finished from the very same settings and text.
         #[arg(long)]
         resume: bool,
     },
@@ -116,7 +117,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 keep_methods(&mut scenario, &methods)?;
             }
             if !seeds.is_empty() {
-                scenario.seeds = seeds;
+                let mut seen = HashSet::new();
+                scenario.seeds = seeds.into_iter().filter(|seed| seen.insert(*seed)).collect();
             }
             common.run(scenario, resume)
         }
@@ -162,7 +164,10 @@ impl Common {
             out: out.clone(),
             threads: self.threads.unwrap_or(all),
             resume,
-            progress: !self.json && std::io::stderr().is_terminal(),
+            progress: match !self.json && std::io::stderr().is_terminal() {
+                true => Progress::Bars,
+                false => Progress::Lines,
+            },
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads.get())

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use gossamer_client::model::{BaseModel, ModelError};
 use gossamer_client::train::TrainError;
-use gossamer_protocol::layout::LayoutError;
+use gossamer_protocol::digest::{Digest, Hasher};
+use gossamer_protocol::layout::{Layout, LayoutError};
+use gossamer_protocol::manifest::Manifest;
 use gossamer_server::coordinator::CoordinatorError;
 use tokio::sync::Semaphore;
 
 use crate::dataset::{Dataset, DatasetError};
-use crate::partition::{self, PartitionError, Split};
+use crate::partition::{self, ClientText, PartitionError, Split};
 use crate::report::{ReportError, RoundRow};
 use crate::scenario::{Data, MethodSpec, Scenario, ScenarioError};
 
@@ -80,6 +82,16 @@ pub enum EngineError {
     /// Rows could not be written.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// A repetition failed; the rows of the others are kept, and reported.
+    #[error("method {method:?}, seed {seed}")]
+    Repetition {
+        /// Its method.
+        method: String,
+        /// Its seed.
+        seed: u64,
+        /// Why.
+        source: Box<EngineError>,
+    },
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Thread,
@@ -143,6 +155,42 @@ impl Laboratory {
     #[must_use]
     pub fn heldout(&self) -> &Heldout {
         &self.heldout
+    }
+
+    /// The terms of one repetition.
+    pub(crate) fn manifest(&self, method: &MethodSpec, seed: u64) -> Result<Manifest, EngineError> {
+        let lora = self.scenario.lora(method);
+        let layout = Layout::lora(&self.base.linears(), &lora.targets, lora.rank, lora.freeze_a)?;
+        let base = crate::base::describe(&self.scenario.base, &self.base);
+        let mut manifest = self.scenario.manifest(method, seed, base, layout);
+        // Nobody is asked before everybody is there, so that cohorts are drawn from the whole fleet.
+        manifest.cohort.enrolled_min = self.fleet.members.len() as u32;
+        Ok(manifest)
+    }
+
+    /// Names all that one repetition's rows follow from: its terms, who trains on which text, and what
+    /// is evaluated when.
+    pub(crate) fn settings(&self, method: &MethodSpec, seed: u64) -> Result<Digest, EngineError> {
+        let manifest = self.manifest(method, seed)?.to_bytes().map_err(CoordinatorError::from)?;
+        let mut hasher = Hasher::default();
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        part(b"gossamer/v1/sim/settings");
+        part(&manifest);
+        part(format!("{:?}", self.scenario.eval).as_bytes());
+        let mut clients = |clients: &[ClientText]| {
+            part(&(clients.len() as u64).to_le_bytes());
+            for client in clients {
+                part(client.name.as_bytes());
+                part(&(client.documents.len() as u64).to_le_bytes());
+                client.documents.iter().for_each(|document| part(document.as_bytes()));
+            }
+        };
+        clients(&self.split.train);
+        clients(&self.split.heldout);
+        Ok(hasher.finish())
     }
 
     /// Runs one method from one seed; `on_row` hears every round.

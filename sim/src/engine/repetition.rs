@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossamer_client::client::{Client, Contribution, Outcome};
+use gossamer_client::client::{Client, Contribution, Outcome, SharedTerms};
 use gossamer_client::transport::metered::{Meter, Traffic};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Snapshot, Terms};
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
-use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{JoinToken, Record};
 use gossamer_protocol::sign::{Purpose, SigningKey};
@@ -46,6 +45,8 @@ struct Run<'a> {
     key: Arc<SigningKey>,
     meter: Arc<Meter>,
     clients: Vec<Arc<Client>>,
+    /// Parsed once for all clients.
+    terms: Arc<SharedTerms>,
 }
 
 pub(super) async fn run(
@@ -56,7 +57,7 @@ pub(super) async fn run(
 ) -> Result<Repetition, EngineError> {
     let run = Run::open(lab, method, seed).await?;
     let rounds = lab.scenario.rounds;
-    let mut rows = Vec::with_capacity(rounds as usize + 1);
+    let mut rows = Vec::new();
     let mut push = |row: RoundRow| {
         on_row(&row);
         rows.push(row);
@@ -117,14 +118,7 @@ impl<'a> Run<'a> {
         method: &MethodSpec,
         seed: u64,
     ) -> Result<Self, EngineError> {
-        let scenario = &lab.scenario;
-        let lora = scenario.lora(method);
-        let layout = Layout::lora(&lab.base.linears(), &lora.targets, lora.rank, lora.freeze_a)?;
-        let base = crate::base::describe(&scenario.base, &lab.base);
-        let mut manifest = scenario.manifest(method, seed, base, layout);
-        // Nobody is asked before everybody is there, so that cohorts are drawn from the whole fleet.
-        manifest.cohort.enrolled_min = lab.fleet.members.len() as u32;
-
+        let manifest = lab.manifest(method, seed)?;
         let secret = Digest::of(format!("gossamer/v1/sim/server\0{seed}").as_bytes()).0;
         let key = Arc::new(SigningKey::from_seed(&secret));
         let clock = Arc::new(ManualClock::at(Timestamp(0)));
@@ -139,6 +133,7 @@ impl<'a> Run<'a> {
             key,
             meter: Arc::default(),
             clients: Vec::new(),
+            terms: Arc::default(),
         };
         for member in &lab.fleet.members {
             let client = run.enrol(&member.seed).await;
@@ -164,6 +159,7 @@ impl<'a> Run<'a> {
             .identity(*seed)
             .base(self.lab.base.clone())
             .meter(self.meter.clone())
+            .terms(self.terms.clone())
             .transport(Box::new(InProcess::new(self.coordinator.clone(), id)))
             .connect()
             .await?;

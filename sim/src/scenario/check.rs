@@ -25,7 +25,12 @@ impl Scenario {
     }
 
     pub(super) fn check(&self) -> Result<(), ScenarioError> {
-        self.field(!self.name.trim().is_empty(), "name", || "some name".into())?;
+        // Results are written to `out/NAME`.
+        let plain = |c: char| c.is_alphanumeric() || " ._-".contains(c);
+        let name = self.name.trim();
+        let is_folder = !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
+        let why = || format!("letters, digits and any of \" ._-\", got {:?}", self.name);
+        self.field(is_folder, "name", why)?;
         self.field(self.rounds > 0, "rounds", || "at least 1".into())?;
         self.field(!self.seeds.is_empty(), "seeds", || "at least one".into())?;
         let distinct: HashSet<_> = self.seeds.iter().collect();
