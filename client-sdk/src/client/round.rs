@@ -338,13 +338,22 @@ impl Client {
 /// did not get as far as the update.
 fn is_final(error: &TransportError) -> bool {
     use ProblemType as P;
-    let Some(problem) = error.problem() else { return false };
-    match problem {
-        P::StaleRound | P::RunOver | P::UnknownRun | P::UnknownRound | P::NotInCohort => true,
-        P::NotYours | P::Conflict | P::TooLarge | P::WrongBase => true,
-        P::BadFrame | P::BadEntries | P::BadValue | P::BadLayout => true,
-        _ => false,
-    }
+    const FINAL: [ProblemType; 13] = [
+        P::StaleRound,
+        P::RunOver,
+        P::UnknownRun,
+        P::UnknownRound,
+        P::NotInCohort,
+        P::NotYours,
+        P::Conflict,
+        P::TooLarge,
+        P::WrongBase,
+        P::BadFrame,
+        P::BadEntries,
+        P::BadValue,
+        P::BadLayout,
+    ];
+    error.problem().is_some_and(|problem| FINAL.contains(&problem))
 }
 
 /// The entries of a trained change that travel.
