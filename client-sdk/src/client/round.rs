@@ -243,12 +243,11 @@ impl Client {
                 client,
                 round,
             };
-            let trained = train::train(&job, task.as_ref(), &mut |progress| match nobody_waits
-                .load(Ordering::Relaxed)
-            {
+            let mut told = |progress| match nobody_waits.load(Ordering::Relaxed) {
                 true => Control::Stop,
                 false => watch(&Event::Training(progress)),
-            })?;
+            };
+            let trained = train::train(&job, task.as_ref(), &mut told)?;
             let delta = select(manifest, &Terms::new(manifest, round), &trained, support)?;
             Ok::<_, ClientError>((trained, delta))
         };
