@@ -21,11 +21,14 @@ pub struct Config {
     pub connections_max: u32,
     /// Requests worked on at once; more are told to come back.
     pub requests_max: u32,
+    /// Bytes of requests' bodies, and of snapshots read for one client, in memory at once; whoever
+    /// would need more is told to come back. A frame must fit.
+    pub bodies_bytes_max: u64,
     /// Seconds a TLS handshake may take.
     pub handshake_timeout_s: u32,
-    /// Seconds a request's head may take.
+    /// Seconds a request's head may take, and a connection until its first request.
     pub header_timeout_s: u32,
-    /// Seconds between two pieces of a body.
+    /// Seconds between two pieces of a body, either way. A body of more must come at 1 KiB/s or so.
     pub body_timeout_s: u32,
     /// Seconds that requests under way get when the server is told to stop.
     pub shutdown_timeout_s: u32,
@@ -54,6 +57,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
             connections_max: 4_096,
             requests_max: 256,
+            bodies_bytes_max: 1 << 29,
             handshake_timeout_s: 10,
             header_timeout_s: 10,
             body_timeout_s: 30,
@@ -130,7 +134,9 @@ impl Config {
             ("body_timeout_s", config.body_timeout_s),
             ("tick_ms", config.tick_ms),
         ];
-        if let Some(&(field, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        let zero = positive.iter().find(|(_, value)| *value == 0).map(|(field, _)| *field);
+        let zero = zero.or((config.bodies_bytes_max == 0).then_some("bodies_bytes_max"));
+        if let Some(field) = zero {
             return Err(ConfigError::Zero { path, field });
         }
         Ok(Self { dir: dir.to_owned(), ..config })

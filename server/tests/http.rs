@@ -15,10 +15,8 @@ use gossamer_protocol::message::{Assignment, Enrolled, Enrolment, Receipt, Recor
 use gossamer_protocol::problem::ProblemType as P;
 use gossamer_protocol::request::LIFETIME_MS;
 use gossamer_protocol::sign::{PublicKey, Purpose, Signature};
-use gossamer_server::config::Config;
 use https::{TestServer, authorization, config, now_ms, problem, update_path};
 use reqwest::{Method, Response, StatusCode};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 async fn signed(response: Response, key: &PublicKey, purpose: Purpose) -> Signed {
     assert_eq!(response.status(), StatusCode::OK);
@@ -285,47 +283,5 @@ async fn a_lost_enrolment_reply_strands_nobody() {
         assert_eq!(enrolled.client, id(&key(0)));
     }
     assert_eq!(seen, [StatusCode::CREATED, StatusCode::OK]);
-    server.close().await;
-}
-
-#[tokio::test]
-async fn slow_and_many_connections_are_bounded() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let tight = Config {
-        connections_max: 1,
-        handshake_timeout_s: 1,
-        header_timeout_s: 1,
-        shutdown_timeout_s: 1,
-        ..config()
-    };
-    let server = TestServer::start(dir.path(), &tight).await;
-    // Holds the one place, without a handshake.
-    let mut silent = tokio::net::TcpStream::connect(server.address).await.expect("connects");
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let health = || server.http.get(server.url("/v1/enrol")).send();
-    let busy = problem(health().await.expect("an answer")).await;
-    assert_eq!((busy.kind, busy.status), (P::Busy, 503));
-    assert!(busy.retry_ms.is_some());
-    // The handshake's time is up.
-    let mut rest = Vec::new();
-    let closed = tokio::time::timeout(Duration::from_secs(5), silent.read_to_end(&mut rest)).await;
-    assert!(closed.is_ok(), "a silent connection is closed");
-
-    // A head that never ends.
-    let tls = {
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = gossamer_server::tls::certificates(&dir.path().join("tls/ca.pem"));
-        roots.add(ca.expect("the CA").remove(0)).expect("a CA");
-        let client = rustls::ClientConfig::builder().with_root_certificates(roots);
-        tokio_rustls::TlsConnector::from(std::sync::Arc::new(client.with_no_client_auth()))
-    };
-    let socket = tokio::net::TcpStream::connect(server.address).await.expect("connects");
-    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
-    let mut stream = tls.connect(name, socket).await.expect("the certificate is for localhost");
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n").await.expect("sent");
-    let mut answer = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
-    assert!(ended.is_ok(), "a dribbled head is cut off");
-    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     server.close().await;
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
+use gossamer_protocol::frame::{Snapshot, Terms};
 use gossamer_protocol::ids::{Attempt, RoundId, RunId};
 use gossamer_protocol::layout::BaseLinear;
 use gossamer_protocol::manifest::Manifest;
@@ -115,18 +116,42 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownObject`], and the store's.
     pub async fn object(&self, run: RunId, object: Digest) -> Result<Bytes, CoordinatorError> {
-        let found = self.find(run)?;
-        {
-            let open = found.open.lock().await;
-            // What nearly everybody asks for is at hand.
-            if open.snapshot == object && !open.dirty {
-                return Ok(open.snapshot_bytes.clone());
-            }
+        if let Some(bytes) = self.object_at_hand(run, object).await? {
+            return Ok(bytes);
         }
-        if !self.0.store.names_snapshot(run, object).await? {
-            return Err(CoordinatorError::UnknownObject { run, object });
-        }
+        self.must_name(run, object).await?;
         Ok(self.0.store.objects().get(Kind::Snapshot, object).await?)
+    }
+
+    /// The same where it is in memory anyway: what nearly everybody asks for.
+    pub(crate) async fn object_at_hand(
+        &self,
+        run: RunId,
+        object: Digest,
+    ) -> Result<Option<Bytes>, CoordinatorError> {
+        let run = self.find(run)?;
+        let open = run.open.lock().await;
+        let at_hand = open.snapshot == object && !open.dirty;
+        Ok(at_hand.then(|| open.snapshot_bytes.clone()))
+    }
+
+    /// A snapshot's length in bytes.
+    pub(crate) async fn object_len(
+        &self,
+        run: RunId,
+        object: Digest,
+    ) -> Result<u64, CoordinatorError> {
+        self.must_name(run, object).await?;
+        Ok(self.0.store.objects().len(Kind::Snapshot, object).await?)
+    }
+
+    async fn must_name(&self, run: RunId, object: Digest) -> Result<(), CoordinatorError> {
+        self.find(run)?;
+        if self.0.store.names_snapshot(run, object).await? {
+            Ok(())
+        } else {
+            Err(CoordinatorError::UnknownObject { run, object })
+        }
     }
 
     /// The server's dense adapter after `round` rounds, shape `[n]`.
@@ -139,14 +164,21 @@ impl Coordinator {
         Ok(self.read_state(state).await?.theta)
     }
 
-    /// The latest adapter as safetensors, under PEFT's tensor names.
+    /// The latest adapter that clients receive, as safetensors under PEFT's tensor names.
+    ///
+    /// Not the server's own copy: what a sparse download leaves out, clients never saw and never
+    /// corrected, so in that copy it may have grown without measure.
     ///
     /// # Errors
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::Export`], and the store's.
     pub async fn export(&self, run: RunId) -> Result<Vec<u8>, CoordinatorError> {
         let run = self.find(run)?;
-        let round = self.lock(&run).await?.round.id();
-        let theta = self.theta(run.id, round).await?;
+        let (round, frame) = {
+            let open = self.lock(&run).await?;
+            (open.round.id(), open.snapshot_bytes.clone())
+        };
+        let snapshot = Snapshot::decode(&frame, &Terms::new(&run.manifest, round))?;
+        let theta = snapshot.theta(&run.manifest);
         Ok(export::safetensors(&run.manifest, run.linears.as_deref(), &theta)?)
     }
 

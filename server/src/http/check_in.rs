@@ -14,8 +14,9 @@ pub(crate) async fn check_in(
 ) -> Result<Json<Answer>, Refusal> {
     let (parts, body) = request.into_parts();
     let claim = Claim::read(&app, &parts)?;
-    let bytes = body::read_message(&parts.headers, body, app.body_timeout).await?;
-    let client = claim.prove(&app, &parts, &bytes).await?;
-    let check_in: CheckIn = body::message(&bytes)?;
+    let _underway = app.callers.enter(claim.client())?;
+    let read = app.bodies.read_message(&parts.headers, body).await?;
+    let client = claim.prove(&app, &parts, &read.bytes).await?;
+    let check_in: CheckIn = body::message(&read.bytes)?;
     Ok(Json(app.coordinator.check_in(client, &check_in).await?))
 }

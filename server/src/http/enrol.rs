@@ -15,8 +15,9 @@ pub(crate) async fn enrol(
     request: Request,
 ) -> Result<(StatusCode, Json<Enrolled>), Refusal> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read_message(&parts.headers, body, app.body_timeout).await?;
-    let enrolment: Enrolment = body::message(&bytes)?;
+    let _working = app.enrolments.try_acquire().map_err(|_| super::busy())?;
+    let read = app.bodies.read_message(&parts.headers, body).await?;
+    let enrolment: Enrolment = body::message(&read.bytes)?;
     let (enrolled, new) = app.coordinator.enrolling(&enrolment).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(enrolled)))
 }

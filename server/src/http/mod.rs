@@ -1,16 +1,20 @@
 //! The coordinator over HTTP. A file per resource; nothing is decided here.
 //!
-//! - [`serve`]: the accept loop. `auth`: who asks. `body`: bounded reading. `problem`: refusals.
+//! - [`serve`]: the accept loop. `connection`: one connection. `stall`: peers that do not read.
+//! - `auth`: who asks. `callers`: how often. `body`: bounded reading. `problem`: refusals.
 //! - `enrol`, `check_in`, `records`, `objects`, `updates`: the resources.
 
 mod auth;
 mod body;
+mod callers;
 mod check_in;
+mod connection;
 mod enrol;
 mod objects;
 mod problem;
 mod records;
 pub mod serve;
+mod stall;
 mod updates;
 
 use std::sync::Arc;
@@ -25,7 +29,10 @@ use axum::routing::{get, post, put};
 use gossamer_protocol::problem::ProblemType;
 use tokio::sync::Semaphore;
 
+use crate::config::Config;
 use crate::coordinator::Coordinator;
+use body::Limits;
+use callers::Callers;
 use problem::Refusal;
 
 /// What handlers share.
@@ -34,8 +41,27 @@ pub(crate) struct App {
     pub(crate) coordinator: Coordinator,
     /// A permit for each request worked on.
     pub(crate) requests: Arc<Semaphore>,
-    /// Longest pause between two pieces of a body.
-    pub(crate) body_timeout: Duration,
+    /// A permit for each enrolment worked on. They are a part of the requests: strangers must not
+    /// take every place there is.
+    pub(crate) enrolments: Arc<Semaphore>,
+    /// How many each client has under way.
+    pub(crate) callers: Callers,
+    /// What bodies may take.
+    pub(crate) bodies: Limits,
+}
+
+impl App {
+    /// `coordinator` within the limits of `config`.
+    pub(crate) fn new(coordinator: Coordinator, config: &Config) -> Self {
+        let pause = Duration::from_secs(config.body_timeout_s.into());
+        Self {
+            coordinator,
+            requests: Arc::new(Semaphore::new(config.requests_max as usize)),
+            enrolments: Arc::new(Semaphore::new(config.requests_max.div_ceil(4) as usize)),
+            callers: Callers::default(),
+            bodies: Limits::new(pause, config.bodies_bytes_max),
+        }
+    }
 }
 
 /// Every route there is.

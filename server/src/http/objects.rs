@@ -10,6 +10,7 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::RunId;
 use gossamer_protocol::problem::ProblemType;
 
+use super::body::{Limits, Share};
 use super::problem::Refusal;
 use super::records::address;
 use super::{App, auth};
@@ -23,7 +24,16 @@ pub(crate) async fn object(
     let (parts, _) = request.into_parts();
     auth::caller(&app, &parts).await?;
     let (run, digest) = address(at)?;
-    let bytes = app.coordinator.object(run, digest).await?;
+    let bytes = match app.coordinator.object_at_hand(run, digest).await? {
+        Some(bytes) => bytes,
+        // A copy of its own, which is in memory until the client has taken it.
+        None => {
+            let (len, mut share) =
+                (app.coordinator.object_len(run, digest).await?, Share::default());
+            app.bodies.grow(&mut share, usize::try_from(len).unwrap_or(usize::MAX))?;
+            Limits::hold(app.coordinator.object(run, digest).await?, share).shared()
+        }
+    };
     let len = bytes.len();
     let mut response = match range(&parts.headers, len)? {
         None => bytes.into_response(),

@@ -15,9 +15,11 @@ use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::problem::ProblemType;
 
 use super::auth::Claim;
+use super::body::{Held, Share};
+use super::callers::Underway;
 use super::problem::Refusal;
 use super::records::{SignedBytes, address};
-use super::{App, auth, body};
+use super::{App, auth};
 use crate::coordinator::{Admission, Uploaded};
 
 const DIGEST: &str = "upload-digest";
@@ -26,14 +28,24 @@ const OFFSET: &str = "upload-offset";
 
 type UpdatePath = Result<Path<(RunId, RoundId, Attempt, ClientId)>, PathRejection>;
 
+/// A request whose body is there and whose sender is known.
+struct Received {
+    to: Admission,
+    caller: ClientId,
+    body: Held,
+    parts: Parts,
+    _underway: Underway,
+}
+
 /// Takes a whole frame.
 pub(crate) async fn put(
     State(app): State<App>,
     at: UpdatePath,
     request: Request,
 ) -> Result<SignedBytes, Refusal> {
-    let (to, caller, frame, _) = receive(&app, at, request).await?;
+    let Received { to, caller, body, .. } = receive(&app, at, request).await?;
     let Admission { run, round, attempt, client } = to;
+    let frame = body.bytes.clone();
     let receipt = app.coordinator.submit(caller, run, round, attempt, client, frame).await?;
     Ok(SignedBytes(receipt))
 }
@@ -44,9 +56,16 @@ pub(crate) async fn patch(
     at: UpdatePath,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (to, caller, part, parts) = receive(&app, at, request).await?;
+    let Received { to, caller, body, parts, .. } = receive(&app, at, request).await?;
     let whole: Digest = header(&parts.headers, DIGEST)?;
-    let (length, offset) = (header(&parts.headers, LENGTH)?, header(&parts.headers, OFFSET)?);
+    let (length, offset): (u64, u64) =
+        (header(&parts.headers, LENGTH)?, header(&parts.headers, OFFSET)?);
+    let part = body.bytes.clone();
+    // With the last part the whole comes into memory.
+    let mut share = Share::default();
+    if offset.saturating_add(part.len() as u64) == length {
+        app.bodies.grow(&mut share, usize::try_from(length).unwrap_or(usize::MAX))?;
+    }
     Ok(match app.coordinator.append(caller, &to, whole, offset, length, part).await? {
         Uploaded::Partly(stands) => {
             (StatusCode::ACCEPTED, [(OFFSET, HeaderValue::from(stands))]).into_response()
@@ -70,24 +89,21 @@ pub(crate) async fn head(
 }
 
 /// Checks the address and the header, then reads the body, then checks the signature.
-async fn receive(
-    app: &App,
-    at: UpdatePath,
-    request: Request,
-) -> Result<(Admission, ClientId, bytes::Bytes, Parts), Refusal> {
+async fn receive(app: &App, at: UpdatePath, request: Request) -> Result<Received, Refusal> {
     let (parts, body) = request.into_parts();
     let claim = Claim::read(app, &parts)?;
     let to = admission(at)?;
+    let underway = app.callers.enter(claim.client())?;
     let limit = match app.coordinator.admit(claim.client(), &to).await {
         Ok(limit) => limit,
         Err(refused) => {
-            body::drain(&parts.headers, body, app.body_timeout).await;
+            app.bodies.drain(&parts.headers, body).await;
             return Err(refused.into());
         }
     };
-    let bytes = body::read(&parts.headers, body, limit, app.body_timeout).await?;
-    let caller = claim.prove(app, &parts, &bytes).await?;
-    Ok((to, caller, bytes, parts))
+    let body = app.bodies.read(&parts.headers, body, limit).await?;
+    let caller = claim.prove(app, &parts, &body.bytes).await?;
+    Ok(Received { to, caller, body, parts, _underway: underway })
 }
 
 fn admission(at: UpdatePath) -> Result<Admission, Refusal> {

@@ -82,6 +82,17 @@ impl Objects {
         if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(StoreError::Damaged(digest)) }
     }
 
+    /// How many bytes there are of that name.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], and the directory's own.
+    pub async fn len(&self, kind: Kind, digest: Digest) -> Result<u64, StoreError> {
+        match self.0.head(&kind.path(digest)).await {
+            Err(object_store::Error::NotFound { .. }) => Err(StoreError::Missing(digest)),
+            found => Ok(found?.size),
+        }
+    }
+
     /// Drops the bytes of that name, if they are there.
     ///
     /// # Errors
