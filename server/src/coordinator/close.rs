@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -12,16 +13,47 @@ use gossamer_protocol::sparse::Support;
 
 use super::{Coordinator, CoordinatorError, Run};
 use crate::advance::{self, AdvanceError, Closing, Combining, Outcome};
+use crate::clock::Timestamp;
 use crate::problem::told;
 use crate::round::{Effect, Event};
 use crate::state::ServerState;
 use crate::status::Status;
 use crate::store::{Kind, PublishRow, StatusRow};
 
-/// Updates in memory at a time while a round is closed.
+/// Updates in memory at a time while a round is closed: so many, of so many bytes at most.
 const PIECE: usize = 64;
+const PIECE_BYTES: usize = 1 << 26;
+/// How often a sign of life is given and old nonces are forgotten.
+const BEAT: Duration = Duration::from_secs(1);
 
 impl Coordinator {
+    /// Takes over from a process that served this store and is gone: its open attempts get back the
+    /// time in between, and what it left half done is dropped. To be called before anybody is served.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn take_over(&self) -> Result<(), CoordinatorError> {
+        self.apart(|this| async move { this.take_over_all().await }).await
+    }
+
+    async fn take_over_all(&self) -> Result<(), CoordinatorError> {
+        let now = self.now();
+        let alive = self.0.store.alive().await?.unwrap_or(now);
+        let away = alive.until(now);
+        for run in self.all().into_iter().filter(|run| !run.is_over()) {
+            let mut open = self.lock(&run).await?;
+            self.step(&run, &mut open, Event::TakenOver { away }, now).await?;
+        }
+        let (store, keep) = (self.0.store.clone(), self.0.store.kept_frames().await?);
+        let dropped = blocking(move || store.objects().drop_other_updates(&keep)).await?;
+        match dropped {
+            Ok(0) => {}
+            Ok(frames) => tracing::info!(frames, "dropped what a process before this one left"),
+            Err(error) => tracing::warn!(error = %told(&error), "leftovers cannot be dropped"),
+        }
+        Ok(())
+    }
+
     /// Does what is due: takes up new runs and changed statuses, opens rounds, ends attempts whose
     /// deadline is past, closes rounds and publishes what comes of them.
     ///
@@ -34,9 +66,14 @@ impl Coordinator {
     }
 
     async fn tick_all(&self) -> Result<(), CoordinatorError> {
-        let _one = self.0.ticking.lock().await;
+        let mut beat = self.0.ticking.lock().await;
         let mut first = self.refresh().await;
-        self.0.store.forget_nonces(self.now()).await?;
+        let now = self.now();
+        // Backwards too: a clock that was put right must not silence it.
+        if beat.until(now) >= BEAT || now < *beat {
+            *beat = now;
+            first = first.and(self.beat(now).await);
+        }
         for run in self.all() {
             let done = self.tick_run(&run).await;
             if let Err(error) = &done {
@@ -45,6 +82,11 @@ impl Coordinator {
             first = first.and(done);
         }
         first
+    }
+
+    async fn beat(&self, now: Timestamp) -> Result<(), CoordinatorError> {
+        self.0.store.set_alive(now).await?;
+        Ok(self.0.store.forget_nonces(now).await?)
     }
 
     /// Notices what another process did: new runs, pauses, aborts.
@@ -66,8 +108,8 @@ impl Coordinator {
     async fn tick_run(&self, run: &Arc<Run>) -> Result<(), CoordinatorError> {
         if !run.swept.load(Ordering::Relaxed) {
             let round = self.lock(run).await?.round.id();
-            self.sweep(run, round).await?;
-            run.swept.store(true, Ordering::Relaxed);
+            let swept = self.try_sweep(run, round).await;
+            run.swept.store(swept, Ordering::Relaxed);
         }
         while !run.is_over() {
             let effects = {
@@ -116,7 +158,8 @@ impl Coordinator {
             run = %run.id, %round, attempt = %view.attempt, accepted,
             snapshot = %view.snapshot, bytes = view.snapshot_bytes, "round closed"
         );
-        self.sweep(run, round.next()).await
+        self.try_sweep(run, round.next()).await;
+        Ok(())
     }
 
     /// The pure part, a piece of the accepted set at a time, away from the async threads.
@@ -128,7 +171,8 @@ impl Coordinator {
         let mut combining = Combining::new(&run.manifest);
         // In client order, though the sum would be the same in any.
         let frames: Vec<Digest> = frozen.accepted.values().copied().collect();
-        for piece in frames.chunks(PIECE) {
+        let longest = Terms::new(&run.manifest, frozen.round).update_len_max();
+        for piece in frames.chunks((PIECE_BYTES / longest).clamp(1, PIECE)) {
             let get = |&frame| self.0.store.objects().get(Kind::Update, frame);
             let piece: Vec<Bytes> = try_join_all(piece.iter().map(get)).await?;
             let (run, shared, round) = (run.clone(), frozen.shared.clone(), frozen.round);
@@ -181,7 +225,7 @@ impl Coordinator {
         open.snapshot_bytes = snapshot_bytes;
         open.shared = shared;
         open.state = record.state;
-        open.state_cached = Some(Arc::new(state));
+        open.state_cached = (!last).then(|| Arc::new(state));
         open.dirty = !gone_on;
         drop(open);
         if last {
@@ -189,6 +233,15 @@ impl Coordinator {
             run.set_status(row.map_or_else(|| run.status(), |row| row.status));
         }
         Ok(())
+    }
+
+    /// Sweeps; what cannot be dropped is no reason for a round to stand still.
+    async fn try_sweep(&self, run: &Run, round: RoundId) -> bool {
+        let swept = self.sweep(run, round).await;
+        if let Err(error) = &swept {
+            tracing::warn!(run = %run.id, error = %told(error), "cannot drop what is not needed");
+        }
+        swept.is_ok()
     }
 
     /// Drops what rounds before `round` no longer need: counted frames, unfinished uploads.

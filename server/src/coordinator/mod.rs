@@ -39,7 +39,7 @@ pub use uploads::Uploaded;
 pub use view::RunView;
 
 use crate::advance::{self, Lineage};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::round::Round;
 use crate::state::ServerState;
 use crate::status::Status;
@@ -55,8 +55,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     fleet: RwLock<Fleet>,
     runs: RwLock<Runs>,
-    /// One tick at a time.
-    ticking: Mutex<()>,
+    /// One tick at a time; holds when the last sign of life was given.
+    ticking: Mutex<Timestamp>,
     /// Rung where a tick has something to do at once.
     due: Notify,
 }

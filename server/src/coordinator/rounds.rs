@@ -139,7 +139,7 @@ impl Coordinator {
         self.settle(run, open, effects, now).await
     }
 
-    async fn step(
+    pub(super) async fn step(
         &self,
         run: &Run,
         open: &mut Open,
@@ -173,6 +173,11 @@ impl Coordinator {
                     store.open_attempt(run.id, *attempt, *deadline, asked).await?;
                     let round = open.round.id();
                     tracing::debug!(run = %run.id, %round, %attempt, asked = asked.len(), "open");
+                }
+                Effect::Deadline(deadline) => {
+                    store.set_deadline(run.id, *deadline).await?;
+                    let (round, attempt) = (open.round.id(), open.round.attempt());
+                    tracing::info!(run = %run.id, %round, %attempt, "deadline moved");
                 }
                 Effect::Abandon(_) => {
                     store.abandon(run.id, open.round.attempt()).await?;

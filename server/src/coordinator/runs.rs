@@ -54,9 +54,12 @@ impl Coordinator {
             attempt: Attempt(0),
             deadline: None,
         };
-        let first =
-            PublishRow { run, round: RoundId(0), record: &record, snapshot, state, last: false };
-        if store.add_run(&row, &first).await? {
+        let add = |this: Self| async move {
+            let (round, record) = (RoundId(0), &record);
+            let first = PublishRow { run, round, record, snapshot, state, last: false };
+            Ok(this.0.store.add_run(&row, &first).await?)
+        };
+        if self.apart(add).await? {
             tracing::info!(%run, name = %manifest.name, "run created");
         }
         let row = store.run_row(run).await?.ok_or(StoreError::Row("a run is gone"))?;

@@ -66,6 +66,7 @@ pub async fn serve(
     let tls = tls.map_err(SetupError::from)?;
     let router = super::router(App::new(coordinator.clone(), config));
     let connections = Arc::new(Connections::new(tls, router, config));
+    coordinator.take_over().await.map_err(SetupError::from)?;
     let tick = Duration::from_millis(config.tick_ms.into());
     let (stop, stopped) = oneshot::channel();
     let mut ticking = tokio::spawn(tick_until(stopped, coordinator, tick));

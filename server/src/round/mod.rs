@@ -21,6 +21,10 @@ use gossamer_protocol::problem::ProblemType;
 
 use crate::clock::Timestamp;
 
+/// Least time that an open attempt has after a restart, unless attempts are shorter altogether: the
+/// longest pause between two tries of a client, some times over.
+const GRACE: Duration = Duration::from_secs(60);
+
 /// Where a round stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -60,6 +64,11 @@ pub enum Event<'a> {
     },
     /// The next snapshot is durable: on to the next round.
     Published,
+    /// A process took over from one that is gone; for so long nobody was there to send to.
+    TakenOver {
+        /// How long.
+        away: Duration,
+    },
 }
 
 /// What must happen outside because of an event.
@@ -74,6 +83,8 @@ pub enum Effect {
         /// Who is asked.
         asked: Vec<ClientId>,
     },
+    /// The open attempt now ends then.
+    Deadline(Timestamp),
     /// The attempt ended with too few updates.
     Abandon(Attempt),
     /// The client has work in this attempt; `new` where that must still be remembered.
@@ -291,7 +302,26 @@ impl Round {
                 *self = Self::new(self.rules.clone(), self.seed, self.id.next());
                 Ok(Vec::new())
             }
+            Event::TakenOver { away } => Ok(self.taken_over(away, now)),
         }
+    }
+
+    /// Gives the open attempt back the time that nobody was there, and [`GRACE`] at least: clients
+    /// wait a while between tries. It goes on as if there had been no gap.
+    fn taken_over(&mut self, away: Duration, now: Timestamp) -> Vec<Effect> {
+        let Phase::Open { deadline } = self.phase else { return Vec::new() };
+        let later = deadline.after(away).max(now.after(GRACE.min(self.longest())));
+        self.end_at(later.min(now.after(self.longest())))
+    }
+
+    /// How long an attempt may last.
+    fn longest(&self) -> Duration {
+        Duration::from_secs(self.rules.deadline_s.into())
+    }
+
+    fn end_at(&mut self, deadline: Timestamp) -> Vec<Effect> {
+        let before = std::mem::replace(&mut self.phase, Phase::Open { deadline });
+        if before == self.phase { Vec::new() } else { vec![Effect::Deadline(deadline)] }
     }
 
     fn tick(&mut self, fleet: &[ClientId], may_open: bool, now: Timestamp) -> Vec<Effect> {
@@ -301,7 +331,10 @@ impl Round {
         }
         match self.phase {
             Phase::Frozen => return vec![Effect::Close],
-            Phase::Open { deadline } if now < deadline => return effects,
+            // Never further off than it can have been set: the clock went back.
+            Phase::Open { deadline } if now < deadline => {
+                return self.end_at(deadline.min(now.after(self.longest())));
+            }
             Phase::Open { .. } if self.accepted.len() >= self.rules.min as usize => {
                 self.phase = Phase::Frozen;
                 return vec![Effect::Close];
@@ -332,7 +365,7 @@ impl Round {
     }
 
     fn open(&mut self, fleet: &[ClientId], now: Timestamp) -> Effect {
-        let deadline = now.after(Duration::from_secs(self.rules.deadline_s.into()));
+        let deadline = now.after(self.longest());
         self.phase = Phase::Open { deadline };
         let asked = match self.rules.selection {
             Selection::FirstCome => Vec::new(),

@@ -280,3 +280,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_gap_is_given_back_and_never_more_than_an_attempt() {
+    let mut rules = rules(2, 3, 1, Selection::FirstCome);
+    rules.deadline_s = 1_000;
+    let at = |s: u64| Timestamp(s * 1_000);
+    let taken_over = |away, now| {
+        let mut round = Round::new(rules.clone(), 1, RoundId(0));
+        round.step(tick(&fleet(3)), NOW).expect("opens");
+        let away = Duration::from_secs(away);
+        let effects = round.step(Event::TakenOver { away }, at(now)).expect("nothing to refuse");
+        match (round.phase(), effects.as_slice()) {
+            (Phase::Open { deadline }, []) => (deadline, false),
+            (Phase::Open { deadline }, [Effect::Deadline(told)]) => {
+                assert_eq!(deadline, *told);
+                (deadline, true)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(taken_over(0, 100), (at(1_000), false), "nobody was missed");
+    assert_eq!(taken_over(400, 500), (at(1_400), true), "so much later");
+    assert_eq!(taken_over(5_000, 5_900), (at(6_000), true), "past in the gap");
+    assert_eq!(taken_over(1, 999), (at(999 + 60), true), "clients pause between tries");
+    assert_eq!(taken_over(9_000, 500), (at(1_500), true), "an attempt's length at most");
+    let idle = Round::new(rules.clone(), 1, RoundId(0));
+    let mut round = idle.clone();
+    assert_eq!(round.step(Event::TakenOver { away: GRACE }, NOW), Ok(vec![]));
+    assert_eq!(round, idle);
+}
+
+#[test]
+fn a_clock_that_goes_back_makes_no_round_longer() {
+    let mut round = Round::new(rules(2, 3, 1, Selection::FirstCome), 1, RoundId(0));
+    let day = Timestamp(86_400_000);
+    round.step(tick(&fleet(3)), day).expect("opens");
+    let sooner = Effect::Deadline(Timestamp(1_000 + 60_000));
+    assert_eq!(round.step(tick(&fleet(3)), Timestamp(1_000)), Ok(vec![sooner]));
+    assert_eq!(round.step(tick(&fleet(3)), Timestamp(2_000)), Ok(vec![]));
+}

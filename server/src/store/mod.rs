@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::problem::ProblemType;
-use sqlx::SqlitePool;
+use object_store::ObjectStore;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{SqliteConnection, SqlitePool};
 
 pub use objects::Kind;
 use objects::Objects;
@@ -38,7 +39,7 @@ struct Inner {
     /// The one connection that writes what must be durable, so that writes queue here.
     writer: SqlitePool,
     reader: SqlitePool,
-    /// Writes nonces: safe from a killed process, but not flushed one by one.
+    /// Writes nonces and signs of life: safe from a killed process, but not flushed one by one.
     nonces: SqlitePool,
     objects: Objects,
     staging: Staging,
@@ -167,7 +168,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where it cannot be written.
     pub async fn create(dir: &Path) -> Result<Self, StoreError> {
-        Self::at(dir, true).await
+        Self::at(dir, true, Objects::local(dir)?).await
     }
 
     /// Opens the store of directory `dir`.
@@ -175,13 +176,24 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where there is none or it cannot be read.
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
-        if !dir.join(DATABASE).is_file() {
-            return Err(StoreError::NoStore(dir.to_owned()));
-        }
-        Self::at(dir, false).await
+        Self::at(Self::must_be(dir)?, false, Objects::local(dir)?).await
     }
 
-    async fn at(dir: &Path, create: bool) -> Result<Self, StoreError> {
+    /// Opens the rows of directory `dir`, with the objects in `place`, which must have stored for
+    /// good what it says it has.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_with(dir: &Path, place: Arc<dyn ObjectStore>) -> Result<Self, StoreError> {
+        Self::at(Self::must_be(dir)?, false, Objects::at(place)).await
+    }
+
+    fn must_be(dir: &Path) -> Result<&Path, StoreError> {
+        let there = dir.join(DATABASE).is_file();
+        if there { Ok(dir) } else { Err(StoreError::NoStore(dir.to_owned())) }
+    }
+
+    async fn at(dir: &Path, create: bool, objects: Objects) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(dir.join(DATABASE))
             .create_if_missing(create)
@@ -193,7 +205,7 @@ impl Store {
             .max_connections(4)
             .connect_lazy_with(options.clone().read_only(true));
         let nonces = one(&options.synchronous(SqliteSynchronous::Normal)).await?;
-        Self::with(writer, reader, nonces, Objects::local(dir)?, Staging::local(dir)).await
+        Self::with(writer, reader, nonces, objects, Staging::local(dir)).await
     }
 
     async fn with(
@@ -224,6 +236,29 @@ impl Store {
         self.0.reader.close().await;
         self.0.nonces.close().await;
         self.0.writer.close().await;
+    }
+
+    /// Does `work` in one transaction: all of it, or nothing. Must not be cancelled half way.
+    ///
+    /// Not by sqlx's own: where the disk is full, SQLite rolls back by itself, and sqlx then counts a
+    /// transaction that is no more, so that none could begin on that connection ever again.
+    async fn transact<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.0.writer.acquire().await?;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        let mut done = work(&mut connection).await;
+        if done.is_ok()
+            && let Err(error) = sqlx::query("COMMIT").execute(&mut *connection).await
+        {
+            done = Err(error.into());
+        }
+        if done.is_err() {
+            // Fails where SQLite has done it already.
+            let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+        }
+        done
     }
 
     /// Sets a pragma on the connection that writes: how tests make SQLite fail for real.

@@ -4,7 +4,8 @@
 //! written anew, even where one of that name exists: one left by a crash may not be on the disk yet,
 //! and rewriting the same bytes harms nobody.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,17 +47,52 @@ impl Kind {
 
 /// Bytes by digest.
 #[derive(Debug)]
-pub struct Objects(Arc<dyn ObjectStore>);
+pub struct Objects {
+    place: Arc<dyn ObjectStore>,
+    /// Where that is a directory of this machine.
+    root: Option<PathBuf>,
+}
 
 impl Objects {
     pub(super) fn in_memory() -> Self {
-        Self(Arc::new(InMemory::new()))
+        Self::at(Arc::new(InMemory::new()))
+    }
+
+    pub(super) fn at(place: Arc<dyn ObjectStore>) -> Self {
+        Self { place, root: None }
     }
 
     pub(super) fn local(dir: &Path) -> Result<Self, StoreError> {
         let root = dir.join(DIRECTORY);
-        std::fs::create_dir_all(&root)?;
-        Ok(Self(Arc::new(LocalFileSystem::new_with_prefix(root)?.with_fsync(true))))
+        if !root.is_dir() {
+            std::fs::create_dir_all(&root)?;
+            // What lies in it is flushed by itself; its own name is not.
+            #[cfg(unix)]
+            std::fs::File::open(dir)?.sync_all()?;
+        }
+        let place = Arc::new(LocalFileSystem::new_with_prefix(&root)?.with_fsync(true));
+        Ok(Self { place, root: Some(root) })
+    }
+
+    /// Drops every update's frame but those in `keep`: of uploads that were refused after their
+    /// bytes were stored, or cut off by a crash. Only while nobody stores any. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the directory fails.
+    pub(crate) fn drop_other_updates(&self, keep: &HashSet<Digest>) -> Result<usize, StoreError> {
+        let Some(root) = &self.root else { return Ok(0) };
+        let mut dropped = 0;
+        for folder in super::staging::entries(&root.join(Kind::Update.folder()))? {
+            for file in super::staging::entries(&folder)? {
+                let name = file.file_name().and_then(|name| name.to_str());
+                let digest = name.and_then(|name| name.parse::<Digest>().ok());
+                if digest.is_none_or(|digest| !keep.contains(&digest)) {
+                    std::fs::remove_file(&file)?;
+                    dropped += 1;
+                }
+            }
+        }
+        Ok(dropped)
     }
 
     /// Keeps `bytes`; durable on return.
@@ -65,7 +101,7 @@ impl Objects {
     /// [`StoreError`] where they are not.
     pub async fn put(&self, kind: Kind, bytes: Bytes) -> Result<Digest, StoreError> {
         let digest = Digest::of(&bytes);
-        self.0.put(&kind.path(digest), bytes.into()).await?;
+        self.place.put(&kind.path(digest), bytes.into()).await?;
         Ok(digest)
     }
 
@@ -74,7 +110,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError::Missing`] and [`StoreError::Damaged`], and the directory's own.
     pub async fn get(&self, kind: Kind, digest: Digest) -> Result<Bytes, StoreError> {
-        let found = match self.0.get(&kind.path(digest)).await {
+        let found = match self.place.get(&kind.path(digest)).await {
             Err(object_store::Error::NotFound { .. }) => return Err(StoreError::Missing(digest)),
             found => found?,
         };
@@ -87,7 +123,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError::Missing`], and the directory's own.
     pub async fn len(&self, kind: Kind, digest: Digest) -> Result<u64, StoreError> {
-        match self.0.head(&kind.path(digest)).await {
+        match self.place.head(&kind.path(digest)).await {
             Err(object_store::Error::NotFound { .. }) => Err(StoreError::Missing(digest)),
             found => Ok(found?.size),
         }
@@ -98,7 +134,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError`] where they could not be dropped.
     pub async fn drop(&self, kind: Kind, digest: Digest) -> Result<(), StoreError> {
-        match self.0.delete(&kind.path(digest)).await {
+        match self.place.delete(&kind.path(digest)).await {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             done => Ok(done?),
         }

@@ -1,4 +1,4 @@
-//! Clients, enrolment tokens, and nonces.
+//! Clients, enrolment tokens, nonces, and when the serving process was last there.
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::ClientId;
@@ -26,15 +26,17 @@ impl Store {
         hashes: &[Digest],
         expires: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
-        for hash in hashes {
-            sqlx::query("INSERT INTO tokens (hash, expires_ms) VALUES (?, ?)")
-                .bind(&hash.0[..])
-                .bind(int(expires.0))
-                .execute(&mut *tx)
-                .await?;
-        }
-        Ok(tx.commit().await?)
+        self.transact(async |tx| {
+            for hash in hashes {
+                sqlx::query("INSERT INTO tokens (hash, expires_ms) VALUES (?, ?)")
+                    .bind(&hash.0[..])
+                    .bind(int(expires.0))
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Whether there is such a token, used or not.
@@ -54,32 +56,33 @@ impl Store {
         now: Timestamp,
     ) -> Result<Enrolling, StoreError> {
         let client = ClientId::of(&key.0);
-        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let row = sqlx::query("SELECT expires_ms, client FROM tokens WHERE hash = ?")
-            .bind(&token.0[..])
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(row) = row else { return Ok(Enrolling::Refused) };
-        let user: Option<Vec<u8>> = row.try_get("client")?;
-        if let Some(user) = user {
-            let same = user == client.0;
-            return Ok(if same { Enrolling::Again } else { Enrolling::Refused });
-        }
-        if row.try_get::<i64, _>("expires_ms")? <= int(now.0) {
-            return Ok(Enrolling::Refused);
-        }
-        sqlx::query("UPDATE tokens SET client = ? WHERE hash = ?")
-            .bind(&client.0[..])
-            .bind(&token.0[..])
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query("INSERT OR IGNORE INTO clients (id, public_key) VALUES (?, ?)")
-            .bind(&client.0[..])
-            .bind(&key.0[..])
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(Enrolling::New)
+        self.transact(async |tx| {
+            let row = sqlx::query("SELECT expires_ms, client FROM tokens WHERE hash = ?")
+                .bind(&token.0[..])
+                .fetch_optional(&mut *tx)
+                .await?;
+            let Some(row) = row else { return Ok(Enrolling::Refused) };
+            let user: Option<Vec<u8>> = row.try_get("client")?;
+            if let Some(user) = user {
+                let same = user == client.0;
+                return Ok(if same { Enrolling::Again } else { Enrolling::Refused });
+            }
+            if row.try_get::<i64, _>("expires_ms")? <= int(now.0) {
+                return Ok(Enrolling::Refused);
+            }
+            sqlx::query("UPDATE tokens SET client = ? WHERE hash = ?")
+                .bind(&client.0[..])
+                .bind(&token.0[..])
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query("INSERT OR IGNORE INTO clients (id, public_key) VALUES (?, ?)")
+                .bind(&client.0[..])
+                .bind(&key.0[..])
+                .execute(&mut *tx)
+                .await?;
+            Ok(Enrolling::New)
+        })
+        .await
     }
 
     /// Everyone enrolled.
@@ -120,6 +123,25 @@ impl Store {
             .execute(&self.0.nonces)
             .await?;
         Ok(())
+    }
+}
+
+impl Store {
+    /// Notes that the serving process is there.
+    pub(crate) async fn set_alive(&self, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO alive (one, at_ms) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at_ms = ?1",
+        )
+        .bind(int(now.0))
+        .execute(&self.0.nonces)
+        .await?;
+        Ok(())
+    }
+
+    /// When the last one was there, where one ever was.
+    pub(crate) async fn alive(&self) -> Result<Option<Timestamp>, StoreError> {
+        let row = sqlx::query("SELECT at_ms FROM alive").fetch_optional(&self.0.nonces).await?;
+        row.map(|row| Ok(Timestamp(count(row.try_get("at_ms")?)?))).transpose()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Runs, their rounds, accepted updates and records.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
@@ -63,25 +63,26 @@ impl Store {
         row: &RunRow,
         first: &PublishRow<'_>,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let done = sqlx::query(
-            "INSERT INTO runs (id, manifest, signature, linears, status, note, round, attempt) \
+        self.transact(async |tx| {
+            let done = sqlx::query(
+                "INSERT INTO runs (id, manifest, signature, linears, status, note, round, attempt) \
              VALUES (?, ?, ?, ?, ?, ?, 0, 0) ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(&row.id.0[..])
-        .bind(&row.manifest.bytes)
-        .bind(&row.manifest.signature.0[..])
-        .bind(&row.linears)
-        .bind(row.status.status.name())
-        .bind(&row.status.note)
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        insert_record(&mut tx, first).await?;
-        tx.commit().await?;
-        Ok(true)
+            )
+            .bind(&row.id.0[..])
+            .bind(&row.manifest.bytes)
+            .bind(&row.manifest.signature.0[..])
+            .bind(&row.linears)
+            .bind(row.status.status.name())
+            .bind(&row.status.note)
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() == 0 {
+                return Ok(false);
+            }
+            insert_record(tx, first).await?;
+            Ok(true)
+        })
+        .await
     }
 
     /// Every run, oldest first.
@@ -133,28 +134,47 @@ impl Store {
         deadline: Timestamp,
         asked: &[ClientId],
     ) -> Result<(), StoreError> {
-        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE runs SET attempt = ?, deadline_ms = ? WHERE id = ?")
-            .bind(i64::from(attempt.0))
-            .bind(int(deadline.0))
-            .bind(&run.0[..])
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query("DELETE FROM asked WHERE run = ?").bind(&run.0[..]).execute(&mut *tx).await?;
-        for client in asked {
-            sqlx::query("INSERT INTO asked (run, client) VALUES (?, ?)")
+        self.transact(async |tx| {
+            sqlx::query("UPDATE runs SET attempt = ?, deadline_ms = ? WHERE id = ?")
+                .bind(i64::from(attempt.0))
+                .bind(int(deadline.0))
                 .bind(&run.0[..])
-                .bind(&client.0[..])
                 .execute(&mut *tx)
                 .await?;
-        }
-        Ok(tx.commit().await?)
+            sqlx::query("DELETE FROM asked WHERE run = ?")
+                .bind(&run.0[..])
+                .execute(&mut *tx)
+                .await?;
+            for client in asked {
+                sqlx::query("INSERT INTO asked (run, client) VALUES (?, ?)")
+                    .bind(&run.0[..])
+                    .bind(&client.0[..])
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Ends an attempt that had too few updates; `next` is not open yet.
     pub(crate) async fn abandon(&self, run: RunId, next: Attempt) -> Result<(), StoreError> {
         sqlx::query("UPDATE runs SET attempt = ?, deadline_ms = NULL WHERE id = ?")
             .bind(i64::from(next.0))
+            .bind(&run.0[..])
+            .execute(&self.0.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Moves the end of the attempt that is open.
+    pub(crate) async fn set_deadline(
+        &self,
+        run: RunId,
+        deadline: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE runs SET deadline_ms = ? WHERE id = ?")
+            .bind(int(deadline.0))
             .bind(&run.0[..])
             .execute(&self.0.writer)
             .await?;
@@ -242,24 +262,26 @@ impl Store {
 
     /// Publishes a snapshot and goes on to its round, at once.
     pub(crate) async fn publish(&self, row: &PublishRow<'_>) -> Result<(), StoreError> {
-        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
-        insert_record(&mut tx, row).await?;
-        // An abort that came meanwhile stands.
-        sqlx::query(
-            "UPDATE runs SET round = ?, attempt = 0, deadline_ms = NULL, \
+        self.transact(async |tx| {
+            insert_record(tx, row).await?;
+            // An abort that came meanwhile stands.
+            sqlx::query(
+                "UPDATE runs SET round = ?, attempt = 0, deadline_ms = NULL, \
              status = CASE WHEN ? AND status IN ('running', 'paused') THEN 'complete' \
              ELSE status END WHERE id = ?",
-        )
-        .bind(int(row.round.0))
-        .bind(row.last)
-        .bind(&row.run.0[..])
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query("DELETE FROM asked WHERE run = ?")
+            )
+            .bind(int(row.round.0))
+            .bind(row.last)
             .bind(&row.run.0[..])
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+            sqlx::query("DELETE FROM asked WHERE run = ?")
+                .bind(&row.run.0[..])
+                .execute(&mut *tx)
+                .await?;
+            Ok(())
+        })
+        .await
     }
 
     /// A record, and the digests of its snapshot and state.
@@ -306,6 +328,14 @@ impl Store {
                 .bind(int(round.0))
                 .fetch_all(&self.0.writer)
                 .await?;
+        rows.iter().map(|row| Ok(Digest(array(row.try_get("frame")?)?))).collect()
+    }
+
+    /// Every frame that is still needed, of whatever run.
+    pub(crate) async fn kept_frames(&self) -> Result<HashSet<Digest>, StoreError> {
+        let rows = sqlx::query("SELECT frame FROM updates WHERE kept = 1")
+            .fetch_all(&self.0.writer)
+            .await?;
         rows.iter().map(|row| Ok(Digest(array(row.try_get("frame")?)?))).collect()
     }
 

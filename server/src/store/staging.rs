@@ -192,7 +192,7 @@ fn append_to_file(
 }
 
 /// What a directory holds; nothing where it is not there.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     match std::fs::read_dir(dir) {
         Ok(found) => Ok(found.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
