@@ -72,8 +72,13 @@ pub enum SetupError {
 /// # Panics
 /// Where the system has no randomness: a key made without would be known to all.
 pub async fn init(dir: &Path, names: &[String], config: &Config) -> Result<(), SetupError> {
-    if dir.join(config::FILE).exists() || dir.join(KEY).exists() {
+    if dir.join(config::FILE).exists() {
         return Err(SetupError::Exists(dir.to_owned()));
+    }
+    // A key without a configuration: an `init` that was cut off, and is ended now with that key.
+    let has_key = dir.join(KEY).exists();
+    if has_key {
+        signing_key(dir)?;
     }
     let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     all.extend(
@@ -83,13 +88,22 @@ pub async fn init(dir: &Path, names: &[String], config: &Config) -> Result<(), S
             .cloned(),
     );
     let certificates = tls::development(&all)?;
-    let mut seed = [0; 32];
-    ring::rand::SystemRandom::new().fill(&mut seed).expect("the system has randomness");
-
-    write(&dir.join(KEY), hex::encode(&seed).as_bytes(), true)?;
-    write(&dir.join("tls/ca.pem"), certificates.ca.as_bytes(), false)?;
-    write(&dir.join("tls/server.pem"), certificates.certificate.as_bytes(), false)?;
-    write(&dir.join("tls/server.key"), certificates.key.as_bytes(), true)?;
+    if !has_key {
+        let mut seed = [0; 32];
+        ring::rand::SystemRandom::new().fill(&mut seed).expect("the system has randomness");
+        write(&dir.join(KEY), hex::encode(&seed).as_bytes(), true)?;
+    }
+    let files = [
+        ("tls/ca.pem", certificates.ca, false),
+        ("tls/server.pem", certificates.certificate, false),
+        ("tls/server.key", certificates.key, true),
+    ];
+    // All or none: they go together, and clients may trust this CA already.
+    if !files.iter().all(|(name, ..)| dir.join(name).exists()) {
+        for (name, text, secret) in files {
+            write(&dir.join(name), text.as_bytes(), secret)?;
+        }
+    }
     let store = Store::create(dir).await?;
     store.close().await;
     // Last, so that a directory with a configuration is whole.
@@ -162,6 +176,10 @@ fn write(path: &Path, bytes: &[u8], secret: bool) -> Result<(), SetupError> {
     let io = |what| move |source| SetupError::Io { what, path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(io("make the folder of"))?;
+    }
+    // Only what a cut-off `init` left can be there; anew, so that a secret has its mode.
+    if path.exists() {
+        std::fs::remove_file(path).map_err(io("replace"))?;
     }
     let mut options = File::options();
     options.write(true).create_new(true);

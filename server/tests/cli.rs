@@ -170,6 +170,22 @@ fn what_cannot_be_is_one_clear_line() {
 }
 
 #[test]
+fn an_init_that_was_cut_off_is_ended_with_its_key() {
+    let place = Place::new();
+    let keys = || {
+        ["s/keys/server.key", "s/tls/ca.pem"]
+            .map(|file| std::fs::read(place.root.join(file)).expect("there"))
+    };
+    let first = keys();
+    // The configuration is written last.
+    std::fs::remove_file(place.root.join("s/config.toml")).expect("there");
+    place.good(&["init", "s"]);
+    assert_eq!(keys(), first);
+    place.good(&["token", "new", "s"]);
+    assert!(place.bad(&["init", "s"]).contains("already holds a server"));
+}
+
+#[test]
 fn one_process_serves_a_directory_and_stops_when_told() {
     let place = Place::new();
     let mut server = place.command(&["serve", "s"]).stdout(Stdio::piped()).spawn().expect("starts");

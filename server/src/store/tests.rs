@@ -87,3 +87,31 @@ fn no_space_is_known_however_deep_it_lies() {
     let other = StoreError::from(generic(Box::new(Error::from(ErrorKind::PermissionDenied))));
     assert_eq!(other.problem(), ProblemType::Internal);
 }
+
+/// The command line writes beside the server, and both wait for each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_write_and_neither_is_told_busy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = Store::create(dir.path()).await.expect("a store");
+    let second = Store::open(dir.path()).await.expect("the same");
+    let mut writing = tokio::task::JoinSet::new();
+    for (n, store) in [first.clone(), second.clone(), first.clone(), second].into_iter().enumerate()
+    {
+        writing.spawn(async move {
+            let now = crate::clock::Timestamp(1);
+            for i in 0..40_u8 {
+                if n < 2 {
+                    store.add_tokens(&[Digest::of(&[n as u8, i])], now).await?;
+                } else {
+                    store.use_nonce(ClientId([n as u8; 16]), &[i; 16], now).await?;
+                    store.set_alive(now).await?;
+                }
+            }
+            Ok::<_, StoreError>(())
+        });
+    }
+    while let Some(done) = writing.join_next().await {
+        done.expect("no panic").expect("each waits for the others");
+    }
+    assert!(first.has_token(Digest::of(&[1, 39])).await.expect("told"));
+}
