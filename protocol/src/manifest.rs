@@ -111,6 +111,20 @@ pub struct Download {
     /// How values are coded.
     #[serde(default)]
     pub values: Values,
+    /// Share that the server's own copy keeps of what a snapshot leaves out, in `[0, 1]`. FLASC: 1.
+    ///
+    /// What clients never receive they never correct; kept whole, it grows round by round, crowds
+    /// learned values out of the top-k, and long runs get worse again. A decayed memory does not.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub residual: f32,
+}
+
+fn whole() -> f32 {
+    1.0
+}
+
+fn is_whole(share: &f32) -> bool {
+    *share == 1.0
 }
 
 /// Client to server.
@@ -427,6 +441,9 @@ impl Manifest {
         field(positive(self.lora.alpha), "lora.alpha", "positive")?;
         field(share(f64::from(self.lora.dropout)), "lora.dropout", "in [0, 1)")?;
 
+        let residual = self.method.download.residual;
+        field((0.0..=1.0).contains(&residual), "method.download.residual", "in [0, 1]")?;
+
         let t = &self.training;
         field((1..=1_000_000).contains(&t.steps), "training.steps", "1 to 1,000,000")?;
         field((1..=65_536).contains(&t.batch), "training.batch", "1 to 65,536")?;
@@ -509,6 +526,7 @@ pub(crate) mod tests {
                     density: Density::FULL,
                     of: Reference::Change,
                     values: Values::F32,
+                    residual: 1.0,
                 },
                 upload: Upload { density: Density::FULL, values: Values::F32 },
                 train: Coverage::Dense,
@@ -552,10 +570,11 @@ pub(crate) mod tests {
     #[test]
     fn a_field_out_of_range_is_refused_by_name() {
         type Break = fn(&mut Manifest);
-        let cases: [(&str, Break); 9] = [
+        let cases: [(&str, Break); 10] = [
             ("rounds", |m| m.rounds = 0),
             ("lora.alpha", |m| m.lora.alpha = f64::NAN),
             ("lora.dropout", |m| m.lora.dropout = 1.0),
+            ("method.download.residual", |m| m.method.download.residual = f32::NAN),
             ("training.clip", |m| m.training.clip = Some(0.0)),
             ("cohort.goal", |m| m.cohort.goal = 4),
             ("cohort.min", |m| m.cohort.min = 0),

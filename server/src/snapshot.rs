@@ -27,7 +27,8 @@ pub enum SnapshotError {
 
 /// The frame of `round`'s snapshot of `state`.
 ///
-/// Under [`SupportRule::Once`] the support is chosen at round 1 and written into `state`.
+/// Under [`SupportRule::Once`] the support is chosen at round 1 and written into `state`. What the
+/// snapshot leaves out decays in `state` to its share `method.download.residual`.
 ///
 /// # Errors
 /// [`SnapshotError`] where a weight is not finite or over
@@ -63,6 +64,7 @@ pub fn take(
             }
         }
     };
+    forget(state, manifest, &support);
     let encode = |support: Support| {
         let values = support.gather(&dense);
         // The support comes from top_k or from an earlier top_k over the same layout.
@@ -81,4 +83,20 @@ pub fn take(
     };
     let short = encode(Support::Indices(learned))?;
     Ok(if short.len() < full.len() { short } else { full })
+}
+
+/// Decays what `support` leaves out towards what clients have in its place: the seeded start, or 0.
+fn forget(state: &mut ServerState, manifest: &Manifest, support: &Support) {
+    let share = manifest.method.download.residual;
+    let Some(sent) = support.indices().filter(|_| share < 1.0) else { return };
+    let start = match manifest.method.download.of {
+        Reference::Change => manifest.layout.init(manifest.seed),
+        Reference::Weights => vec![0.0; state.theta.len()],
+    };
+    let mut sent = sent.iter().map(|&index| index as usize).peekable();
+    for (index, (value, start)) in state.theta.iter_mut().zip(start).enumerate() {
+        if sent.next_if_eq(&index).is_none() {
+            *value = start + share * (*value - start);
+        }
+    }
 }

@@ -98,3 +98,32 @@ fn one_round_as_published() {
     // The server's own copy is never pruned.
     assert!(outcome.state.theta.iter().all(|&v| v != 0.0));
 }
+
+/// What the snapshot leaves out decays to its share, towards what clients have in its place; what it
+/// sends stays, and a share of 1 (FLASC) touches nothing.
+#[test]
+fn what_is_left_out_decays() {
+    let mut manifest = fixtures::manifest();
+    manifest.method.download.density = fixtures::share(0.25);
+    let n = manifest.layout.n();
+    let init = manifest.layout.init(manifest.seed);
+    for of in [Reference::Change, Reference::Weights] {
+        for residual in [1.0, 0.5, 0.0] {
+            manifest.method.download.of = of;
+            manifest.method.download.residual = residual;
+            let start = if of == Reference::Change { init.clone() } else { vec![0.0; n] };
+            let mut state = ServerState::start(&manifest);
+            // Changes of 1/64, 2/64, ...: exact, and the last quarter is the largest.
+            let change = |i: usize| (i + 1) as f32 / 64.0;
+            state.theta = (0..n).map(|i| start[i] + change(i)).collect();
+            let before = state.theta.clone();
+            snapshot::take(&manifest, RunId([1; 16]), RoundId(1), &mut state).expect("finite");
+            let sent = n - n / 4;
+            assert_eq!(state.theta[sent..], before[sent..], "{of:?} {residual}");
+            for i in 0..sent {
+                let want = start[i] + residual * (before[i] - start[i]);
+                assert_eq!(state.theta[i], want, "{of:?} {residual} entry {i}");
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use gossamer_sim::base::tiny;
+use gossamer_tests::Process;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -54,16 +55,6 @@ fn files(dir: &Path) {
     std::fs::write(dir.join("run.toml"), run).expect("written");
 }
 
-/// Killed where the test ends early.
-struct Serving(Child);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn from_init_to_export() {
     let temporary: TempDir = tempfile::tempdir().expect("a temporary folder");
@@ -86,7 +77,7 @@ fn from_init_to_export() {
         .expect("serves");
     let mut line = String::new();
     let stdout = child.stdout.take().expect("piped");
-    let serving = Serving(child);
+    let serving = Process(child);
     BufReader::new(stdout).read_line(&mut line).expect("says where");
     let told: Value = serde_json::from_str(&line).expect("JSON");
     let url = format!("https://{}", told["listening"].as_str().expect("an address"));

@@ -62,6 +62,16 @@ async fn the_adapter_gets_better_on_text_nobody_trained_on() {
     let tensors = header.as_object().expect("an object").keys().filter(|k| *k != "__metadata__");
     assert_eq!(tensors.count(), terms.layout.tensors().count());
     assert_eq!(export.len(), 8 + len + 4 * terms.layout.n());
+    // It is what clients receive: apart from a quarter of the entries, the seeded start.
+    let mut kept = 0;
+    for (spec, place) in terms.layout.tensors() {
+        let at = &header[format!("base_model.model.{}.weight", spec.name)]["data_offsets"];
+        let at = 8 + len + at[0].as_u64().expect("an offset") as usize;
+        for (values, start) in export[at..].chunks_exact(4).zip(&start[place]) {
+            kept += usize::from(values != start.to_le_bytes());
+        }
+    }
+    assert!(kept > 0 && kept <= terms.method.download.density.count(terms.layout.n()), "{kept}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

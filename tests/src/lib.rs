@@ -63,7 +63,12 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
         lora: Lora { rank: 2, alpha: 4.0, targets, dropout: 0.0, freeze_a: false },
         layout,
         method: Method {
-            download: Download { density: quarter, of: Reference::Change, values: Values::F32 },
+            download: Download {
+                density: quarter,
+                of: Reference::Change,
+                values: Values::F32,
+                residual: 1.0,
+            },
             upload: Upload { density: quarter, values: Values::Int8 },
             train: Coverage::Dense,
             support: SupportRule::EachRound,
@@ -176,5 +181,26 @@ impl TestServer {
     pub async fn close(self) {
         let _ = self.stop.send(());
         self.serving.await.expect("no task of the server panicked");
+    }
+}
+
+/// A child process that ends with its owner, however that ends.
+pub struct Process(pub std::process::Child);
+
+impl Process {
+    /// SIGKILL, where there is one.
+    ///
+    /// # Panics
+    /// Where the system has no such child.
+    pub fn kill(&mut self) {
+        self.0.kill().expect("a child");
+        self.0.wait().expect("a child");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

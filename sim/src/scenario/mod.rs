@@ -345,6 +345,7 @@ mod tests {
 
     const SHAKESPEARE: &str = include_str!("../../scenarios/shakespeare.toml");
     const SMOKE: &str = include_str!("../../scenarios/smoke.toml");
+    const RESIDUAL: &str = include_str!("../../scenarios/residual.toml");
 
     #[test]
     fn the_shipped_scenarios_are_sound() {
@@ -353,6 +354,8 @@ mod tests {
         assert_eq!(shakespeare.methods[0].name, "dense");
         assert_eq!(shakespeare.methods.len(), 14);
         assert!(shakespeare.lora(&shakespeare.methods[2]).freeze_a, "ffa freezes A");
+        let residual = Scenario::parse(RESIDUAL, &dir).expect("sound");
+        assert_eq!(residual.methods.len(), 4);
         let smoke = Scenario::parse(SMOKE, &dir).expect("sound");
         assert_eq!(smoke.base, BaseModel::Tiny);
         assert!(matches!(smoke.data, Data::Languages(_)));
