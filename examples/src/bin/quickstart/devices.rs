@@ -36,6 +36,8 @@ impl Device {
         let heard = progress.clone();
         let client = Client::builder(&aggregator.url)
             .token(aggregator.token().await?)
+            // A real device draws its key; with a fixed one everybody's quick start prints the same.
+            .identity(gossamer_sim::engine::identity(&training.name))
             .base(base.clone())
             .watch(Arc::new(move |event| {
                 heard.hear(event);
