@@ -201,11 +201,12 @@ mod tests {
             }
         }
 
-        /// Small alpha: nearly every document of a class is with one client.
+        /// Small alpha: nearly every document of a class is with one client. The two largest shares
+        /// differ by a factor `exp(E / alpha)`, `E` exponential of rate 9: below 9 once in 5 million.
         #[test]
         fn small_alpha_is_concentrated(seed: u64) {
             let labels = labels(8_000, 4);
-            let shards = dirichlet(&labels, 10, 1e-4, seed).expect("enough");
+            let shards = dirichlet(&labels, 10, 1e-8, seed).expect("enough");
             for class in 0..4 {
                 let share = |shard: &Vec<usize>| {
                     shard.iter().filter(|&&at| labels[at] == class).count() as f64 / 2_000.0
