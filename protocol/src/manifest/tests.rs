@@ -1,0 +1,89 @@
+use super::*;
+use crate::layout::{BaseLinear, Layout};
+
+pub(crate) fn manifest() -> Manifest {
+    let linear = BaseLinear { name: "m.q_proj".into(), d_in: 4, d_out: 6 };
+    Manifest {
+        version: MANIFEST_VERSION,
+        name: "test".into(),
+        seed: 1,
+        rounds: 2,
+        base: Base { name: "b".into(), digest: Digest::of(b"b") },
+        lora: Lora {
+            rank: 2,
+            alpha: 4.0,
+            targets: vec!["q_proj".into()],
+            dropout: 0.0,
+            freeze_a: false,
+        },
+        layout: Layout::lora(&[linear], &["q_proj".into()], 2, false).expect("valid"),
+        method: Method {
+            download: Download {
+                density: Density::FULL,
+                of: Reference::Change,
+                values: Values::F32,
+                residual: 1.0,
+            },
+            upload: Upload { density: Density::FULL, values: Values::F32 },
+            train: Coverage::Dense,
+            support: SupportRule::EachRound,
+            average: Average::Cohort,
+        },
+        training: Training {
+            steps: 1,
+            batch: 1,
+            context: 8,
+            optimizer: LocalOptimizer::Sgd { lr: 0.1, momentum: 0.9 },
+            clip: None,
+        },
+        cohort: Cohort {
+            goal: 2,
+            ask: 3,
+            min: 1,
+            enrolled_min: 0,
+            deadline_s: 60,
+            selection: Selection::FirstCome,
+            retry_s: 1.0,
+        },
+        optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
+    }
+}
+
+#[test]
+fn bytes_round_trip() {
+    let bytes = manifest().to_bytes().expect("valid");
+    assert_eq!(Manifest::from_bytes(&bytes), Ok(manifest()));
+}
+
+#[test]
+fn an_unknown_field_is_refused_by_name() {
+    let text = String::from_utf8(manifest().to_bytes().expect("valid")).expect("JSON");
+    let text = text.replacen("\"rounds\"", "\"roundz\"", 1);
+    let refused = Manifest::from_bytes(text.as_bytes()).expect_err("unknown field");
+    assert!(refused.to_string().contains("roundz"), "{refused}");
+}
+
+#[test]
+fn a_field_out_of_range_is_refused_by_name() {
+    type Break = fn(&mut Manifest);
+    let cases: [(&str, Break); 10] = [
+        ("rounds", |m| m.rounds = 0),
+        ("lora.alpha", |m| m.lora.alpha = f64::NAN),
+        ("lora.dropout", |m| m.lora.dropout = 1.0),
+        ("method.download.residual", |m| m.method.download.residual = f32::NAN),
+        ("training.clip", |m| m.training.clip = Some(0.0)),
+        ("cohort.goal", |m| m.cohort.goal = 4),
+        ("cohort.min", |m| m.cohort.min = 0),
+        ("cohort.ask", |m| m.cohort.ask = COHORT_MAX + 1),
+        ("method.support", |m| m.method.support = SupportRule::Once),
+        ("optimizer.lr", |m| m.optimizer = ServerOptimizer::Sgd { lr: -1.0, momentum: 0.0 }),
+    ];
+    for (name, break_it) in cases {
+        let mut m = manifest();
+        break_it(&mut m);
+        match m.to_bytes() {
+            Err(ManifestError::Field { field, .. }) => assert_eq!(field, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
