@@ -16,7 +16,7 @@ use gossamer_client::model::composed::{Branch, Composed, cross_entropy};
 use gossamer_client::train::{Control, Job, evaluate, train};
 use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::layout::Layout;
-use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::manifest::{MANIFEST_VERSION, Manifest};
 
 const ROWS: usize = 4;
 const COLS: usize = 64;
@@ -29,7 +29,7 @@ fn manifest(base: &BaseModel) -> Manifest {
             .into();
     let layout = Layout::lora(&base.linears(), &targets, 8, false).expect("targets exist");
     serde_json::from_value(serde_json::json!({
-        "version": 1, "name": "bench", "seed": 1, "rounds": 1,
+        "version": MANIFEST_VERSION, "name": "bench", "seed": 1, "rounds": 1,
         "base": { "name": "stories260k", "digest": base.digest() },
         "lora": { "rank": 8, "alpha": 16.0, "targets": targets },
         "layout": layout,

@@ -138,7 +138,10 @@ fn lines() -> Watch {
                 "steps": progress.steps,
                 "loss": progress.loss,
             }),
-            Event::Uploading { bytes } => json!({"event": "uploading", "bytes": bytes}),
+            Event::Trained { .. } => return Control::Continue,
+            Event::Uploading { bytes, predicted } => {
+                json!({"event": "uploading", "bytes": bytes, "predicted_bytes": predicted})
+            }
             Event::Delivered(contribution) => json!({
                 "event": "delivered",
                 "round": contribution.receipt.round,

@@ -11,7 +11,7 @@ fn training_starts_no_thread() {
     use gossamer_client::train::{Control, Job, Pretraining, train};
     use gossamer_protocol::ids::{ClientId, RoundId};
     use gossamer_protocol::layout::Layout;
-    use gossamer_protocol::manifest::Manifest;
+    use gossamer_protocol::manifest::{MANIFEST_VERSION, Manifest};
 
     struct Counting;
 
@@ -57,7 +57,7 @@ fn training_starts_no_thread() {
     let layout = Layout::lora(&base.linears(), &targets, 128, false).expect("targets exist");
     assert!(layout.n() > 1 << 16, "candle's threshold");
     let manifest: Manifest = serde_json::from_value(serde_json::json!({
-        "version": 1, "name": "threads", "seed": 1, "rounds": 1,
+        "version": MANIFEST_VERSION, "name": "threads", "seed": 1, "rounds": 1,
         "base": { "name": "fresh", "digest": base.digest() },
         "lora": { "rank": 128, "alpha": 128.0, "targets": targets },
         "layout": layout,

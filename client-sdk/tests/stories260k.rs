@@ -11,7 +11,7 @@ use gossamer_client::model::BaseModel;
 use gossamer_client::train::{Control, Job, Trained, evaluate, generate, train};
 use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::layout::Layout;
-use gossamer_protocol::manifest::{LocalOptimizer, Manifest};
+use gossamer_protocol::manifest::{LocalOptimizer, MANIFEST_VERSION, Manifest};
 use serde_json::Value;
 
 const GOLDEN: &str = include_str!("golden/stories260k.json");
@@ -73,7 +73,7 @@ fn manifest(base: &BaseModel, golden: &Value, steps: u32, optimizer: LocalOptimi
     let rank = golden["rank"].as_u64().expect("rank") as usize;
     let layout = Layout::lora(&base.linears(), &targets, rank, false).expect("targets exist");
     serde_json::from_value(serde_json::json!({
-        "version": 1, "name": "golden", "seed": 1, "rounds": 1,
+        "version": MANIFEST_VERSION, "name": "golden", "seed": 1, "rounds": 1,
         "base": { "name": "stories260k", "digest": base.digest() },
         "lora": { "rank": rank, "alpha": golden["alpha"], "targets": targets },
         "layout": layout,

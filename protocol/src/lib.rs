@@ -6,11 +6,13 @@
 //! - [`hex`], [`digest`], [`ids`], [`density`], [`rng`]: words and numbers.
 //! - [`layout`]: adapter tensors in order, and their places in one flat vector.
 //! - [`manifest`]: what a run is.
-//! - [`sparse`], [`sparsify`]: some entries of a flat vector, and which.
+//! - [`sparse`], [`select`]: some entries of a flat vector, and which.
 //! - [`fold`]: the exact sum of updates.
 //! - [`codec`], [`frame`]: those entries as bytes, and the frame around them.
+//! - [`budget`]: what fits into so many bytes.
 //! - [`sign`], [`request`], [`message`], [`problem`]: who says what, and how it is refused.
 
+pub mod budget;
 pub mod codec;
 pub mod density;
 pub mod digest;
@@ -24,6 +26,6 @@ pub mod message;
 pub mod problem;
 pub mod request;
 pub mod rng;
+pub mod select;
 pub mod sign;
 pub mod sparse;
-pub mod sparsify;

@@ -5,12 +5,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::density::Density;
 use crate::digest::Digest;
 use crate::layout::{Layout, LayoutError};
 
-/// The manifest's version.
-pub const MANIFEST_VERSION: u16 = 1;
+mod method;
+
+pub use method::{
+    Alternation, Average, Coding, Coverage, Download, Feedback, Method, Ranking, Reference,
+    Rounding, Scope, Segments, Select, Stage, SupportRule, Upload, Values,
+};
+
+/// The manifest's version. Version 1 is still run; it has fewer settings, and version 1 frames.
+pub const MANIFEST_VERSION: u16 = 2;
 
 /// Most clients one round may ask: what the fold's headroom allows (see [`crate::fold`]).
 pub const COHORT_MAX: u32 = 1 << 14;
@@ -19,7 +25,7 @@ pub const COHORT_MAX: u32 = 1 << 14;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`MANIFEST_VERSION`].
+    /// [`MANIFEST_VERSION`], or an older one that still runs.
     pub version: u16,
     /// What people call it.
     pub name: String,
@@ -78,123 +84,6 @@ pub struct Lora {
     /// FFA-LoRA: A stays at its seeded start and never travels.
     #[serde(default)]
     pub freeze_a: bool,
-}
-
-/// What travels each way. Source: FLASC, arXiv:2406.05233.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Method {
-    /// Server to client.
-    pub download: Download,
-    /// Client to server.
-    pub upload: Upload,
-    /// Which entries a client trains.
-    #[serde(default)]
-    pub train: Coverage,
-    /// When the download's support is chosen.
-    #[serde(default)]
-    pub support: SupportRule,
-    /// What a coordinate's sum is divided by.
-    #[serde(default)]
-    pub average: Average,
-}
-
-/// Server to client.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Download {
-    /// Share of entries sent.
-    pub density: Density,
-    /// What the top-k ranks and the wire carries.
-    #[serde(default)]
-    pub of: Reference,
-    /// How values are coded.
-    #[serde(default)]
-    pub values: Values,
-    /// Share that the server's own copy keeps of what a snapshot leaves out, in `[0, 1]`. FLASC: 1.
-    ///
-    /// What clients never receive they never correct; kept whole, it grows round by round, crowds
-    /// learned values out of the top-k, and long runs get worse again. A decayed memory does not.
-    #[serde(default = "whole", skip_serializing_if = "is_whole")]
-    pub residual: f32,
-}
-
-fn whole() -> f32 {
-    1.0
-}
-
-fn is_whole(share: &f32) -> bool {
-    *share == 1.0
-}
-
-/// Client to server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Upload {
-    /// Share of entries sent. Under [`Coverage::Support`] the download's support is sent instead.
-    pub density: Density,
-    /// How values are coded.
-    #[serde(default)]
-    pub values: Values,
-}
-
-/// What a download's top-k ranks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reference {
-    /// `theta - theta_0(seed)`: what was learned. The client adds the seeded start itself, so that
-    /// A's random start never travels and never crowds learned values out. Gossamer's default.
-    #[default]
-    Change,
-    /// `theta` itself, missing entries 0: FLASC as published.
-    Weights,
-}
-
-/// How values are coded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Values {
-    /// IEEE binary32.
-    #[default]
-    F32,
-    /// 8-bit integers times a power of two per block of 256.
-    Int8,
-}
-
-/// Which entries a client trains.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Coverage {
-    /// All of them: dense local training.
-    #[default]
-    Dense,
-    /// Only the download's support (FedSelect, SparseAdapter); the upload needs no positions.
-    Support,
-}
-
-/// When the download's support is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SupportRule {
-    /// Anew for each round.
-    #[default]
-    EachRound,
-    /// Round 0 is dense both ways; from then on anew for each round. While B is still zero no rule
-    /// that ranks magnitudes can find it.
-    AfterFirst,
-    /// Round 0 is dense both ways; its outcome fixes the support for ever (SparseAdapter).
-    Once,
-}
-
-/// What a coordinate's sum is divided by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Average {
-    /// The number of accepted updates (FLASC).
-    #[default]
-    Cohort,
-    /// The number of accepted updates that sent this coordinate.
-    Contributors,
 }
 
 /// A client's work in one round.
@@ -381,7 +270,7 @@ pub enum ManifestError {
     #[error("manifest: {0}")]
     Syntax(String),
     /// Another version.
-    #[error("manifest version {got}, this build knows {MANIFEST_VERSION}")]
+    #[error("manifest version {got}, this build knows 1 to {MANIFEST_VERSION}")]
     Version {
         /// The version found.
         got: u16,
@@ -427,7 +316,7 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), ManifestError> {
-        if self.version != MANIFEST_VERSION {
+        if !(1..=MANIFEST_VERSION).contains(&self.version) {
             return Err(ManifestError::Version { got: self.version });
         }
         let field = |ok: bool, field, why| {
@@ -441,8 +330,7 @@ impl Manifest {
         field(positive(self.lora.alpha), "lora.alpha", "positive")?;
         field(share(f64::from(self.lora.dropout)), "lora.dropout", "in [0, 1)")?;
 
-        let residual = self.method.download.residual;
-        field((0.0..=1.0).contains(&residual), "method.download.residual", "in [0, 1]")?;
+        self.method.check(self.version, field)?;
 
         let t = &self.training;
         field((1..=1_000_000).contains(&t.steps), "training.steps", "1 to 1,000,000")?;
@@ -468,9 +356,6 @@ impl Manifest {
         field(c.deadline_s > 0, "cohort.deadline_s", "at least 1")?;
         field(positive(c.retry_s) && c.retry_s <= 86_400.0, "cohort.retry_s", "in (0, 86400]")?;
 
-        let once_dense =
-            self.method.support == SupportRule::EachRound || self.method.train == Coverage::Support;
-        field(once_dense, "method.support", "other than \"each-round\" needs train = \"support\"")?;
         self.optimizer.check(field)
     }
 }

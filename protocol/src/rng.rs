@@ -33,6 +33,11 @@ impl Stream {
         self.0.next_u64()
     }
 
+    /// 32 random bits.
+    pub fn word(&mut self) -> u32 {
+        self.0.next_u32()
+    }
+
     /// Uniform on `[0, 1)`, a multiple of 2^-24.
     pub fn unit(&mut self) -> f32 {
         (self.0.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{FrameError, Snapshot, Terms, Update};
+use gossamer_protocol::frame::{FrameError, Origin, Snapshot, Terms, Update};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{RECORD_VERSION, Record, accepted_digest};
@@ -151,9 +151,10 @@ impl Combining {
         &mut self,
         frame: &[u8],
         terms: &Terms<'_>,
+        origin: &Origin,
         shared: Option<&Support>,
     ) -> Result<(), AdvanceError> {
-        let update = Update::decode(frame, terms, shared)?;
+        let update = Update::decode(frame, terms, origin, shared)?;
         Ok(self.rule.add(&update.delta, update.examples)?)
     }
 
@@ -169,7 +170,7 @@ impl Combining {
 /// # Errors
 /// [`FrameError`] where the frame is not this round's.
 pub fn shared_support(snapshot: &[u8], terms: &Terms<'_>) -> Result<Option<Support>, FrameError> {
-    if !terms.shares_support() {
+    if !terms.needs_support() {
         return Ok(None);
     }
     Ok(Some(Snapshot::decode(snapshot, terms)?.values.support().clone()))

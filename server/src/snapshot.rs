@@ -8,8 +8,8 @@
 use gossamer_protocol::frame::{FrameError, Snapshot, Terms};
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::manifest::{Coverage, Manifest, Reference, SupportRule};
+use gossamer_protocol::select::{Scene, SelectError, select};
 use gossamer_protocol::sparse::{Sparse, Support};
-use gossamer_protocol::sparsify::{SparsifyError, top_k};
 
 use crate::state::ServerState;
 
@@ -19,7 +19,7 @@ use crate::state::ServerState;
 pub enum SnapshotError {
     /// A weight is not finite.
     #[error("the adapter diverged")]
-    NonFinite(#[from] SparsifyError),
+    NonFinite(#[from] SelectError),
     /// A weight is too large to travel.
     #[error("the adapter diverged")]
     Frame(#[from] FrameError),
@@ -39,7 +39,7 @@ pub fn take(
     round: RoundId,
     state: &mut ServerState,
 ) -> Result<Vec<u8>, SnapshotError> {
-    let terms = Terms::new(manifest, round);
+    let terms = Terms::new(manifest, run, round);
     let reference = manifest.method.download.of;
     let dense = match reference {
         Reference::Weights => state.theta.clone(),
@@ -48,8 +48,11 @@ pub fn take(
             state.theta.iter().zip(start).map(|(&now, start)| now - start).collect()
         }
     };
-    let density = manifest.method.download.density;
-    let chosen = top_k(&dense, density)?; // refuses what is not finite, whatever is sent
+    let density = manifest.method.download.at(round).0;
+    let scene = Scene { layout: &manifest.layout, delta: &dense, theta: &state.theta };
+    let rule = &manifest.method.download.select;
+    // Refuses what is not finite, whatever is sent.
+    let chosen = select(manifest, rule, density, &Support::All, &scene)?;
     let support = if terms.is_dense_round() {
         Support::All
     } else if manifest.method.support != SupportRule::Once {
@@ -64,7 +67,6 @@ pub fn take(
             }
         }
     };
-    forget(state, manifest, &support);
     let encode = |support: Support| {
         let values = support.gather(&dense);
         // The support comes from top_k or from an earlier top_k over the same layout.
@@ -72,31 +74,29 @@ pub fn take(
         Snapshot { run, round, reference, values }.encode(&terms)
     };
     let full = encode(support.clone())?;
-    if manifest.method.train == Coverage::Support && !terms.is_dense_round() {
-        return Ok(full);
-    }
-    let learned: Vec<u32> = match support {
-        Support::All => (0..dense.len() as u32).filter(|&i| dense[i as usize] != 0.0).collect(),
-        Support::Indices(indices) => {
-            indices.into_iter().filter(|&i| dense[i as usize] != 0.0).collect()
-        }
+    let frame = if manifest.method.train == Coverage::Support && !terms.is_dense_round() {
+        full
+    } else {
+        let learned: Vec<u32> = match support {
+            Support::All => (0..dense.len() as u32).filter(|&i| dense[i as usize] != 0.0).collect(),
+            Support::Indices(indices) => {
+                indices.into_iter().filter(|&i| dense[i as usize] != 0.0).collect()
+            }
+        };
+        let short = encode(Support::Indices(learned))?;
+        if short.len() < full.len() { short } else { full }
     };
-    let short = encode(Support::Indices(learned))?;
-    Ok(if short.len() < full.len() { short } else { full })
+    // Against what clients read, which rounding and zeros left out may have moved.
+    forget(state, manifest, &Snapshot::decode(&frame, &terms)?);
+    Ok(frame)
 }
 
-/// Decays what `support` leaves out towards what clients have in its place: the seeded start, or 0.
-fn forget(state: &mut ServerState, manifest: &Manifest, support: &Support) {
+/// Decays what `snapshot` leaves out, entries as well as rounding, towards what clients have in its place.
+fn forget(state: &mut ServerState, manifest: &Manifest, snapshot: &Snapshot) {
     let share = manifest.method.download.residual;
-    let Some(sent) = support.indices().filter(|_| share < 1.0) else { return };
-    let start = match manifest.method.download.of {
-        Reference::Change => manifest.layout.init(manifest.seed),
-        Reference::Weights => vec![0.0; state.theta.len()],
-    };
-    let mut sent = sent.iter().map(|&index| index as usize).peekable();
-    for (index, (value, start)) in state.theta.iter_mut().zip(start).enumerate() {
-        if sent.next_if_eq(&index).is_none() {
-            *value = start + share * (*value - start);
+    if share < 1.0 {
+        for (value, received) in state.theta.iter_mut().zip(snapshot.theta(manifest)) {
+            *value = received + share * (*value - received);
         }
     }
 }

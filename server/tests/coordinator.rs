@@ -6,17 +6,19 @@ mod world;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use fixtures::{id, key, manifest, share};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Snapshot, Terms, Update};
-use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
+use gossamer_protocol::ids::{Attempt, RoundId, RunId};
 use gossamer_protocol::layout::Layout;
-use gossamer_protocol::manifest::{Coverage, Manifest, Reference, Selection, SupportRule, Values};
+use gossamer_protocol::manifest::{
+    Alternation, Coding, Coverage, MANIFEST_VERSION, Manifest, Reference, Rounding, Selection,
+    Stage, SupportRule, Values,
+};
 use gossamer_protocol::message::{Answer, CheckIn, Enrolment, Receipt, Record};
 use gossamer_protocol::problem::ProblemType;
 use gossamer_protocol::sign::Purpose;
-use gossamer_protocol::sparse::{Sparse, Support};
+use gossamer_protocol::sparse::Support;
 use gossamer_server::coordinator::CoordinatorError;
 use gossamer_server::status::Status;
 use world::{World, server_key};
@@ -105,7 +107,8 @@ async fn a_receipt_is_for_ever() {
 
     let other = fixtures::update(&manifest, &task, b"", id(&key(0)));
     let other = Update { loss: 9.0, ..other };
-    let other = other.encode(&Terms::new(&manifest, RoundId(0))).expect("in range");
+    let terms = Terms::new(&manifest, task.run, task.round);
+    let other = other.encode(&terms, None).expect("in range");
     for round in 0..2 {
         assert_eq!(world.send(&task, 0, frame.clone()).await.expect("again"), receipt);
         let conflict = world.send(&task, 0, other.clone().into()).await.expect_err("other bytes");
@@ -122,213 +125,137 @@ async fn a_receipt_is_for_ever() {
     assert!((500..1_500).contains(&window), "{window}");
 }
 
-#[tokio::test]
-async fn every_bad_update_has_a_name_and_changes_nothing() {
-    let manifest = manifest();
-    let world = World::in_memory().await;
-    let run = world.start(&manifest, 4).await;
-    world.tick().await;
-    let task = world.task(0).await;
-    world.task(1).await;
-    let terms = Terms::new(&manifest, RoundId(0));
-    let client = id(&key(0));
-    // One entry less than allowed, so that a byte more is not too long.
-    let update = || {
-        let support = Support::Indices(vec![1, 2, 5, 19]);
-        let delta = Sparse::new(20, support, vec![0.01, -0.02, 0.03, 0.04]).expect("fits");
-        Update { delta, ..fixtures::update(&manifest, &task, b"", client) }
-    };
-    let good = Bytes::from(update().encode(&terms).expect("in range"));
-    let resealed = |mut bytes: Vec<u8>| {
-        let at = bytes.len() - 32;
-        let digest = Digest::of(&bytes[..at]);
-        bytes[at..].copy_from_slice(&digest.0);
-        bytes
-    };
-    let patched = |at: usize, with: &[u8]| {
-        let mut bytes = good.to_vec();
-        bytes[at..at + with.len()].copy_from_slice(with);
-        resealed(bytes)
-    };
-    let nan = {
-        let at = good.len() - 32 - 4; // the last value
-        patched(at, &f32::NAN.to_le_bytes())
-    };
-    let infinite = patched(good.len() - 36, &f32::INFINITY.to_le_bytes());
-    let too_many = {
-        let mut other = manifest.clone();
-        other.method.upload.density = share(1.0);
-        let dense = Sparse::gather(&[0.01; 20], Support::All).expect("fits");
-        let terms = Terms::new(&other, RoundId(0));
-        Update { delta: dense, ..update() }.encode(&terms).expect("fits")
-    };
-    let other_values = {
-        let mut other = manifest.clone();
-        other.method.upload.values = Values::Int8;
-        update().encode(&Terms::new(&other, RoundId(0))).expect("fits")
-    };
-    let field = |change: fn(&mut Update)| {
-        let mut update = update();
-        change(&mut update);
-        update.encode(&terms).expect("in range")
-    };
-    use ProblemType as P;
-    let cases: Vec<(&str, Vec<u8>, P)> = vec![
-        ("empty", vec![], P::BadFrame),
-        ("truncated", good[..good.len() - 1].to_vec(), P::BadFrame),
-        ("cut in the header", good[..20].to_vec(), P::BadFrame),
-        ("trailing byte", resealed([&good[..], &[0]].concat()), P::BadEntries),
-        ("oversized", vec![0; terms.update_len_max() + 1], P::TooLarge),
-        ("not a frame", vec![7; 200.min(terms.update_len_max())], P::BadFrame),
-        (
-            "flipped bit",
-            {
-                let mut b = good.to_vec();
-                b[60] ^= 1;
-                b
-            },
-            P::BadFrame,
-        ),
-        ("another layout's length", patched(34, &21_u32.to_le_bytes()), P::BadLayout),
-        ("more entries than it has", patched(38, &6_u32.to_le_bytes()), P::BadEntries),
-        ("a huge count", patched(38, &u32::MAX.to_le_bytes()), P::BadEntries),
-        ("more entries than allowed", too_many, P::TooLarge),
-        ("NaN", nan, P::BadValue),
-        ("infinity", infinite, P::BadValue),
-        ("another value code", other_values, P::BadFrame),
-        ("another run", field(|u| u.run = RunId([9; 16])), P::BadFrame),
-        ("another round", field(|u| u.round = RoundId(1)), P::BadFrame),
-        ("another attempt", field(|u| u.attempt = Attempt(1)), P::BadFrame),
-        ("another client", field(|u| u.client = ClientId([9; 16])), P::NotYours),
-        ("another snapshot", field(|u| u.snapshot = Digest::of(b"x")), P::WrongBase),
-        ("no examples", field(|u| u.examples = 0), P::BadFrame),
-        ("loss NaN", field(|u| u.loss = f32::NAN), P::BadFrame),
-    ];
-    let before = world.coordinator.run(run).await.expect("there");
-    for (what, bytes, kind) in cases {
-        let refused = world.send(&task, 0, bytes.into()).await.expect_err(what);
-        assert_eq!(refused.problem().kind, kind, "{what}: {refused}");
-        assert!(!refused.problem().detail.is_empty());
-        assert_eq!(world.coordinator.run(run).await.expect("there"), before, "{what}");
-    }
-    let submit = |caller: u8, run, round, owner: u8| {
-        let (caller, owner) = (id(&key(caller)), id(&key(owner)));
-        let (coordinator, good) = (world.coordinator.clone(), good.clone());
-        async move {
-            let to = RoundId(round);
-            let sent = coordinator.submit(caller, run, to, Attempt(0), owner, good).await;
-            sent.expect_err("refused").problem_type()
-        }
-    };
-    assert_eq!(submit(1, run, 0, 0).await, P::NotYours);
-    assert_eq!(submit(0, RunId([9; 16]), 0, 0).await, P::UnknownRun);
-    assert_eq!(submit(0, run, 7, 0).await, P::UnknownRound);
-    assert_eq!(submit(99, run, 0, 99).await, P::UnknownClient);
-    assert_eq!(submit(3, run, 0, 3).await, P::NotInCohort);
-    assert_eq!(world.coordinator.run(run).await.expect("there"), before);
-    world.send(&task, 0, good).await.expect("and the good one is taken");
-}
+type Change = fn(&mut Manifest);
+
+/// What version 1 can say.
+const METHODS: [(&str, Change); 7] = [
+    ("flasc", |m| m.method.download.of = Reference::Weights),
+    ("seeded", |_| {}),
+    ("dense", |m| {
+        m.method.download.density = share(1.0);
+        m.method.upload.density = share(1.0);
+    }),
+    ("int8", |m| {
+        m.method.download.values = Values::Int8;
+        m.method.upload.values = Values::Int8;
+    }),
+    ("ffa", |m| {
+        m.lora.freeze_a = true;
+        let targets = &m.lora.targets;
+        m.layout = Layout::lora(&[fixtures::linear()], targets, 2, true).expect("valid");
+    }),
+    ("fed-select", |m| m.method.train = Coverage::Support),
+    ("sparse-adapter", |m| {
+        m.method.train = Coverage::Support;
+        m.method.support = SupportRule::Once;
+    }),
+];
+
+/// What came with version 2.
+const NEWER_METHODS: [(&str, Change); 8] = [
+    ("four bits", |m| {
+        m.method.download.values = Values::Fp4;
+        m.method.upload.values = Values::Lloyd4;
+        m.method.upload.rounding = Rounding::Stochastic;
+    }),
+    ("packed", |m| m.method.coding = Coding::Packed),
+    ("a random half", |m| m.method.upload.select.random = Some(share(0.5))),
+    ("segments", |m| m.method.upload.select.segments.0 = 2),
+    ("within the download", |m| m.method.upload.select.within_download = true),
+    ("alternation", |m| m.method.alternate = Some(Alternation { rounds: 1 })),
+    ("stages", |m| {
+        let stage = Stage { from: 2, density: share(0.5), values: Values::Int8 };
+        m.method.upload.stages = vec![stage];
+    }),
+    ("a byte budget", |m| m.method.upload.bytes_max = Some(256)),
+];
 
 #[tokio::test]
 async fn every_method_runs_to_its_end() {
-    let each = |change: fn(&mut Manifest)| {
-        let mut m = manifest();
-        m.rounds = 4;
-        change(&mut m);
-        m
-    };
-    let methods = [
-        ("flasc", each(|m| m.method.download.of = Reference::Weights)),
-        ("seeded", each(|_| {})),
-        (
-            "dense",
-            each(|m| {
-                m.method.download.density = share(1.0);
-                m.method.upload.density = share(1.0);
-            }),
-        ),
-        (
-            "int8",
-            each(|m| {
-                m.method.download.values = Values::Int8;
-                m.method.upload.values = Values::Int8;
-            }),
-        ),
-        (
-            "ffa",
-            each(|m| {
-                m.lora.freeze_a = true;
-                let targets = &m.lora.targets;
-                m.layout = Layout::lora(&[fixtures::linear()], targets, 2, true).expect("valid");
-            }),
-        ),
-        ("fed-select", each(|m| m.method.train = Coverage::Support)),
-        (
-            "sparse-adapter",
-            each(|m| {
-                m.method.train = Coverage::Support;
-                m.method.support = SupportRule::Once;
-            }),
-        ),
-    ];
-    for (name, manifest) in methods {
-        let world = World::in_memory().await;
-        let run = world.start(&manifest, 3).await;
-        let last = world.finish(&manifest, run, &[0, 1]).await;
-        assert_eq!(last.round, RoundId(4), "{name}");
-        let mut supports = Vec::new();
-        for round in 0..=4 {
-            let record = world.coordinator.record(run, RoundId(round)).await.expect("there");
-            let record: Record =
-                record.open(&server_key().public(), Purpose::Record).expect("signed");
-            let frame = world.coordinator.object(run, record.snapshot).await.expect("there");
-            assert_eq!(frame.len() as u64, record.snapshot_bytes, "{name}");
-            let terms = Terms::new(&manifest, RoundId(round));
-            let snapshot = Snapshot::decode(&frame, &terms).expect("own frame");
-            supports.push(snapshot.values.support().clone());
-            let theta = world.coordinator.theta(run, RoundId(round)).await.expect("there");
-            if round == 0 {
-                assert_eq!(theta, manifest.layout.init(manifest.seed), "{name}");
-                let whole = manifest.method.download.of == Reference::Weights
-                    || Terms::new(&manifest, RoundId(0)).shares_support();
-                let nothing = supports[0] == Support::Indices(vec![]);
-                assert_eq!(nothing, !whole, "{name}: zeros do not travel");
-            } else {
-                assert_ne!(theta, manifest.layout.init(manifest.seed), "{name}");
-            }
+    for (name, change) in METHODS {
+        runs_to_its_end(1, name, change).await;
+        runs_to_its_end(2, name, change).await;
+    }
+    for (name, change) in NEWER_METHODS {
+        runs_to_its_end(2, name, change).await;
+    }
+}
+
+async fn runs_to_its_end(version: u16, method: &str, change: Change) {
+    let name = format!("{method}, version {version}");
+    let mut manifest = Manifest { version, rounds: 4, ..manifest() };
+    change(&mut manifest);
+    let world = World::in_memory().await;
+    let run = world.start(&manifest, 3).await;
+    let last = world.finish(&manifest, run, &[0, 1]).await;
+    assert_eq!(last.round, RoundId(4), "{name}");
+    let mut supports = Vec::new();
+    for round in 0..=4 {
+        let record = world.coordinator.record(run, RoundId(round)).await.expect("there");
+        let record: Record = record.open(&server_key().public(), Purpose::Record).expect("signed");
+        let frame = world.coordinator.object(run, record.snapshot).await.expect("there");
+        assert_eq!(frame.len() as u64, record.snapshot_bytes, "{name}");
+        let terms = Terms::new(&manifest, run, RoundId(round));
+        let snapshot = Snapshot::decode(&frame, &terms).expect("own frame");
+        supports.push(snapshot.values.support().clone());
+        let theta = world.coordinator.theta(run, RoundId(round)).await.expect("there");
+        if round == 0 {
+            assert_eq!(theta, manifest.layout.init(manifest.seed), "{name}");
+            let whole = manifest.method.download.of == Reference::Weights || terms.shares_support();
+            let nothing = supports[0] == Support::Indices(vec![]);
+            assert_eq!(nothing, !whole, "{name}: zeros do not travel");
+        } else {
+            assert_ne!(theta, manifest.layout.init(manifest.seed), "{name}");
         }
-        let n = manifest.layout.n();
-        match name {
-            "sparse-adapter" => {
-                assert_eq!(supports[1].count(n), 5);
-                assert!(supports[1..].iter().all(|s| *s == supports[1]), "fixed for ever");
-            }
-            "dense" => assert_eq!(supports[4].count(n), n),
-            "ffa" => assert_eq!(supports[4].count(n), 3),
-            _ => assert_eq!(supports[4].count(n), 5, "{name}"),
+    }
+    let n = manifest.layout.n();
+    match method {
+        "sparse-adapter" => {
+            assert_eq!(supports[1].count(n), 5);
+            assert!(supports[1..].iter().all(|s| *s == supports[1]), "fixed for ever");
         }
+        "dense" => assert_eq!(supports[4].count(n), n),
+        "ffa" => assert_eq!(supports[4].count(n), 3),
+        _ => assert_eq!(supports[4].count(n), 5, "{name}"),
     }
 }
 
 #[tokio::test]
 async fn what_was_accepted_counts_in_the_next_attempt() {
-    let mut manifest = manifest();
+    for version in 1..=MANIFEST_VERSION {
+        counts_in_the_next_attempt(version).await;
+    }
+}
+
+async fn counts_in_the_next_attempt(version: u16) {
+    let mut manifest = Manifest { version, ..manifest() };
     manifest.cohort.goal = 3;
     manifest.cohort.min = 2;
-    let world = World::in_memory().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut world = World::create(dir.path()).await;
     let run = world.start(&manifest, 4).await;
     world.tick().await;
     let receipt = world.work(&manifest, 0).await;
     let late = world.task(1).await;
     world.clock.advance(Duration::from_secs(60));
     let frame = world.frame(&manifest, &late, 1).await;
-    let stale = world.send(&late, 1, frame).await.expect_err("past the deadline");
+    let stale = world.send(&late, 1, frame.clone()).await.expect_err("past the deadline");
     assert_eq!(stale.problem().kind, ProblemType::StaleRound);
     world.tick().await;
     let view = world.coordinator.run(run).await.expect("there");
     assert_eq!((view.round, view.attempt, view.accepted), (RoundId(0), Attempt(1), 1));
     assert!(matches!(world.ask(0).await, Answer::Wait { .. }));
-    world.work(&manifest, 2).await;
+    // A version 1 frame says which attempt it is for; others are as good in the next.
+    let again = world.task(1).await;
+    let sent = world.send(&again, 1, frame).await;
+    if version == 1 {
+        assert_eq!(sent.expect_err("of attempt 0").problem().kind, ProblemType::BadFrame);
+        world.work(&manifest, 1).await;
+    } else {
+        sent.expect("as trained");
+    }
+    // What each was made for is known after a restart too.
+    world.reopen(dir.path()).await;
     world.work(&manifest, 3).await;
     world.tick().await;
     let record = world.last_record(run).await;

@@ -6,11 +6,11 @@ mod fixtures;
 use std::collections::BTreeMap;
 
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Snapshot, Terms, Update};
+use gossamer_protocol::frame::{Origin, Snapshot, Terms, Update};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
-use gossamer_protocol::manifest::{Manifest, Reference, ServerOptimizer};
+use gossamer_protocol::manifest::{Manifest, Reference, ServerOptimizer, Values};
+use gossamer_protocol::select::top_k;
 use gossamer_protocol::sparse::{Sparse, Support};
-use gossamer_protocol::sparsify::top_k;
 use gossamer_server::advance::{Closing, Combining, Lineage};
 use gossamer_server::snapshot;
 use gossamer_server::state::ServerState;
@@ -53,7 +53,7 @@ fn one_round_as_published() {
     let n = manifest.layout.n();
     assert_eq!(n, flasc.start.len());
     let (run, round) = (RunId([1; 16]), RoundId(0));
-    let terms = Terms::new(&manifest, round);
+    let terms = Terms::new(&manifest, run, round);
     let mut state = ServerState::start(&manifest);
     state.theta = flasc.start;
 
@@ -65,20 +65,14 @@ fn one_round_as_published() {
     let mut combining = Combining::new(&manifest);
     for (local, expected) in flasc.locals.iter().zip(&flasc.uploads) {
         let drift: Vec<f32> = local.iter().zip(&received).map(|(l, r)| l - r).collect();
-        let support = top_k(&drift, manifest.method.upload.density).expect("finite");
+        let support = top_k(&drift, manifest.method.upload.density.count(n)).expect("finite");
         assert_eq!(support, Support::Indices(expected.clone()));
-        let update = Update {
-            run,
-            round,
-            attempt: Attempt(0),
-            client: ClientId([2; 16]),
-            snapshot: Digest::of(&frame),
-            examples: 1,
-            loss: 1.0,
-            delta: Sparse::gather(&drift, support).expect("fits"),
-        };
-        let bytes = update.encode(&terms).expect("in range");
-        combining.add(&bytes, &terms, None).expect("fits");
+        let (client, snapshot) = (ClientId([2; 16]), Digest::of(&frame));
+        let origin = Origin { run, round, attempt: Attempt(0), client, snapshot };
+        let delta = Sparse::gather(&drift, support).expect("fits");
+        let update = Update { origin, examples: 1, loss: 1.0, delta };
+        let bytes = update.encode(&terms, None).expect("in range");
+        combining.add(&bytes, &terms, &origin, None).expect("fits");
     }
     let delta = combining.finish().expect("three reported");
     let lineage = Lineage { run, digest: Digest::of(b"manifest"), manifest: &manifest };
@@ -92,7 +86,7 @@ fn one_round_as_published() {
         let off = (f64::from(got) - expected).abs();
         assert!(off < 1e-6, "entry {i}: {got} is not {expected}");
     }
-    let terms = Terms::new(&manifest, RoundId(1));
+    let terms = Terms::new(&manifest, run, RoundId(1));
     let next = Snapshot::decode(&outcome.snapshot, &terms).expect("own frame");
     assert_eq!(next.values.support().indices(), Some(&flasc.next_download[..]));
     // The server's own copy is never pruned.
@@ -123,6 +117,40 @@ fn what_is_left_out_decays() {
             for i in 0..sent {
                 let want = start[i] + residual * (before[i] - start[i]);
                 assert_eq!(state.theta[i], want, "{of:?} {residual} entry {i}");
+            }
+        }
+    }
+}
+
+/// What rounding takes away decays like what is left out: towards what the returned frame says.
+#[test]
+fn what_is_rounded_away_decays() {
+    let mut manifest = fixtures::manifest();
+    manifest.method.download.density = fixtures::share(0.5);
+    let n = manifest.layout.n();
+    let init = manifest.layout.init(manifest.seed);
+    let (run, round) = (RunId([1; 16]), RoundId(1));
+    for values in [Values::F16, Values::Int8, Values::Lloyd4, Values::Fp4, Values::Sign] {
+        for residual in [1.0, 0.5, 0.0] {
+            manifest.method.download.values = values;
+            manifest.method.download.residual = residual;
+            let mut state = ServerState::start(&manifest);
+            // Six changes, so that four of the ten best are zeros.
+            for i in 0..6 {
+                state.theta[3 * i] += 0.1 / (i + 1) as f32;
+            }
+            let before = state.theta.clone();
+            let frame = snapshot::take(&manifest, run, round, &mut state).expect("finite");
+            let terms = Terms::new(&manifest, run, round);
+            let received = Snapshot::decode(&frame, &terms).expect("own frame").theta(&manifest);
+            assert_ne!(received, before, "{values:?} rounds");
+            assert_ne!(received, init, "{values:?} is received");
+            for i in 0..n {
+                let want = match residual {
+                    1.0 => before[i],
+                    _ => received[i] + residual * (before[i] - received[i]),
+                };
+                assert_eq!(state.theta[i], want, "{values:?} {residual} entry {i}");
             }
         }
     }

@@ -10,7 +10,7 @@ use fixtures::{id, key, manifest};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Terms, Update};
 use gossamer_protocol::ids::RoundId;
-use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::manifest::{MANIFEST_VERSION, Manifest};
 use gossamer_protocol::message::{Assignment, Enrolled, Enrolment, Receipt, Record, Signed};
 use gossamer_protocol::problem::ProblemType as P;
 use gossamer_protocol::request::LIFETIME_MS;
@@ -40,15 +40,20 @@ async fn frame(server: &TestServer, manifest: &Manifest, task: &Assignment, b: u
 }
 
 #[tokio::test]
-async fn a_whole_run() {
+async fn a_whole_run_of_each_version() {
+    for version in 1..=MANIFEST_VERSION {
+        whole_run(&Manifest { version, ..manifest() }).await;
+    }
+}
+
+async fn whole_run(manifest: &Manifest) {
     let dir = tempfile::tempdir().expect("a directory");
     let server = TestServer::start(dir.path(), &config()).await;
     let public = server.operator.public_key();
-    let manifest = manifest();
     for b in 0..3 {
         server.enrol(b).await;
     }
-    let run = server.operator.create_run(&manifest).await.expect("a run");
+    let run = server.operator.create_run(manifest).await.expect("a run");
     let mut parent = None;
     for round in 0..manifest.rounds {
         let first = server.task(0).await;
@@ -61,7 +66,8 @@ async fn a_whole_run() {
             let record = signed(record, &public, Purpose::Record).await;
             let told: Record = record.open(&public, Purpose::Record).expect("a record");
             assert_eq!((told.snapshot, told.parent), (task.snapshot, parent));
-            let bytes = frame(&server, &manifest, &task, b).await;
+            let bytes = frame(&server, manifest, &task, b).await;
+            assert_eq!(bytes[4..6], manifest.version.to_le_bytes(), "as it was created");
             let path = update_path(&task, b);
             let receipt = server.send(b, Method::PUT, &path, &bytes).await;
             let receipt = signed(receipt, &public, Purpose::Receipt).await;
@@ -76,7 +82,7 @@ async fn a_whole_run() {
     }
     let path = format!("/v1/runs/{run}/manifest");
     let bytes = signed(server.send(2, Method::GET, &path, b"").await, &public, Purpose::Manifest);
-    assert_eq!(Manifest::from_bytes(&bytes.await.bytes), Ok(manifest));
+    assert_eq!(Manifest::from_bytes(&bytes.await.bytes), Ok(manifest.clone()));
     server.close().await;
 }
 
@@ -149,7 +155,8 @@ async fn refusals_are_problems() {
         let sent = server.signed(&key(b), &Method::PUT, path, body).send();
         async move { problem(sent.await.expect("an answer")).await }
     };
-    let long = vec![0; Terms::new(&manifest, RoundId(0)).update_len_max() + 1];
+    let terms = Terms::new(&manifest, task.run, task.round);
+    let long = vec![0; terms.update_len_max() + 1];
     assert_eq!(put(0, &path, &long).await.kind, P::TooLarge);
     let pieces = long.chunks(7).map(|piece| Ok::<_, std::io::Error>(piece.to_vec()));
     let pieces = futures_util::stream::iter(pieces.collect::<Vec<_>>());
@@ -168,7 +175,7 @@ async fn refusals_are_problems() {
 
     assert!(server.send(0, Method::PUT, &path, &good).await.status().is_success());
     let other = Update { loss: 9.0, ..fixtures::update(&manifest, &task, b"", id(&key(0))) };
-    let other = other.encode(&Terms::new(&manifest, RoundId(0))).expect("in range");
+    let other = other.encode(&terms, None).expect("in range");
     assert_eq!(put(0, &path, &other).await.kind, P::Conflict);
     let late = server.task(1).await;
     let bytes = frame(&server, &manifest, &late, 1).await;

@@ -80,7 +80,7 @@ async fn a_dribbled_body_is_given_up() {
     let header = https::authorization(&key(0), &Method::PUT, &path, b"", https::now_ms() + 60_000);
     let head = format!(
         "PUT {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: {header}\r\n\
-         content-length: 150\r\n\r\n"
+         content-length: 90\r\n\r\n"
     );
     let mut stream = server.tls().await;
     stream.write_all(head.as_bytes()).await.expect("sent");

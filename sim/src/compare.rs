@@ -16,7 +16,8 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::engine::{EngineError, Laboratory, OnRow, Repetition};
+use crate::deltas::{self, DeltaError};
+use crate::engine::{Change, EngineError, Laboratory, OnChange, OnRow, Repetition};
 use crate::report::{self, Comparison, Report, ReportError, RoundRow};
 use crate::scenario::{MethodSpec, Scenario};
 use book::{Book, Done, Name};
@@ -28,6 +29,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Threads that compute.
     pub threads: NonZeroUsize,
+    /// Where every trained change is kept, as safetensors, before anything is selected or rounded.
+    pub deltas: Option<PathBuf>,
     /// Keeps repetitions that an earlier run finished from the same settings and text.
     pub resume: bool,
     /// What is shown on the way, on standard error.
@@ -60,7 +63,10 @@ pub struct Outcome {
 /// [`EngineError`] where the scenario cannot begin, then nothing on the disk has changed;
 /// [`EngineError::Repetition`] for the first repetition that failed, after the report was written.
 pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, EngineError> {
-    let lab = Laboratory::open(scenario, options.threads)?;
+    let mut lab = Laboratory::open(scenario, options.threads)?;
+    if let Some(dir) = &options.deltas {
+        lab = lab.on_change(keep_deltas(dir)?);
+    }
     let work = plan(&lab)?;
     let rounds = lab.scenario().rounds;
     let book = Book::open(&options.out, |done, rows| {
@@ -147,6 +153,24 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
             Ok(Outcome { comparison, records })
         }
     }
+}
+
+/// Writes each change to `dir`, by method, seed, round and client. What cannot be written is said, and the
+/// comparison goes on.
+fn keep_deltas(dir: &Path) -> Result<OnChange, EngineError> {
+    let failed = |source| DeltaError::File { path: dir.into(), source };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let dir = dir.to_owned();
+    Ok(Arc::new(move |change: &Change<'_>| {
+        let client = Digest::of(change.client.as_bytes()).to_string();
+        let Change { method, seed, round, .. } = change;
+        // Methods may be called 1/4.
+        let method = method.replace('/', "_");
+        let name = format!("{method}-{seed}-{round:04}-{}.safetensors", &client[..8]);
+        if let Err(error) = deltas::save(&dir.join(name), change.layout, change.delta) {
+            eprintln!("gossamer-sim: {error}");
+        }
+    }))
 }
 
 /// Every repetition asked for, with its method and the digest of its settings.

@@ -16,6 +16,7 @@
 pub mod base;
 pub mod compare;
 pub mod dataset;
+pub mod deltas;
 pub mod engine;
 pub mod languages;
 pub mod partition;

@@ -68,6 +68,9 @@ struct Common {
     /// Threads that compute [default: all].
     #[arg(long)]
     threads: Option<NonZeroUsize>,
+    /// Keeps every trained change in this folder, as safetensors, before anything is selected.
+    #[arg(long, value_name = "DIR")]
+    deltas: Option<PathBuf>,
     /// Prints the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -163,6 +166,7 @@ impl Common {
         let options = Options {
             out: out.clone(),
             threads: self.threads.unwrap_or(all),
+            deltas: self.deltas.clone(),
             resume,
             progress: match !self.json && std::io::stderr().is_terminal() {
                 true => Progress::Bars,

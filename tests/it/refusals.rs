@@ -7,9 +7,9 @@ use gossamer_client::transport::https::Https;
 use gossamer_client::transport::{Slot, Transport, TransportError};
 use gossamer_protocol::density::Density;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Terms, Update};
+use gossamer_protocol::frame::{Origin, Terms, Update};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
-use gossamer_protocol::manifest::{Manifest, Values};
+use gossamer_protocol::manifest::{Coding, MANIFEST_VERSION, Manifest, Values};
 use gossamer_protocol::message::{Answer, Assignment, CheckIn, Enrolment, JoinToken};
 use gossamer_protocol::problem::{Problem, ProblemType};
 use gossamer_protocol::sign::SigningKey;
@@ -48,15 +48,16 @@ impl ByHand {
         }
     }
 
+    fn origin(&self) -> Origin {
+        let (Slot { run, round, attempt, client }, snapshot) =
+            (self.slot, self.assignment.snapshot);
+        Origin { run, round, attempt, client, snapshot }
+    }
+
     fn update(&self, values: Vec<f32>, n: usize) -> Update {
         let support = Support::Indices((0..values.len() as u32).collect());
-        let Slot { run, round, attempt, client } = self.slot;
         Update {
-            run,
-            round,
-            attempt,
-            client,
-            snapshot: self.assignment.snapshot,
+            origin: self.origin(),
             examples: 1,
             loss: 1.0,
             delta: Sparse::new(n, support, values).expect("rising"),
@@ -71,25 +72,51 @@ impl ByHand {
     }
 }
 
-/// Puts a valid trailer on altered content.
-fn seal(frame: &[u8], alter: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut bytes = frame[..frame.len() - 32].to_vec();
-    alter(&mut bytes);
-    let digest = Digest::of(&bytes);
-    bytes.extend(digest.0);
-    bytes
-}
-
 fn f32_manifest() -> Manifest {
     let mut terms = manifest(&base(), 2, 2);
     terms.method.upload.values = Values::F32;
     terms
 }
 
+/// What a frame of version 2 is for, as its trailer has it.
+fn context(origin: &Origin) -> Vec<u8> {
+    let Origin { run, round, client, snapshot, .. } = origin;
+    let round = round.0.to_le_bytes();
+    [&b"gossamer/v2/frame\0"[..], &run.0, &round, &client.0, &snapshot.0].concat()
+}
+
+/// Where a version's frames have things.
+struct Places {
+    /// The number of entries.
+    k: usize,
+    /// The last value's first bit, where there are three entries at 0, 1 and 2.
+    value: usize,
+    /// The body's length, where the frame says it.
+    length: Option<usize>,
+}
+
+/// Overwrites a value: its sign and then its magnitude in version 2, its 32 bits in version 1.
+fn put(bytes: &mut [u8], places: &Places, value: f32) {
+    let bits = value.to_bits().rotate_left(u32::from(places.length.is_some()));
+    for at in 0..32 {
+        let (place, bit) = ((places.value + at) / 8, (places.value + at) % 8);
+        bytes[place] = bytes[place] & !(1 << bit) | ((bits >> at & 1) as u8) << bit;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_bad_update_has_its_name_and_changes_nothing() {
+    for version in 1..=MANIFEST_VERSION {
+        bad_updates(version).await;
+    }
+}
+
+async fn bad_updates(version: u16) {
     let server = TestServer::start().await;
-    let terms = f32_manifest();
+    let mut terms = Manifest { version, ..f32_manifest() };
+    if version > 1 {
+        terms.method.coding = Coding::Packed;
+    }
     let run = server.coordinator.create_run(&terms).await.expect("sound");
     let (https, id) = ByHand::enrol(&server, 0).await;
     let (_, other) = ByHand::enrol(&server, 1).await;
@@ -97,22 +124,42 @@ async fn each_bad_update_has_its_name_and_changes_nothing() {
     let before = server.coordinator.run(run).await.expect("there");
 
     let n = terms.layout.n();
-    let limits = Terms::new(&terms, RoundId(0));
+    let limits = Terms::new(&terms, run, RoundId(0));
     let update = client.update(vec![0.5, -0.25, 0.125], n);
-    let good = update.encode(&limits).expect("in range");
+    let good = update.encode(&limits, None).expect("in range");
     let slot = client.slot;
-    let encode = |update: Update| update.encode(&limits).expect("in range");
-    let value = good.len() - 32 - 4;
+    let of = |origin: Origin| {
+        Update { origin, ..update.clone() }.encode(&limits, None).expect("in range")
+    };
+    // Version 2: a block of another length (1 + 10 bits), a Rice parameter (5), three gaps of 0.
+    let places = match version {
+        1 => Places { k: 38, value: 8 * (good.len() - 32 - 4), length: None },
+        _ => Places { k: 8, value: 8 * 24 + 1 + 10 + 5 + 3 + 2 * 32, length: Some(12) },
+    };
+    let context = if version == 1 { Vec::new() } else { context(&client.origin()) };
+    // Puts a valid trailer on altered content.
+    let seal = |alter: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good[..good.len() - 32].to_vec();
+        alter(&mut bytes);
+        let digest = Digest::of(&[&context[..], &bytes].concat());
+        bytes.extend(digest.0);
+        bytes
+    };
+    let valued = |value: f32| seal(&|bytes| put(bytes, &places, value));
+    assert_eq!(valued(0.125), good, "the last value is where it is looked for");
     use ProblemType as P;
-    let cases: Vec<(&str, P, Slot, Vec<u8>)> = vec![
+    // A version 1 frame says what it is for; others just do not fit where they are not for.
+    let (of_another_client, of_another_snapshot) =
+        if version == 1 { (P::NotYours, P::WrongBase) } else { (P::BadFrame, P::BadFrame) };
+    let mut cases: Vec<(&str, P, Slot, Vec<u8>)> = vec![
         ("another run", P::UnknownRun, Slot { run: RunId([9; 16]), ..slot }, good.clone()),
         ("another round", P::UnknownRound, Slot { round: RoundId(9), ..slot }, good.clone()),
         ("another client", P::NotYours, Slot { client: other, ..slot }, good.clone()),
-        ("its frame names another client", P::NotYours, slot, {
-            encode(Update { client: other, ..update.clone() })
+        ("its frame is another client's", of_another_client, slot, {
+            of(Origin { client: other, ..client.origin() })
         }),
-        ("another snapshot", P::WrongBase, slot, {
-            encode(Update { snapshot: Digest::of(b"other"), ..update.clone() })
+        ("another snapshot", of_another_snapshot, slot, {
+            of(Origin { snapshot: Digest::of(b"other"), ..client.origin() })
         }),
         ("no bytes", P::BadFrame, slot, vec![]),
         ("truncated", P::BadFrame, slot, good[..good.len() - 1].to_vec()),
@@ -122,22 +169,25 @@ async fn each_bad_update_has_its_name_and_changes_nothing() {
             bytes
         }),
         ("oversized", P::TooLarge, slot, vec![0; limits.update_len_max() + 1]),
-        ("another layout", P::BadLayout, slot, seal(&good, |b| b[34] ^= 1)),
-        ("a lying count", P::BadEntries, slot, seal(&good, |b| b[38] = 2)),
-        ("trailing bytes", P::BadEntries, slot, seal(&good, |b| b.push(0))),
-        ("not a number", P::BadValue, slot, {
-            seal(&good, |b| b[value..].copy_from_slice(&f32::NAN.to_le_bytes()))
+        ("a lying count", P::BadEntries, slot, seal(&|b| b[places.k] = 2)),
+        ("trailing bytes", P::BadEntries, slot, {
+            seal(&|b| {
+                b.push(0);
+                if let Some(length) = places.length {
+                    b[length] += 1;
+                }
+            })
         }),
-        ("an infinity", P::BadValue, slot, {
-            seal(&good, |b| b[value..].copy_from_slice(&f32::INFINITY.to_le_bytes()))
-        }),
-        ("too large", P::BadValue, slot, {
-            seal(&good, |b| b[value..].copy_from_slice(&9.0_f32.to_le_bytes()))
-        }),
+        ("not a number", P::BadValue, slot, valued(f32::NAN)),
+        ("an infinity", P::BadValue, slot, valued(f32::INFINITY)),
+        ("too large", P::BadValue, slot, valued(9.0)),
     ];
+    if version == 1 {
+        cases.push(("another layout", P::BadLayout, slot, seal(&|b| b[34] ^= 1)));
+    }
     for (name, expected, slot, frame) in cases {
         let problem = client.refused(&slot, frame).await;
-        assert_eq!(problem.kind, expected, "{name}: {problem}");
+        assert_eq!(problem.kind, expected, "version {version}, {name}: {problem}");
         assert!((400..500).contains(&problem.status), "{name}: {problem}");
         assert!(!problem.detail.is_empty(), "{name}");
     }
@@ -153,14 +203,14 @@ async fn each_bad_update_has_its_name_and_changes_nothing() {
 async fn a_repeat_has_the_same_receipt_a_change_conflicts_and_the_late_are_told_when() {
     let server = TestServer::start().await;
     let terms = f32_manifest();
-    server.coordinator.create_run(&terms).await.expect("sound");
+    let run = server.coordinator.create_run(&terms).await.expect("sound");
     let (a, a_id) = ByHand::enrol(&server, 0).await;
     let (b, b_id) = ByHand::enrol(&server, 1).await;
     let (a, b) = (ByHand::asked(a, a_id).await, ByHand::asked(b, b_id).await);
-    let limits = Terms::new(&terms, RoundId(0));
+    let limits = Terms::new(&terms, run, RoundId(0));
     let n = terms.layout.n();
     let frame = |client: &ByHand, value: f32| -> Bytes {
-        client.update(vec![value], n).encode(&limits).expect("in range").into()
+        client.update(vec![value], n).encode(&limits, None).expect("in range").into()
     };
 
     let first = a.https.upload(&a.slot, &frame(&a, 0.5)).await.expect("taken");

@@ -5,7 +5,8 @@ use gossamer_client::data::{Batch, TextDataset};
 use gossamer_client::train::evaluate;
 use gossamer_protocol::density::Density;
 use gossamer_protocol::manifest::{
-    Coverage, Manifest, Reference, ServerOptimizer, SupportRule, Values,
+    Alternation, Coverage, Manifest, Ranking, Reference, Rounding, ServerOptimizer, SupportRule,
+    Values,
 };
 use gossamer_tests::{TestServer, base, manifest, task};
 
@@ -79,7 +80,7 @@ async fn every_method_is_a_setting_of_one_engine() {
     let base = base();
     let quarter = Density::try_from(0.25).expect("a share");
     type Set = fn(&mut Manifest);
-    let settings: [(&str, Set); 5] = [
+    let settings: [(&str, Set); 10] = [
         ("dense", |m| {
             m.method.download.density = Density::FULL;
             m.method.upload.density = Density::FULL;
@@ -97,6 +98,22 @@ async fn every_method_is_a_setting_of_one_engine() {
             m.method.upload.values = Values::Int8;
             m.method.download.values = Values::Int8;
         }),
+        ("version 1", |m| m.version = 1),
+        ("four bits", |m| {
+            m.method.upload.values = Values::Lloyd4;
+            m.method.upload.rounding = Rounding::Stochastic;
+            m.method.download.values = Values::Fp4;
+        }),
+        ("segments of a random half", |m| {
+            m.method.upload.select.segments.0 = 2;
+            m.method.upload.select.random = Density::try_from(0.5).ok();
+        }),
+        ("within the download", |m| {
+            m.method.download.of = Reference::Weights;
+            m.method.upload.select.within_download = true;
+            m.method.upload.select.by = Ranking::Importance;
+        }),
+        ("turns", |m| m.method.alternate = Some(Alternation { rounds: 1 })),
     ];
     for (name, set) in settings {
         let mut terms = manifest(&base, 2, 3);

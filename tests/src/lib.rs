@@ -13,8 +13,8 @@ use gossamer_client::transport::retry::Backoff;
 use gossamer_protocol::density::Density;
 use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::{
-    Average, Cohort, Coverage, Download, LocalOptimizer, Lora, MANIFEST_VERSION, Manifest, Method,
-    Reference, Selection, ServerOptimizer, SupportRule, Training, Upload, Values,
+    Cohort, LocalOptimizer, Lora, MANIFEST_VERSION, Manifest, Method, Selection, ServerOptimizer,
+    Training, Values,
 };
 use gossamer_server::config::Config;
 use gossamer_server::coordinator::Coordinator;
@@ -54,6 +54,8 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
     let targets = vec!["q_proj".to_owned(), "v_proj".to_owned()];
     let layout = Layout::lora(&base.linears(), &targets, 2, false).expect("it has them");
     let quarter = Density::try_from(0.25).expect("a share");
+    let mut method = Method::sparse(quarter, quarter);
+    method.upload.values = Values::Int8;
     Manifest {
         version: MANIFEST_VERSION,
         name: "test".into(),
@@ -62,18 +64,7 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
         base: gossamer_sim::base::describe(&Choice::Tiny, base),
         lora: Lora { rank: 2, alpha: 4.0, targets, dropout: 0.0, freeze_a: false },
         layout,
-        method: Method {
-            download: Download {
-                density: quarter,
-                of: Reference::Change,
-                values: Values::F32,
-                residual: 1.0,
-            },
-            upload: Upload { density: quarter, values: Values::Int8 },
-            train: Coverage::Dense,
-            support: SupportRule::EachRound,
-            average: Average::Cohort,
-        },
+        method,
         training: Training {
             steps: 1,
             batch: 1,

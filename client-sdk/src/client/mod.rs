@@ -23,6 +23,7 @@ use crate::transport::{Transport, TransportError};
 use crate::verify::VerifyError;
 
 mod builder;
+mod encode;
 mod round;
 mod terms;
 #[cfg(test)]
@@ -67,10 +68,19 @@ pub enum Event<'a> {
     },
     /// A local step is done.
     Training(Progress),
+    /// Training is done; nothing is selected or rounded yet.
+    Trained {
+        /// The round.
+        round: RoundId,
+        /// Local minus received, shape `[n]`.
+        delta: &'a [f32],
+    },
     /// The update is encoded and about to travel.
     Uploading {
         /// Its frame's length.
         bytes: u64,
+        /// The length that was expected, if places were uniform; unknown after a restart.
+        predicted: Option<u64>,
     },
     /// The aggregator has the update for good.
     Delivered(&'a Contribution),
@@ -99,6 +109,8 @@ pub struct Contribution {
     pub entries: usize,
     /// The frame's length.
     pub update_bytes: u64,
+    /// The length that was expected, if places were uniform; unknown after a restart.
+    pub predicted_bytes: Option<u64>,
 }
 
 /// What a check-in led to.

@@ -5,14 +5,14 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Snapshot, Terms, Update};
+use gossamer_protocol::frame::{Origin, Snapshot, Terms, Update};
 use gossamer_protocol::ids::RunId;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Assignment, Signed};
 use gossamer_protocol::problem::ProblemType;
 use gossamer_protocol::sparse::{Sparse, Support};
-use gossamer_protocol::sparsify::top_k;
 
+use super::encode::{self, Made, Residual};
 use super::terms::RunTerms;
 use super::{Client, ClientError, Contribution, Event};
 use crate::data::TrainingTask;
@@ -30,6 +30,8 @@ struct Pending {
     slot: Slot,
     snapshot: Digest,
     frame: Bytes,
+    /// Bytes it was expected to take; unknown of one that was made by a process before.
+    predicted: Option<u64>,
 }
 
 /// Says on its drop that nobody waits for the training any more.
@@ -136,7 +138,7 @@ impl Client {
         };
         let now = verify::record(&signed, &self.server, terms.digest, assignment, seen)?;
 
-        let limits = Terms::new(&terms.manifest, round);
+        let limits = Terms::new(&terms.manifest, run, round);
         if snapshot_bytes > limits.snapshot_len_max() as u64 {
             return Err(VerifyError::Snapshot.into());
         }
@@ -151,11 +153,6 @@ impl Client {
             }
         };
         let snapshot = Snapshot::decode(&bytes, &limits).map_err(ClientError::Snapshot)?;
-        for (field, same) in [("run", snapshot.run == run), ("round", snapshot.round == round)] {
-            if !same {
-                return Err(VerifyError::Other { what: "snapshot", field }.into());
-            }
-        }
         let json = serde_json::to_vec(&now);
         let json = json.map_err(|_| StateError::Malformed { name: seen_name.clone() })?;
         self.state.write(&seen_name, json)?;
@@ -228,18 +225,24 @@ impl Client {
     ) -> Result<Pending, ClientError> {
         let (client, round) = (self.id(), assignment.round);
         let (run_terms, task, watch) = (terms.clone(), task.clone(), self.watch.clone());
-        let shared = Terms::new(&terms.manifest, round).shares_support();
+        let (run, origin) = (assignment.run, self.origin(assignment));
+        let residual = match terms.manifest.method.upload.feedback {
+            Some(_) => self.state.read(&format!("runs/{run}/residual"))?,
+            None => None,
+        };
         let stop = StopOnDrop(Arc::default());
         let nobody_waits = stop.0.clone();
         let work = move || {
             let manifest = &run_terms.manifest;
             let theta = snapshot.theta(manifest);
-            let support = shared.then(|| snapshot.values.support().clone());
+            let terms = Terms::new(manifest, run, round);
+            let shared = terms.needs_support().then(|| snapshot.values.support().clone());
+            let trainable = encode::trainable(&terms, manifest, shared.as_ref());
             let job = Job {
                 base: &base,
                 manifest,
                 theta: &theta,
-                support: support.as_ref(),
+                support: trainable.as_ref(),
                 client,
                 round,
             };
@@ -248,31 +251,29 @@ impl Client {
                 false => watch(&Event::Training(progress)),
             };
             let trained = train::train(&job, task.as_ref(), &mut told)?;
-            let delta = select(manifest, &Terms::new(manifest, round), &trained, support)?;
-            Ok::<_, ClientError>((trained, delta))
+            let control = watch(&Event::Trained { round, delta: &trained.delta });
+            if control == Control::Stop {
+                return Err(ClientError::Stopped);
+            }
+            let Trained { delta, examples, loss, .. } = trained;
+            let nothing = Sparse::gather(&theta, Support::Indices(Vec::new()));
+            let nothing = nothing.map_err(|e| ClientError::Update(e.into()))?;
+            let update = Update { origin, examples, loss, delta: nothing };
+            let before = residual.and_then(|bytes| Residual::from_bytes(&bytes, theta.len()));
+            encode::make(&terms, update, delta, &theta, shared.as_ref(), before.as_ref())
         };
         let done = tokio::task::spawn_blocking(work).await.map_err(|_| ClientError::Thread)?;
         drop(stop);
-        let (trained, delta) = match done {
+        let Made { frame, predicted, residual } = match done {
             Err(ClientError::Train(train::TrainError::Stopped { .. })) => Err(ClientError::Stopped),
             other => other,
         }?;
-        let update = Update {
-            run: assignment.run,
-            round,
-            attempt: assignment.attempt,
-            client,
-            snapshot: assignment.snapshot,
-            examples: trained.examples,
-            loss: trained.loss,
-            delta,
-        };
-        let frame = update.encode(&Terms::new(&terms.manifest, round));
-        let frame = Bytes::from(frame.map_err(|e| ClientError::Update(e.into()))?);
-        let slot = self.slot(assignment);
-        let name = format!("runs/{}/update", slot.run);
-        self.state.write(&name, frame.clone())?;
-        Ok(Pending { slot, snapshot: assignment.snapshot, frame })
+        let (slot, frame) = (self.slot(assignment), Bytes::from(frame));
+        if let Some(residual) = residual {
+            self.state.write(&format!("runs/{run}/residual.next"), residual.to_bytes())?;
+        }
+        self.state.write(&format!("runs/{run}/update"), frame.clone())?;
+        Ok(Pending { slot, snapshot: assignment.snapshot, frame, predicted: Some(predicted) })
     }
 
     /// An update for just this assignment, made before the process was killed.
@@ -285,16 +286,11 @@ impl Client {
         let Some(frame) = self.state.read(&format!("runs/{}/update", slot.run))? else {
             return Ok(None);
         };
-        let terms = Terms::new(manifest, assignment.round);
-        // Whom and what it is for stands in the frame; a torn or older one is not used.
-        let fits = Update::peek(&frame, &terms).is_ok_and(|head| {
-            head.run == slot.run
-                && head.round == slot.round
-                && head.attempt == slot.attempt
-                && head.client == slot.client
-                && head.snapshot == assignment.snapshot
-        });
-        Ok(fits.then_some(Pending { slot, snapshot: assignment.snapshot, frame }))
+        let terms = Terms::new(manifest, assignment.run, assignment.round);
+        // A torn one, or one for something else, does not match its own trailer.
+        let fits = Update::peek(&frame, &terms, &self.origin(assignment)).is_ok();
+        let pending = Pending { slot, snapshot: assignment.snapshot, frame, predicted: None };
+        Ok(fits.then_some(pending))
     }
 
     async fn deliver(
@@ -303,18 +299,26 @@ impl Client {
         manifest: &Manifest,
         assignment: &Assignment,
     ) -> Result<Contribution, ClientError> {
-        let Pending { slot, snapshot, frame } = pending;
+        let Pending { slot, snapshot, frame, predicted } = pending;
         debug_assert_eq!(snapshot, assignment.snapshot);
         let update_bytes = frame.len() as u64;
-        self.tell(&Event::Uploading { bytes: update_bytes })?;
+        self.tell(&Event::Uploading { bytes: update_bytes, predicted })?;
         let signed = self.transport.upload(&slot, &frame).await;
         let name = format!("runs/{}/update", slot.run);
         if signed.as_ref().is_err_and(is_final) {
             self.state.remove(&name)?;
         }
         let receipt = verify::receipt(&signed?, &self.server, &slot, Digest::of(&frame))?;
+        // What it left out counts from now on; not sooner, since what is not delivered is not sent.
+        let (kept, next) =
+            (format!("runs/{}/residual", slot.run), format!("runs/{}/residual.next", slot.run));
+        if let Some(residual) = self.state.read(&next)? {
+            self.state.write(&kept, residual)?;
+            self.state.remove(&next)?;
+        }
         self.state.remove(&name)?;
-        let head = Update::peek(&frame, &Terms::new(manifest, slot.round));
+        let terms = Terms::new(manifest, slot.run, slot.round);
+        let head = Update::peek(&frame, &terms, &self.origin(assignment));
         let head = head.map_err(|e| ClientError::Update(e.into()))?;
         let contribution = Contribution {
             receipt,
@@ -322,9 +326,15 @@ impl Client {
             loss: head.loss,
             entries: head.entries,
             update_bytes,
+            predicted_bytes: predicted,
         };
         self.tell(&Event::Delivered(&contribution))?;
         Ok(contribution)
+    }
+
+    fn origin(&self, assignment: &Assignment) -> Origin {
+        let Assignment { run, round, attempt, snapshot, .. } = *assignment;
+        Origin { run, round, attempt, client: self.id(), snapshot }
     }
 
     fn slot(&self, assignment: &Assignment) -> Slot {
@@ -353,22 +363,4 @@ fn is_final(error: &TransportError) -> bool {
         P::BadLayout,
     ];
     error.problem().is_some_and(|problem| FINAL.contains(&problem))
-}
-
-/// The entries of a trained change that travel.
-fn select(
-    manifest: &Manifest,
-    terms: &Terms<'_>,
-    trained: &Trained,
-    shared: Option<Support>,
-) -> Result<Sparse, ClientError> {
-    let boxed = |e: Box<dyn std::error::Error + Send + Sync>| ClientError::Update(e);
-    let support = match shared {
-        Some(support) => support,
-        None if terms.is_dense_round() => Support::All,
-        None => {
-            top_k(&trained.delta, manifest.method.upload.density).map_err(|e| boxed(e.into()))?
-        }
-    };
-    Sparse::gather(&trained.delta, support).map_err(|e| boxed(e.into()))
 }

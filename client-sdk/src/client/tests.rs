@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Snapshot, Terms};
+use gossamer_protocol::frame::{FrameError, Snapshot, Terms};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
-use gossamer_protocol::manifest::{Manifest, Reference};
+use gossamer_protocol::manifest::{MANIFEST_VERSION, Manifest, Reference};
 use gossamer_protocol::message::{
     Answer, Assignment, CheckIn, Enrolled, Enrolment, JoinToken, RECORD_VERSION, Receipt, Record,
     Signed, accepted_digest,
@@ -50,7 +50,7 @@ impl Script {
         Self::of_round(manifest, RoundId(0), answers)
     }
 
-    /// The snapshot says that it is `frame_round`'s, the record that it is round 0's.
+    /// The snapshot is made for `frame_round`, the record says that it is round 0's.
     fn of_round(
         manifest: &Manifest,
         frame_round: RoundId,
@@ -58,13 +58,14 @@ impl Script {
     ) -> Arc<Self> {
         let bytes = manifest.to_bytes().expect("sound");
         let n = manifest.layout.n();
+        let run = RunId::of(Digest::of(&bytes));
         let snapshot = Snapshot {
-            run: RunId::of(Digest::of(&bytes)),
+            run,
             round: frame_round,
             reference: Reference::Change,
             values: Sparse::new(n, Support::All, vec![0.0; n]).expect("whole"),
         };
-        let terms = Terms::new(manifest, RoundId(0));
+        let terms = Terms::new(manifest, run, frame_round);
         let mut script = Self {
             key: SigningKey::from_seed(&[1; 32]),
             manifest: bytes,
@@ -262,14 +263,18 @@ async fn only_the_run_asked_for_is_trained() {
 
 #[tokio::test]
 async fn a_snapshot_of_another_round_is_refused() {
-    let (base, manifest, task) = setting();
-    let script = Script::of_round(&manifest, RoundId(1), train(1));
-    let client = script.builder(&base).connect().await.expect("enrols");
-    let refused = client.step(&task).await.expect_err("another round's");
-    let ClientError::Verify(VerifyError::Other { what: "snapshot", field: "round" }) = refused
-    else {
-        panic!("{refused:?}")
-    };
+    let (base, mut manifest, task) = setting();
+    for version in 1..=MANIFEST_VERSION {
+        manifest.version = version;
+        let script = Script::of_round(&manifest, RoundId(1), train(1));
+        let client = script.builder(&base).connect().await.expect("enrols");
+        let refused = client.step(&task).await.expect_err("another round's");
+        let ClientError::Snapshot(frame) = refused else { panic!("{refused:?}") };
+        // A version 1 frame says which it is of.
+        let named = matches!(frame, FrameError::Address { field: "round", .. });
+        let expected = if version == 1 { named } else { frame == FrameError::Digest };
+        assert!(expected, "version {version}: {frame:?}");
+    }
 }
 
 /// A snapshot of several pieces: what arrived is not asked for again, unless it is not what it was.

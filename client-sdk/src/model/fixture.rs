@@ -1,7 +1,7 @@
 //! Small random models for tests.
 
 use gossamer_protocol::layout::Layout;
-use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::manifest::{MANIFEST_VERSION, Manifest};
 use gossamer_protocol::rng::Stream;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -54,7 +54,7 @@ pub(crate) fn manifest(base: &BaseModel, targets: &[&str], freeze_a: bool) -> Ma
     let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
     let layout = Layout::lora(&base.linears(), &targets, 3, freeze_a).expect("targets of the base");
     serde_json::from_value(serde_json::json!({
-        "version": 1, "name": "test", "seed": 5, "rounds": 1,
+        "version": MANIFEST_VERSION, "name": "test", "seed": 5, "rounds": 1,
         "base": { "name": "fixture", "digest": base.digest() },
         "lora": { "rank": 3, "alpha": 6.0, "targets": targets, "freeze_a": freeze_a },
         "layout": layout,

@@ -1,27 +1,112 @@
-//! A sparse vector as bytes: where its entries are, then what they are.
+//! A sparse vector as bytes, and back: frames of version 2.
 //!
-//! Decoders allocate by bytes received, never by claimed sizes: the number of entries is checked
-//! against the length of the value bytes before anything is reserved.
+//! ```text
+//! select -> quantise, block by block (levels, scale) -> code (packed: bits; modelled: range, model)
+//! ```
+//!
+//! Four bodies, of which an encoder takes the smallest: entries of the whole domain or of part of it,
+//! packed into bits or through the adaptive model. The choice is one for the frame and not for each
+//! tensor: the model learns each tensor's ways by itself, and headers for every tensor of a small adapter
+//! cost more than they save.
+//!
+//! Decoders take entries one by one and reserve nothing; see [`decode`].
 
-pub mod positions;
-pub mod values;
+mod bits;
+mod body;
+pub mod bound;
+mod levels;
+mod model;
+mod range;
+mod scale;
 
-pub use positions::Positions;
-
-use crate::manifest::Values;
+use crate::layout::Layout;
+use crate::manifest::{Coding, Values};
+use crate::rng::Stream;
 use crate::sparse::{Sparse, SparseError, Support};
+
+/// Where entries may lie: both ends know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'a> {
+    /// The tensors.
+    pub layout: &'a Layout,
+    /// The coordinates that may travel.
+    pub domain: &'a Support,
+}
+
+impl Shape<'_> {
+    /// Coordinates that may travel.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.domain.count(self.layout.n())
+    }
+
+    /// Whether none may.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How a body is coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The whole domain, values packed.
+    DensePacked,
+    /// Gaps in Rice code with a parameter per block, values packed.
+    RicePacked,
+    /// The whole domain, magnitudes modelled.
+    DenseModelled,
+    /// Positions and magnitudes modelled.
+    MapModelled,
+}
+
+impl Body {
+    /// Every one, in the order of their codes.
+    pub const ALL: [Self; 4] =
+        [Self::DensePacked, Self::RicePacked, Self::DenseModelled, Self::MapModelled];
+
+    fn is_dense(self) -> bool {
+        matches!(self, Self::DensePacked | Self::DenseModelled)
+    }
+}
+
+/// What bits were spent on; for modelled bodies each part's own information content, rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Which coordinates.
+    pub positions: u64,
+    /// Signs and magnitudes.
+    pub values: u64,
+    /// Lengths, floors and scales of blocks.
+    pub scales: u64,
+    /// What lies beyond `fp4`'s largest level.
+    pub outliers: u64,
+}
 
 /// A sparse vector's bytes, before a frame is put around them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// How positions are coded.
-    pub positions: Positions,
+    /// How.
+    pub body: Body,
     /// Number of entries.
     pub k: u32,
-    /// The position bytes.
-    pub position_bytes: Vec<u8>,
-    /// The value bytes.
-    pub value_bytes: Vec<u8>,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// What they were spent on, in bits.
+    pub parts: Parts,
+}
+
+/// How entries are to be coded.
+#[derive(Debug)]
+pub struct Options {
+    /// The levels.
+    pub values: Values,
+    /// The bodies to choose from.
+    pub coding: Coding,
+    /// Largest magnitude allowed.
+    pub limit: f32,
+    /// Draws between levels where rounding is stochastic.
+    pub dice: Option<Stream>,
 }
 
 /// Bytes that are no sparse vector, or a vector that cannot be coded.
@@ -38,185 +123,97 @@ pub enum CodecError {
         /// The largest magnitude allowed.
         limit: f32,
     },
-    /// A block scale outside the allowed exponents.
-    #[error("block {block} has exponent {exponent}, outside {min}..={max}", min = values::EXPONENT_MIN, max = values::EXPONENT_MAX)]
-    Exponent {
-        /// The block.
-        block: usize,
-        /// Its exponent.
-        exponent: i8,
-    },
-    /// More or fewer bytes than the entries need.
-    #[error("{part} take {got} bytes, {expected} are needed")]
-    Length {
-        /// "positions" or "values".
-        part: &'static str,
-        /// Bytes found.
-        got: usize,
-        /// Bytes needed.
-        expected: usize,
-    },
-    /// Position bits that end early, run over, or are not in their one canonical form.
-    #[error("position bytes are malformed: {0}")]
-    Positions(&'static str),
-    /// Positions that are implied by a support the decoder was not given.
-    #[error("positions are implied by a support that this run does not share")]
-    NoSharedSupport,
-    /// Another number of entries than the shared support has.
-    #[error("{got} entries on a shared support of {expected}")]
+    /// An entry that may not travel in this round.
+    #[error("coordinate {0} may not travel in this round")]
+    Outside(u32),
+    /// Another number of entries than the domain has, in a body of the whole domain.
+    #[error("{got} entries for a domain of {expected}")]
     Count {
         /// Entries claimed.
         got: usize,
-        /// Entries of the shared support.
+        /// Entries of the domain.
         expected: usize,
     },
+    /// More entries than the bytes can hold: each takes a bit at least.
+    #[error("{k} entries cannot be in {bytes} bytes")]
+    TooFew {
+        /// Entries claimed.
+        k: usize,
+        /// Bytes there are.
+        bytes: u64,
+    },
+    /// The bytes end before the entries do.
+    #[error("the bytes end early")]
+    Ends,
+    /// Bytes behind the last entry.
+    #[error("bytes follow the last entry")]
+    Follows,
+    /// Padding that is not zero, or a last byte that no encoder writes.
+    #[error("the last byte is malformed")]
+    Padding,
+    /// A coordinate behind the last one.
+    #[error("an index runs past the last coordinate")]
+    Past,
+    /// A block longer than its code allows, or than the entries left.
+    #[error("a block of {0} entries is too long")]
+    Block(usize),
+    /// An outlier that is not in its block, or not in rising order.
+    #[error("an outlier is malformed")]
+    Outlier,
+    /// A zero with a sign, where zero has none.
+    #[error("minus zero")]
+    NegativeZero,
+    /// Rice parameter above 27.
+    #[error("Rice parameter {0} is above 27")]
+    Rice(u32),
     /// Indices out of order or range.
     #[error("positions do not fit the layout")]
     Support(#[from] SparseError),
+    /// The bytes could not be read.
+    #[error("reading the body: {0}")]
+    Read(String),
 }
 
-/// Codes `sparse`. With `shared`, the receiver already holds the support, so no positions travel.
-///
-/// Otherwise the smallest of the position codes is taken. `limit` is the largest magnitude allowed.
+impl From<std::io::Error> for CodecError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Self::Ends,
+            _ => Self::Read(error.to_string()),
+        }
+    }
+}
+
+pub use body::{decode, encode};
+
+/// Decodes into a sparse vector. See [`decode`].
 ///
 /// # Errors
-/// [`CodecError::Value`] for a value that is not finite or over `limit`.
-pub fn encode(
-    sparse: &Sparse,
+/// [`CodecError`] at the first thing that is off.
+pub fn decode_sparse(
+    shape: Shape<'_>,
+    body: Body,
     values: Values,
-    shared: bool,
-    limit: f32,
-) -> Result<Encoded, CodecError> {
-    let value_bytes = values::encode(sparse.values(), values, limit)?;
-    let (positions, position_bytes) = match (shared, sparse.support()) {
-        (true, Support::Indices(_)) => (Positions::Shared, Vec::new()),
-        (_, support) => positions::encode(support, sparse.n()),
-    };
-    // `n` fits: a layout has at most 2^28 parameters.
-    Ok(Encoded { positions, k: sparse.values().len() as u32, position_bytes, value_bytes })
-}
-
-/// Decodes entries of a vector of `n`.
-///
-/// `shared` is the support both ends hold, where there is one.
-///
-/// # Errors
-/// [`CodecError`] at the first thing that is off; nothing larger than the input was reserved.
-pub fn decode(
-    n: usize,
-    coded: &Coded<'_>,
-    shared: Option<&Support>,
+    k: usize,
+    bytes: &[u8],
     limit: f32,
 ) -> Result<Sparse, CodecError> {
-    let k = coded.k as usize;
-    let values = values::decode(coded.value_bytes, coded.values, k, limit)?;
-    let support = if coded.positions == Positions::Shared {
-        let shared = shared.ok_or(CodecError::NoSharedSupport)?;
-        if !coded.position_bytes.is_empty() {
-            return Err(CodecError::Positions("shared positions take no bytes"));
+    // `decode` has checked `k` against the bytes before it gives the first entry.
+    let (mut indices, mut entries) = (Vec::new(), Vec::new());
+    let n = shape.layout.n();
+    let whole = body.is_dense() && *shape.domain == Support::All;
+    decode(shape, body, values, k, bytes.len() as u64, bytes, limit, &mut |index, value| {
+        if entries.is_empty() {
+            entries.reserve_exact(k);
+            indices.reserve_exact(if whole { 0 } else { k });
         }
-        if shared.count(n) != k {
-            return Err(CodecError::Count { got: k, expected: shared.count(n) });
+        if !whole {
+            indices.push(index);
         }
-        shared.clone()
-    } else {
-        positions::decode(coded.position_bytes, coded.positions, k, n)?
-    };
-    Ok(Sparse::new(n, support, values)?)
-}
-
-/// A sparse vector's bytes as they lie in a frame.
-#[derive(Clone, Copy, Debug)]
-pub struct Coded<'a> {
-    /// How positions are coded.
-    pub positions: Positions,
-    /// How values are coded.
-    pub values: Values,
-    /// Number of entries claimed.
-    pub k: u32,
-    /// The position bytes.
-    pub position_bytes: &'a [u8],
-    /// The value bytes.
-    pub value_bytes: &'a [u8],
+        entries.push(value);
+    })?;
+    let support = if whole { Support::All } else { Support::Indices(indices) };
+    Ok(Sparse::new(n, support, entries)?)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::manifest::Values;
-    use proptest::prelude::*;
-
-    const N: usize = 300;
-
-    fn any_sparse() -> impl Strategy<Value = Sparse> {
-        (prop::collection::btree_set(0..N as u32, 0..N), any::<bool>()).prop_flat_map(
-            |(indices, all)| {
-                let support = if all {
-                    Support::All
-                } else {
-                    Support::Indices(indices.into_iter().collect())
-                };
-                prop::collection::vec(-8.0_f32..8.0, support.count(N))
-                    .prop_map(move |v| Sparse::new(N, support.clone(), v).expect("valid"))
-            },
-        )
-    }
-
-    fn coded(encoded: &Encoded, values: Values) -> Coded<'_> {
-        Coded {
-            positions: encoded.positions,
-            values,
-            k: encoded.k,
-            position_bytes: &encoded.position_bytes,
-            value_bytes: &encoded.value_bytes,
-        }
-    }
-
-    proptest! {
-        /// decode after encode is the identity for f32.
-        #[test]
-        fn round_trip(sparse in any_sparse(), shared in any::<bool>()) {
-            let encoded = encode(&sparse, Values::F32, shared, 8.0).expect("in range");
-            let back = decode(N, &coded(&encoded, Values::F32), Some(sparse.support()), 8.0)
-                .expect("own bytes");
-            prop_assert_eq!(back.values(), sparse.values());
-            prop_assert!(back.iter().eq(sparse.iter()));
-        }
-
-        /// int8 is within half a step of the block's scale: at most max|v| / 127.
-        #[test]
-        fn int8_error_bound(sparse in any_sparse()) {
-            let encoded = encode(&sparse, Values::Int8, false, 8.0).expect("in range");
-            let back = decode(N, &coded(&encoded, Values::Int8), None, 8.0).expect("own bytes");
-            for (block, (ours, theirs)) in
-                sparse.values().chunks(256).zip(back.values().chunks(256)).enumerate()
-            {
-                let top = ours.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-                for (a, b) in ours.iter().zip(theirs) {
-                    prop_assert!((a - b).abs() <= top / 127.0, "block {}: {} {}", block, a, b);
-                }
-            }
-        }
-
-        /// Any bytes are refused or decoded, never a panic, and never more entries than bytes.
-        #[test]
-        fn hostile_bytes(
-            position_bytes in prop::collection::vec(any::<u8>(), 0..64),
-            value_bytes in prop::collection::vec(any::<u8>(), 0..64),
-            k in prop_oneof![0_u32..70, any::<u32>()],
-            positions in prop_oneof![
-                Just(Positions::Dense), Just(Positions::Bitmap), Just(Positions::Rice),
-                Just(Positions::Shared)
-            ],
-            values in prop_oneof![Just(Values::F32), Just(Values::Int8)],
-        ) {
-            let coded = Coded {
-                positions, values, k, position_bytes: &position_bytes, value_bytes: &value_bytes,
-            };
-            if let Ok(sparse) = decode(N, &coded, Some(&Support::All), 8.0) {
-                prop_assert!(sparse.values().iter().all(|v| v.abs() <= 8.0));
-                prop_assert!(sparse.values().len() <= value_bytes.len());
-            }
-        }
-    }
-}
+mod tests;

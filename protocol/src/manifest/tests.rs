@@ -1,4 +1,5 @@
 use super::*;
+use crate::density::Density;
 use crate::layout::{BaseLinear, Layout};
 
 pub(crate) fn manifest() -> Manifest {
@@ -17,18 +18,7 @@ pub(crate) fn manifest() -> Manifest {
             freeze_a: false,
         },
         layout: Layout::lora(&[linear], &["q_proj".into()], 2, false).expect("valid"),
-        method: Method {
-            download: Download {
-                density: Density::FULL,
-                of: Reference::Change,
-                values: Values::F32,
-                residual: 1.0,
-            },
-            upload: Upload { density: Density::FULL, values: Values::F32 },
-            train: Coverage::Dense,
-            support: SupportRule::EachRound,
-            average: Average::Cohort,
-        },
+        method: Method::sparse(Density::FULL, Density::FULL),
         training: Training {
             steps: 1,
             batch: 1,

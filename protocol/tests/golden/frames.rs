@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use gossamer_protocol::codec::CodecError;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{FrameError, Snapshot, Terms, Update};
+use gossamer_protocol::frame::v1::CodecError;
+use gossamer_protocol::frame::{FrameError, Origin, Snapshot, Terms, Update};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::sparse::{Sparse, Support};
@@ -15,12 +15,12 @@ use crate::{array, bits, bytes, floats, vectors};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ManifestCase {
-    name: String,
-    json: String,
-    digest: String,
-    run: String,
-    n: usize,
-    layout: String,
+    pub(crate) name: String,
+    pub(crate) json: String,
+    pub(crate) digest: String,
+    pub(crate) run: String,
+    pub(crate) n: usize,
+    pub(crate) layout: String,
 }
 
 #[derive(Deserialize)]
@@ -33,12 +33,22 @@ pub(crate) struct MinimalManifest {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LimitCase {
-    manifest: String,
-    round: u64,
+    pub(crate) manifest: String,
+    pub(crate) round: u64,
     download_entries: usize,
     upload_entries: usize,
     update_len_max: usize,
     snapshot_len_max: usize,
+}
+
+impl LimitCase {
+    pub(crate) fn check(&self, terms: &Terms<'_>) {
+        let name = (&self.manifest, self.round);
+        assert_eq!(terms.download_entries(), self.download_entries, "{name:?}");
+        assert_eq!(terms.upload_entries(), self.upload_entries, "{name:?}");
+        assert_eq!(terms.update_len_max(), self.update_len_max, "{name:?}");
+        assert_eq!(terms.snapshot_len_max(), self.snapshot_len_max, "{name:?}");
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -88,6 +98,28 @@ fn manifests(cases: &[ManifestCase]) -> HashMap<String, (Manifest, RunId)> {
     cases.iter().map(read).collect()
 }
 
+fn terms((manifest, run): &(Manifest, RunId), round: u64) -> Terms<'_> {
+    Terms::new(manifest, *run, RoundId(round))
+}
+
+/// What a version 1 frame says it is for; nothing, where it is too short to say it.
+fn origin(frame: &[u8], run: RunId, round: u64) -> Origin {
+    let mut own = [0; 52];
+    if let Some(said) = frame.get(46..98) {
+        own.copy_from_slice(said);
+    }
+    let (attempt, rest) = own.split_first_chunk().expect("4 of 52");
+    let (client, rest) = rest.split_first_chunk().expect("16 of 48");
+    let (snapshot, _) = rest.split_first_chunk().expect("32 of 32");
+    Origin {
+        run,
+        round: RoundId(round),
+        attempt: Attempt(u32::from_le_bytes(*attempt)),
+        client: ClientId(*client),
+        snapshot: Digest(*snapshot),
+    }
+}
+
 fn support(indices: &Option<Vec<u32>>) -> Support {
     indices.clone().map_or(Support::All, Support::Indices)
 }
@@ -115,12 +147,7 @@ fn what_a_manifest_lets_travel() {
     let manifests = manifests(&v.manifests);
     assert!(v.limits.len() >= 2 * manifests.len());
     for case in &v.limits {
-        let terms = Terms::new(&manifests[&case.manifest].0, RoundId(case.round));
-        let name = (&case.manifest, case.round);
-        assert_eq!(terms.download_entries(), case.download_entries, "{name:?}");
-        assert_eq!(terms.upload_entries(), case.upload_entries, "{name:?}");
-        assert_eq!(terms.update_len_max(), case.update_len_max, "{name:?}");
-        assert_eq!(terms.snapshot_len_max(), case.snapshot_len_max, "{name:?}");
+        case.check(&terms(&manifests[&case.manifest], case.round));
     }
 }
 
@@ -131,7 +158,7 @@ fn good_frames_both_ways() {
     let mut seen = std::collections::BTreeSet::new();
     for case in &v.frames {
         let (manifest, run) = &manifests[&case.manifest];
-        let terms = Terms::new(manifest, RoundId(case.round));
+        let terms = terms(&manifests[&case.manifest], case.round);
         let frame = bytes(&case.frame);
         seen.insert((case.positions.clone(), frame[7], frame[8]));
         let sparse = |bits: &str| {
@@ -158,23 +185,26 @@ fn update(
     frame: &[u8],
     delta: Sparse,
 ) -> (Vec<u8>, Sparse) {
-    let source = Update {
+    let origin = Origin {
         run,
         round: RoundId(case.round),
         attempt: Attempt(case.attempt.expect("an update")),
         client: ClientId(array(case.client.as_deref().expect("an update"))),
         snapshot: Digest(array(case.snapshot.as_deref().expect("an update"))),
+    };
+    let source = Update {
+        origin,
         examples: case.examples.expect("an update"),
         loss: floats(case.loss.as_deref().expect("an update"))[0],
         delta,
     };
     let shared = case.shared.clone().map(Support::Indices);
-    let decoded = Update::decode(frame, terms, shared.as_ref()).expect(&case.name);
-    let head = Update::peek(frame, terms).expect(&case.name);
+    let decoded = Update::decode(frame, terms, &origin, shared.as_ref()).expect(&case.name);
+    let head = Update::peek(frame, terms, &origin).expect(&case.name);
     assert_eq!(head.entries, decoded.delta.values().len(), "{}", case.name);
     let delta = decoded.delta.clone();
     assert_eq!(decoded, Update { delta: delta.clone(), ..source.clone() }, "{}", case.name);
-    (source.encode(terms).expect(&case.name), delta)
+    (source.encode(terms, shared.as_ref()).expect(&case.name), delta)
 }
 
 fn snapshot(
@@ -195,11 +225,14 @@ fn bad_frames_by_name() {
     let v = vectors();
     let manifests = manifests(&v.manifests);
     for case in &v.bad_frames {
-        let terms = Terms::new(&manifests[&case.manifest].0, RoundId(case.round));
+        let terms = terms(&manifests[&case.manifest], case.round);
         let frame = bytes(&case.frame);
         let shared = case.shared.clone().map(Support::Indices);
         let refused = match case.kind {
-            Kind::Update => Update::decode(&frame, &terms, shared.as_ref()).err(),
+            Kind::Update => {
+                let origin = origin(&frame, manifests[&case.manifest].1, case.round);
+                Update::decode(&frame, &terms, &origin, shared.as_ref()).err()
+            }
             Kind::Snapshot => Snapshot::decode(&frame, &terms).err(),
         };
         let refused = refused.unwrap_or_else(|| panic!("{} was taken", case.name));
@@ -218,13 +251,13 @@ fn name(error: &FrameError) -> String {
         FrameError::Layout { .. } => "layout".into(),
         FrameError::Density { .. } => "density".into(),
         FrameError::Metadata(_) => "metadata".into(),
-        FrameError::Entries(CodecError::Value { .. }) => "entries value".into(),
-        FrameError::Entries(CodecError::Exponent { .. }) => "entries exponent".into(),
-        FrameError::Entries(CodecError::Length { part, .. }) => format!("entries length {part}"),
-        FrameError::Entries(CodecError::Positions(_)) => "entries positions".into(),
-        FrameError::Entries(CodecError::NoSharedSupport) => "entries no shared support".into(),
-        FrameError::Entries(CodecError::Count { .. }) => "entries count".into(),
-        FrameError::Entries(CodecError::Support(_)) => "entries support".into(),
+        FrameError::EntriesV1(CodecError::Value { .. }) => "entries value".into(),
+        FrameError::EntriesV1(CodecError::Exponent { .. }) => "entries exponent".into(),
+        FrameError::EntriesV1(CodecError::Length { part, .. }) => format!("entries length {part}"),
+        FrameError::EntriesV1(CodecError::Positions(_)) => "entries positions".into(),
+        FrameError::EntriesV1(CodecError::NoSharedSupport) => "entries no shared support".into(),
+        FrameError::EntriesV1(CodecError::Count { .. }) => "entries count".into(),
+        FrameError::EntriesV1(CodecError::Support(_)) => "entries support".into(),
         other => panic!("an error without a vector: {other:?}"),
     }
 }

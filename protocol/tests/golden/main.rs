@@ -1,11 +1,14 @@
-//! The wire's golden vectors, `tests/vectors/v1.json`: written by `tests/python` from `docs/wire.md`,
-//! so that no line under test had a part in them. What they say is decoded and encoded both ways.
+//! The wire's golden vectors, `tests/vectors`: written by `tests/python` from `docs/wire.md`, so that no
+//! line under test had a part in them. What they say is decoded and encoded both ways.
+//!
+//! `v1.json` also has what is the same in version 2: streams, layouts, messages.
 
 use serde::Deserialize;
 
 mod frames;
 mod messages;
 mod streams;
+mod v2;
 
 /// The whole file; a section that no test reads cannot be in it.
 #[derive(Deserialize)]

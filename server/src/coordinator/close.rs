@@ -1,5 +1,6 @@
 //! The tick: opens rounds, watches deadlines, and takes a frozen round to the next.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::Terms;
+use gossamer_protocol::frame::{Origin, Terms};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::sparse::Support;
 
@@ -137,6 +138,8 @@ impl Coordinator {
                 attempt: open.round.attempt(),
                 parent: open.record,
                 accepted: open.round.accepted().clone(),
+                made_for: open.round.made_for().clone(),
+                snapshot: open.snapshot,
                 shared: open.shared.clone(),
                 state: open.state,
                 state_cached: open.state_cached.clone(),
@@ -170,16 +173,24 @@ impl Coordinator {
         };
         let mut combining = Combining::new(&run.manifest);
         // In client order, though the sum would be the same in any.
-        let frames: Vec<Digest> = frozen.accepted.values().copied().collect();
-        let longest = Terms::new(&run.manifest, frozen.round).update_len_max();
+        let frames: Vec<(ClientId, Digest)> =
+            frozen.accepted.iter().map(|(&client, &digest)| (client, digest)).collect();
+        let longest = Terms::new(&run.manifest, run.id, frozen.round).update_len_max();
         for piece in frames.chunks((PIECE_BYTES / longest).clamp(1, PIECE)) {
-            let get = |&frame| self.0.store.objects().get(Kind::Update, frame);
+            let made = |&(client, _): &(ClientId, Digest)| {
+                let attempt = frozen.made_for.get(&client).copied().unwrap_or(frozen.attempt);
+                let (round, snapshot) = (frozen.round, frozen.snapshot);
+                Origin { run: run.id, round, attempt, client, snapshot }
+            };
+            let origins: Vec<Origin> = piece.iter().map(made).collect();
+            let get = |&(_, frame)| self.0.store.objects().get(Kind::Update, frame);
             let piece: Vec<Bytes> = try_join_all(piece.iter().map(get)).await?;
-            let (run, shared, round) = (run.clone(), frozen.shared.clone(), frozen.round);
+            let (run, shared) = (run.clone(), frozen.shared.clone());
+            let round = frozen.round;
             combining = blocking(move || {
-                let terms = Terms::new(&run.manifest, round);
-                for frame in &piece {
-                    combining.add(frame, &terms, shared.as_deref())?;
+                let terms = Terms::new(&run.manifest, run.id, round);
+                for (frame, origin) in piece.iter().zip(&origins) {
+                    combining.add(frame, &terms, origin, shared.as_deref())?;
                 }
                 Ok::<_, AdvanceError>(combining)
             })
@@ -202,7 +213,7 @@ impl Coordinator {
         let snapshot_bytes = Bytes::from(snapshot);
         objects.put(Kind::State, state_bytes.into()).await?;
         objects.put(Kind::Snapshot, snapshot_bytes.clone()).await?;
-        let terms = Terms::new(&run.manifest, record.round);
+        let terms = Terms::new(&run.manifest, run.id, record.round);
         let shared = advance::shared_support(&snapshot_bytes, &terms)?.map(Arc::new);
         let signed = self.sign_record(&record);
         let last = record.round.0 >= run.manifest.rounds;
@@ -268,7 +279,9 @@ struct Frozen {
     round: RoundId,
     attempt: Attempt,
     parent: Digest,
-    accepted: std::collections::BTreeMap<ClientId, Digest>,
+    accepted: BTreeMap<ClientId, Digest>,
+    made_for: BTreeMap<ClientId, Attempt>,
+    snapshot: Digest,
     shared: Option<Arc<Support>>,
     state: Digest,
     state_cached: Option<Arc<ServerState>>,

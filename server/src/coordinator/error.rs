@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gossamer_protocol::codec::CodecError;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::FrameError;
+use gossamer_protocol::frame::{FrameError, v1};
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 use gossamer_protocol::manifest::ManifestError;
 use gossamer_protocol::problem::{Problem, ProblemType};
@@ -85,24 +85,6 @@ pub enum CoordinatorError {
     /// The bytes are no update of this run.
     #[error("the update is malformed")]
     Frame(#[from] FrameError),
-    /// The frame says something else than its address.
-    #[error("the update's {field} is {got}, its address says {expected}")]
-    Misaddressed {
-        /// Which field.
-        field: &'static str,
-        /// What the frame says.
-        got: String,
-        /// What the address says.
-        expected: String,
-    },
-    /// The update was trained from another snapshot.
-    #[error("the update starts from snapshot {got}, this round from {expected}")]
-    WrongBase {
-        /// The snapshot it names.
-        got: Digest,
-        /// This round's snapshot.
-        expected: Digest,
-    },
     /// The staged parts make something else than was announced.
     #[error("the staged bytes do not have the announced digest; the upload starts anew")]
     Staged,
@@ -154,9 +136,6 @@ impl CoordinatorError {
             Self::Round { source, .. } => source.problem(),
             Self::TooLarge { .. } => ProblemType::TooLarge,
             Self::Frame(frame) => frame_problem(frame),
-            Self::Misaddressed { field: "client", .. } => ProblemType::NotYours,
-            Self::Misaddressed { .. } => ProblemType::BadFrame,
-            Self::WrongBase { .. } => ProblemType::WrongBase,
             Self::Staged | Self::WrongOffset { .. } => ProblemType::WrongOffset,
             Self::Aggregate(aggregate) => aggregate.problem(),
             Self::Manifest(_) | Self::Snapshot(_) => ProblemType::BadRequest,
@@ -191,10 +170,13 @@ fn frame_problem(frame: &FrameError) -> ProblemType {
         FrameError::Oversized { .. } => ProblemType::TooLarge,
         FrameError::Layout { .. } => ProblemType::BadLayout,
         FrameError::Density { .. } => ProblemType::BadEntries,
-        FrameError::Entries(CodecError::Value { .. } | CodecError::Exponent { .. }) => {
+        FrameError::Address { field: "client", .. } => ProblemType::NotYours,
+        FrameError::Address { field: "snapshot", .. } => ProblemType::WrongBase,
+        FrameError::Entries(CodecError::Value { .. })
+        | FrameError::EntriesV1(v1::CodecError::Value { .. } | v1::CodecError::Exponent { .. }) => {
             ProblemType::BadValue
         }
-        FrameError::Entries(_) => ProblemType::BadEntries,
+        FrameError::Entries(_) | FrameError::EntriesV1(_) => ProblemType::BadEntries,
         // Truncated, magic, version, a code byte, digest, metadata.
         _ => ProblemType::BadFrame,
     }

@@ -223,7 +223,7 @@ impl Coordinator {
         let record = store.record(row.id, row.round).await?;
         let (record, snapshot, state) = record.ok_or(StoreError::Row("a round has no record"))?;
         let snapshot_bytes = store.objects().get(Kind::Snapshot, snapshot).await?;
-        let terms = Terms::new(manifest, row.round);
+        let terms = Terms::new(manifest, row.id, row.round);
         let shared = advance::shared_support(&snapshot_bytes, &terms)?.map(Arc::new);
         let asked = store.asked(row.id).await?;
         let accepted = store.accepted(row.id, row.round).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Terms, Update};
+use gossamer_protocol::frame::{Origin, Terms, Update};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::message::{Answer, Assignment, CheckIn, Receipt, Record, Signed};
 use gossamer_protocol::rng::Stream;
@@ -212,7 +212,7 @@ impl Coordinator {
         if caller != to.client {
             return Err(CoordinatorError::NotYours { caller, owner: to.client });
         }
-        let limit = Terms::new(&run.manifest, to.round).update_len_max();
+        let limit = Terms::new(&run.manifest, run.id, to.round).update_len_max();
         // A client that lost its receipt may ask for it whenever it likes.
         let now = self.now();
         let open = self.lock(&run).await?;
@@ -278,32 +278,23 @@ impl Coordinator {
         to: &Admission,
         frame: &Bytes,
     ) -> Result<(), CoordinatorError> {
-        let (expected, shared) = {
+        let (snapshot, shared) = {
             let open = self.lock(run).await?;
             (open.snapshot, open.shared.clone())
         };
-        let decode = {
-            let (run, frame, round) = (run.clone(), frame.clone(), to.round);
-            move || Update::decode(&frame, &Terms::new(&run.manifest, round), shared.as_deref())
-        };
-        let update = if frame.len() <= DECODE_INLINE_MAX {
-            decode()?
-        } else {
-            tokio::task::spawn_blocking(decode).await.map_err(|_| CoordinatorError::Stopping)??
-        };
-        let says = |field, got: String, expected: String| {
-            if got == expected {
-                Ok(())
-            } else {
-                Err(CoordinatorError::Misaddressed { field, got, expected })
+        let Admission { round, attempt, client, .. } = *to;
+        let origin = Origin { run: run.id, round, attempt, client, snapshot };
+        let check = {
+            let (run, frame) = (run.clone(), frame.clone());
+            move || {
+                let terms = Terms::new(&run.manifest, run.id, round);
+                Update::check(&frame, &terms, &origin, shared.as_deref())
             }
         };
-        says("run", update.run.to_string(), to.run.to_string())?;
-        says("round", update.round.to_string(), to.round.to_string())?;
-        says("attempt", update.attempt.to_string(), to.attempt.to_string())?;
-        says("client", update.client.to_string(), to.client.to_string())?;
-        if update.snapshot != expected {
-            return Err(CoordinatorError::WrongBase { got: update.snapshot, expected });
+        if frame.len() <= DECODE_INLINE_MAX {
+            check()?;
+        } else {
+            tokio::task::spawn_blocking(check).await.map_err(|_| CoordinatorError::Stopping)??;
         }
         Ok(())
     }

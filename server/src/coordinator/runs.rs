@@ -180,7 +180,7 @@ impl Coordinator {
             let open = self.lock(&run).await?;
             (open.round.id(), open.snapshot_bytes.clone())
         };
-        let snapshot = Snapshot::decode(&frame, &Terms::new(&run.manifest, round))?;
+        let snapshot = Snapshot::decode(&frame, &Terms::new(&run.manifest, run.id, round))?;
         let theta = snapshot.theta(&run.manifest);
         Ok(export::safetensors(&run.manifest, run.linears.as_deref(), &theta)?)
     }

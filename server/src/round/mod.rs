@@ -188,6 +188,8 @@ pub struct Round {
     asked: BTreeSet<ClientId>,
     /// Accepted in this round, whatever the attempt.
     accepted: BTreeMap<ClientId, Digest>,
+    /// The attempt each of them was made for.
+    made_for: BTreeMap<ClientId, Attempt>,
     /// How many were accepted before this attempt opened.
     carried: usize,
 }
@@ -204,6 +206,7 @@ impl Round {
             phase: Phase::Idle,
             asked: BTreeSet::new(),
             accepted: BTreeMap::new(),
+            made_for: BTreeMap::new(),
             carried: 0,
         }
     }
@@ -222,6 +225,7 @@ impl Round {
         for (client, update, at) in accepted {
             round.carried += usize::from(at < attempt || deadline.is_none());
             round.accepted.insert(client, update);
+            round.made_for.insert(client, at);
         }
         // The close may have begun: one more now would make another accepted set.
         if round.is_complete() {
@@ -258,6 +262,12 @@ impl Round {
     #[must_use]
     pub fn accepted(&self) -> &BTreeMap<ClientId, Digest> {
         &self.accepted
+    }
+
+    /// The attempt that each accepted update was made for.
+    #[must_use]
+    pub fn made_for(&self) -> &BTreeMap<ClientId, Attempt> {
+        &self.made_for
     }
 
     /// Whether an update would be taken now, before its bytes are read.
@@ -426,6 +436,7 @@ impl Round {
             };
         }
         self.accepted.insert(client, update);
+        self.made_for.insert(client, attempt);
         let mut effects = vec![Effect::Accept { client, update }];
         if self.is_complete() {
             self.phase = Phase::Frozen;

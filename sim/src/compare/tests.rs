@@ -19,7 +19,7 @@ fn scenario(change: impl FnOnce(&mut Scenario)) -> Scenario {
 
 fn options(out: &Path, resume: bool) -> Options {
     let threads = NonZeroUsize::new(2).expect("not 0");
-    Options { out: out.to_owned(), threads, resume, progress: Progress::Lines }
+    Options { out: out.to_owned(), threads, deltas: None, resume, progress: Progress::Lines }
 }
 
 /// The rows without how long they took.

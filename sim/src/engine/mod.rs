@@ -79,6 +79,9 @@ pub enum EngineError {
         /// What is off.
         why: String,
     },
+    /// Changes could not be kept.
+    #[error(transparent)]
+    Deltas(#[from] crate::deltas::DeltaError),
     /// Rows could not be written.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -100,6 +103,26 @@ pub enum EngineError {
 /// Hears every row as it is made.
 pub type OnRow = Arc<dyn Fn(&RoundRow) + Send + Sync>;
 
+/// A trained change, before anything is selected or rounded.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The seed.
+    pub seed: u64,
+    /// The round it starts from.
+    pub round: u64,
+    /// The client's name.
+    pub client: &'a str,
+    /// The adapter's tensors.
+    pub layout: &'a Layout,
+    /// Local minus received, shape `[n]`.
+    pub delta: &'a [f32],
+}
+
+/// Hears every trained change.
+pub type OnChange = Arc<dyn Fn(&Change<'_>) + Send + Sync>;
+
 /// A scenario with its model and text loaded and dealt.
 #[derive(Clone)]
 pub struct Laboratory {
@@ -108,6 +131,7 @@ pub struct Laboratory {
     split: Arc<Split>,
     heldout: Arc<Heldout>,
     fleet: Arc<fleet::Fleet>,
+    on_change: Option<OnChange>,
     /// One permit for each thread that may compute.
     threads: Arc<Semaphore>,
 }
@@ -135,8 +159,16 @@ impl Laboratory {
             split: Arc::new(split),
             heldout: Arc::new(heldout),
             fleet: Arc::new(fleet),
+            on_change: None,
             threads: Arc::new(Semaphore::new(threads.get())),
         })
+    }
+
+    /// Lets `on_change` hear every trained change; it changes nothing else.
+    #[must_use]
+    pub fn on_change(mut self, on_change: OnChange) -> Self {
+        self.on_change = Some(on_change);
+        self
     }
 
     /// The scenario.

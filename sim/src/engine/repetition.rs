@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossamer_client::client::{Client, Contribution, Outcome, SharedTerms};
+use gossamer_client::client::{Client, Contribution, Event, Outcome, SharedTerms, Watch};
+use gossamer_client::train::Control;
 use gossamer_client::transport::metered::{Meter, Traffic};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Snapshot, Terms};
@@ -16,7 +17,7 @@ use gossamer_server::coordinator::{Coordinator, CoordinatorError};
 use gossamer_server::store::Store;
 use tokio::task::JoinSet;
 
-use super::{EngineError, Laboratory, OnRow};
+use super::{Change, EngineError, Laboratory, OnRow};
 use crate::report::RoundRow;
 use crate::scenario::MethodSpec;
 use crate::transport::InProcess;
@@ -136,7 +137,8 @@ impl<'a> Run<'a> {
             terms: Arc::default(),
         };
         for member in &lab.fleet.members {
-            let client = run.enrol(&member.seed).await;
+            let watch = run.watch(method, seed, &member.name);
+            let client = run.enrol(&member.seed, watch).await;
             let client = client.map_err(|source| EngineError::Client {
                 client: member.name.clone(),
                 round: 0,
@@ -147,9 +149,32 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
+    /// Tells the laboratory's listener what a client trained.
+    fn watch(&self, method: &MethodSpec, seed: u64, client: &str) -> Watch {
+        let Some(hear) = self.lab.on_change.clone() else {
+            return Arc::new(|_| Control::Continue);
+        };
+        let (method, client) = (method.name.clone(), client.to_owned());
+        let manifest = self.manifest.clone();
+        Arc::new(move |event| {
+            if let Event::Trained { round, delta } = event {
+                hear(&Change {
+                    method: &method,
+                    seed,
+                    round: round.0,
+                    client: &client,
+                    layout: &manifest.layout,
+                    delta,
+                });
+            }
+            Control::Continue
+        })
+    }
+
     async fn enrol(
         &self,
         seed: &[u8; 32],
+        watch: Watch,
     ) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
         let secret = self.coordinator.new_token(Duration::from_secs(3600)).await?;
         let token = JoinToken { secret, server_key: self.key.public(), ca: None };
@@ -157,6 +182,7 @@ impl<'a> Run<'a> {
         let client = Client::builder("in-process")
             .token(token.encode())
             .identity(*seed)
+            .watch(watch)
             .base(self.lab.base.clone())
             .meter(self.meter.clone())
             .terms(self.terms.clone())
@@ -223,7 +249,7 @@ impl<'a> Run<'a> {
         let record: Record =
             signed.open(&self.key.public(), Purpose::Record).map_err(|e| off(e.to_string()))?;
         let frame = self.coordinator.object(self.id, record.snapshot).await?;
-        let terms = Terms::new(&self.manifest, RoundId(round));
+        let terms = Terms::new(&self.manifest, self.id, RoundId(round));
         let snapshot = Snapshot::decode(&frame, &terms).map_err(|e| off(e.to_string()))?;
         let received = snapshot.theta(&self.manifest);
         let own = self.coordinator.theta(self.id, RoundId(round)).await?;

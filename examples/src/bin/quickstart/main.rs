@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::Context;
 use gossamer_client::model::BaseModel;
 use gossamer_protocol::frame::{Snapshot, Terms};
-use gossamer_protocol::ids::RoundId;
+use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::Record;
@@ -172,7 +172,7 @@ impl Federation {
             let record = coordinator.record(run, RoundId(round)).await?;
             let record: Record = record.open(&coordinator.public_key(), Purpose::Record)?;
             let frame = coordinator.object(run, record.snapshot).await?;
-            losses.push(self.losses(&manifest, round, &frame).await?);
+            losses.push(self.losses(&manifest, run, round, &frame).await?);
             // Row r is the state after r rounds, the last of which has the number r - 1.
             let told = round.checked_sub(1).and_then(|r| told.get(&r)).copied().unwrap_or_default();
             let now = &losses[losses.len() - 1];
@@ -203,10 +203,11 @@ impl Federation {
     async fn losses(
         self: &Arc<Self>,
         manifest: &Manifest,
+        run: RunId,
         round: u64,
         frame: &[u8],
     ) -> anyhow::Result<Vec<f64>> {
-        let snapshot = Snapshot::decode(frame, &Terms::new(manifest, RoundId(round)))?;
+        let snapshot = Snapshot::decode(frame, &Terms::new(manifest, run, RoundId(round)))?;
         let theta = Arc::new(snapshot.theta(manifest));
         let mut work = Vec::new();
         for at in 0..self.devices.len() {

@@ -5,23 +5,24 @@
 //!   `2^exponent` of its block of 256. The exponent is the least for which the block's largest
 //!   magnitude fits 127, so what a server folds is an exact multiple of 2^-30.
 
-use crate::codec::CodecError;
+use super::codec::CodecError;
 use crate::manifest::Values;
 
 /// Values that share one scale.
-pub const BLOCK: usize = 256;
+pub(super) const BLOCK: usize = 256;
 /// Least block exponent: the fold's own resolution.
-pub const EXPONENT_MIN: i8 = -30;
+pub(super) const EXPONENT_MIN: i8 = -30;
 /// Largest block exponent: 127 x 2^1 bounds every weight we send.
-pub const EXPONENT_MAX: i8 = 1;
+pub(super) const EXPONENT_MAX: i8 = 1;
 
 /// Bytes that `k` values take.
 #[must_use]
-pub fn len(values: Values, k: usize) -> u64 {
+pub(super) fn len(values: Values, k: usize) -> u64 {
     let k = k as u64;
     match values {
-        Values::F32 => 4 * k,
         Values::Int8 => k + k.div_ceil(BLOCK as u64),
+        // A version 1 manifest has no third.
+        _ => 4 * k,
     }
 }
 
@@ -31,8 +32,8 @@ pub(super) fn encode(values: &[f32], code: Values, limit: f32) -> Result<Vec<u8>
         return Err(CodecError::Value { rank, value, limit });
     }
     match code {
-        Values::F32 => Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect()),
         Values::Int8 => encode_int8(values, limit),
+        _ => Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect()),
     }
 }
 
@@ -70,10 +71,8 @@ pub(super) fn decode(
         return Err(CodecError::Length { part: "values", got: bytes.len(), expected });
     }
     let values: Vec<f32> = match code {
-        Values::F32 => {
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        }
         Values::Int8 => decode_int8(bytes, k)?,
+        _ => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
     };
     match values.iter().enumerate().find(|(_, v)| !in_range(**v, limit)) {
         Some((rank, &value)) => Err(CodecError::Value { rank, value, limit }),

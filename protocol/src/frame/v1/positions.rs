@@ -12,13 +12,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::CodecError;
+use super::codec::CodecError;
 use crate::sparse::Support;
 
 /// How positions are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Positions {
+pub(super) enum Positions {
     /// Every coordinate.
     Dense,
     /// One bit a coordinate.

@@ -1,44 +1,27 @@
-//! Which entries travel: the selection both directions use.
+//! The k largest of a vector, in linear time.
 
-use crate::density::Density;
+use super::SelectError;
 use crate::sparse::Support;
-
-/// A vector no selection can rank.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SparsifyError {
-    /// A NaN or an infinity.
-    #[error("entry {index} is {value}")]
-    NonFinite {
-        /// Its place.
-        index: usize,
-        /// What it is.
-        value: f32,
-    },
-}
 
 /// Buckets of the histogram: a magnitude's exponent and its four leading mantissa bits.
 const BUCKETS: usize = 1 << 12;
 /// Bits of a magnitude below its bucket.
 const BELOW: u32 = 31 - 12;
 
-/// Keeps the `k = max(1, round(density * n))` entries of largest magnitude.
+/// Keeps the `k` entries of largest magnitude; all where there are no more.
 ///
-/// `dense`: shape `[n]`, in layout order; one global ranking over all tensors. Ties keep the lower
-/// index, so equal inputs give equal supports. The magnitude's bits rank like the magnitude, so a
+/// `dense`: shape `[n]`. Ties keep the lower index, so equal inputs give equal supports. The magnitude's bits rank like the magnitude, so a
 /// histogram of their top 12 finds the bucket of the k-th, and only that bucket is searched: three
 /// passes, O(n) time, no sort.
 ///
-/// Source: FLASC, arXiv:2406.05233. Its code rounds `k` down, which can keep nothing.
-///
 /// # Errors
-/// [`SparsifyError::NonFinite`] at the first NaN or infinity.
-pub fn top_k(dense: &[f32], density: Density) -> Result<Support, SparsifyError> {
-    let (threshold, ties) = match threshold(dense, density.count(dense.len()))? {
-        Some(found) => found,
-        None => return Ok(Support::All),
+/// [`SelectError::NonFinite`] at the first NaN or infinity.
+pub fn top_k(dense: &[f32], k: usize) -> Result<Support, SelectError> {
+    let (threshold, ties) = match threshold(dense, k.max(1))? {
+        Some(found) if k > 0 => found,
+        None if k > 0 => return Ok(Support::All),
+        _ => return Ok(Support::Indices(Vec::new())),
     };
-    let k = density.count(dense.len());
     // One spare place, so that writing before deciding to keep needs no branch.
     let mut indices = vec![0_u32; k + 1];
     let mut kept = 0;
@@ -60,7 +43,7 @@ pub fn top_k(dense: &[f32], density: Density) -> Result<Support, SparsifyError> 
 
 /// The k-th largest magnitude's bits, and how many entries of just that magnitude to keep; `None`
 /// where all are kept.
-fn threshold(dense: &[f32], k: usize) -> Result<Option<(u32, usize)>, SparsifyError> {
+fn threshold(dense: &[f32], k: usize) -> Result<Option<(u32, usize)>, SelectError> {
     // Four histograms, so that equal neighbours do not wait for one counter.
     let mut counts = vec![[0_u32; 4]; BUCKETS];
     for (lane, &value) in dense.iter().enumerate() {
@@ -71,7 +54,7 @@ fn threshold(dense: &[f32], k: usize) -> Result<Option<(u32, usize)>, SparsifyEr
     let any_bad = counts[first_bad as usize..].iter().flatten().any(|&c| c > 0);
     let suspects = if any_bad { dense } else { &[] };
     if let Some((index, &value)) = suspects.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-        return Err(SparsifyError::NonFinite { index, value });
+        return Err(SelectError::NonFinite { index, value });
     }
     if k >= dense.len() {
         return Ok(None);
@@ -108,17 +91,13 @@ mod tests {
     use crate::rng::Stream;
     use proptest::prelude::*;
 
-    fn share(x: f64) -> Density {
-        Density::try_from(x).expect("a share")
-    }
-
     /// The plain way: a stable sort by falling magnitude.
-    fn by_sorting(dense: &[f32], density: Density) -> Vec<u32> {
+    fn by_sorting(dense: &[f32], k: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..dense.len() as u32).collect();
         order.sort_by(|&a, &b| {
             dense[b as usize].abs().total_cmp(&dense[a as usize].abs()).then(a.cmp(&b))
         });
-        order.truncate(density.count(dense.len()));
+        order.truncate(k);
         order.sort_unstable();
         order
     }
@@ -132,20 +111,20 @@ mod tests {
 
     #[test]
     fn ties_keep_the_lower_index() {
-        let support = top_k(&[1.0, -1.0, 0.5, 1.0], share(0.5)).expect("finite");
+        let support = top_k(&[1.0, -1.0, 0.5, 1.0], 2).expect("finite");
         assert_eq!(support, Support::Indices(vec![0, 1]));
     }
 
     #[test]
     fn all_zero_keeps_the_first() {
-        assert_eq!(top_k(&[0.0; 8], share(0.25)), Ok(Support::Indices(vec![0, 1])));
+        assert_eq!(top_k(&[0.0; 8], 2), Ok(Support::Indices(vec![0, 1])));
     }
 
     #[test]
     fn refuses_what_is_not_finite() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let refused = top_k(&[1.0, bad], share(1.0)).expect_err("not finite");
-            assert!(matches!(refused, SparsifyError::NonFinite { index: 1, .. }));
+            let refused = top_k(&[1.0, bad], 2).expect_err("not finite");
+            assert!(matches!(refused, SelectError::NonFinite { index: 1, .. }));
         }
     }
 
@@ -153,10 +132,9 @@ mod tests {
     fn agrees_with_sorting_on_a_heavy_tail() {
         let mut rng = Stream::new(1, "test", &[]);
         let dense: Vec<f32> = (0..10_000).map(|_| (rng.normal().powi(3)) as f32).collect();
-        for d in [1.0 / 256.0, 1.0 / 64.0, 1.0 / 4.0, 0.999] {
-            let density = share(d);
-            let support = top_k(&dense, density).expect("finite");
-            assert_eq!(indices(support, dense.len()), by_sorting(&dense, density));
+        for k in [0, 1, 39, 156, 2_500, 9_990] {
+            let support = top_k(&dense, k).expect("finite");
+            assert_eq!(indices(support, dense.len()), by_sorting(&dense, k));
         }
     }
 
@@ -165,10 +143,10 @@ mod tests {
         #[test]
         fn agrees_with_sorting(
             dense in prop::collection::vec((-4_i8..=4).prop_map(|v| f32::from(v) * 0.25), 1..200),
-            d in 0.001_f64..=1.0,
+            k in 0_usize..220,
         ) {
-            let support = top_k(&dense, share(d)).expect("finite");
-            prop_assert_eq!(indices(support, dense.len()), by_sorting(&dense, share(d)));
+            let support = top_k(&dense, k).expect("finite");
+            prop_assert_eq!(indices(support, dense.len()), by_sorting(&dense, k));
         }
     }
 }

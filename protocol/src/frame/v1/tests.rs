@@ -1,18 +1,26 @@
 use super::*;
 use crate::density::Density;
 use crate::manifest::tests::manifest;
+use crate::manifest::{Coverage, Manifest};
+use crate::sparse::Sparse;
 
 fn terms(manifest: &Manifest) -> Terms<'_> {
-    Terms::new(manifest, RoundId(3))
+    Terms::new(manifest, RunId([1; 16]), RoundId(3))
 }
 
-fn update(n: usize) -> Update {
-    Update {
+fn origin() -> Origin {
+    Origin {
         run: RunId([1; 16]),
         round: RoundId(3),
         attempt: Attempt(1),
         client: ClientId([2; 16]),
         snapshot: Digest::of(b"snapshot"),
+    }
+}
+
+fn update(n: usize) -> Update {
+    Update {
+        origin: origin(),
         examples: 5,
         loss: 2.5,
         delta: Sparse::new(n, Support::Indices(vec![1, 7]), vec![0.5, -0.25]).expect("valid"),
@@ -21,6 +29,7 @@ fn update(n: usize) -> Update {
 
 fn quarter() -> Manifest {
     let mut m = manifest();
+    m.version = 1;
     let share = Density::try_from(0.25).expect("a share");
     m.method.upload.density = share;
     m.method.download.density = share;
@@ -44,13 +53,13 @@ fn frames_round_trip() {
         m.method.upload.values = values;
         m.method.download.values = values;
         let update = update(m.layout.n());
-        let bytes = update.encode(&terms(&m)).expect("in range");
-        assert_eq!(Update::decode(&bytes, &terms(&m), None), Ok(update.clone()));
-        let head = Update::peek(&bytes, &terms(&m)).expect("own bytes");
-        assert_eq!((head.client, head.snapshot, head.entries), (update.client, update.snapshot, 2));
+        let bytes = update.encode(&terms(&m), None).expect("in range");
+        assert_eq!(Update::decode(&bytes, &terms(&m), &origin(), None), Ok(update.clone()));
+        let head = Update::peek(&bytes, &terms(&m), &origin()).expect("own bytes");
+        assert_eq!((head.examples, head.entries), (5, 2));
         let snapshot = Snapshot {
-            run: update.run,
-            round: update.round,
+            run: update.origin.run,
+            round: update.origin.round,
             reference: Reference::Change,
             values: update.delta,
         };
@@ -65,21 +74,21 @@ fn a_shared_support_takes_no_position_bytes() {
     m.method.train = Coverage::Support;
     let update = update(m.layout.n());
     let support = update.delta.support().clone();
-    let bytes = update.encode(&terms(&m)).expect("in range");
+    let bytes = update.encode(&terms(&m), None).expect("in range");
     assert_eq!(bytes.len(), HEADER + UPDATE_HEADER + TRAILER + 2 * 4);
-    assert_eq!(Update::decode(&bytes, &terms(&m), Some(&support)), Ok(update));
+    assert_eq!(Update::decode(&bytes, &terms(&m), &origin(), Some(&support)), Ok(update));
     let other = Support::Indices(vec![1]);
-    let refused = Update::decode(&bytes, &terms(&m), Some(&other));
-    assert!(matches!(refused, Err(FrameError::Entries(CodecError::Count { .. }))));
+    let refused = Update::decode(&bytes, &terms(&m), &origin(), Some(&other));
+    assert!(matches!(refused, Err(FrameError::EntriesV1(CodecError::Count { .. }))));
 }
 
 #[test]
 fn every_malformation_is_named() {
     let m = quarter();
-    let good = update(m.layout.n()).encode(&terms(&m)).expect("in range");
+    let good = update(m.layout.n()).encode(&terms(&m), None).expect("in range");
     let n = m.layout.n();
     let read = |bytes: Vec<u8>| {
-        Update::decode(&bytes, &terms(&m), None).expect_err("malformed").to_string()
+        Update::decode(&bytes, &terms(&m), &origin(), None).expect_err("malformed").to_string()
     };
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("truncated", good[..50].to_vec()),
@@ -116,11 +125,11 @@ fn every_malformation_is_named() {
 #[test]
 fn a_flipped_bit_is_noticed() {
     let m = quarter();
-    let good = update(m.layout.n()).encode(&terms(&m)).expect("in range");
+    let good = update(m.layout.n()).encode(&terms(&m), None).expect("in range");
     for bit in 0..8 * good.len() {
         let mut bytes = good.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        assert!(Update::decode(&bytes, &terms(&m), None).is_err(), "bit {bit}");
+        assert!(Update::decode(&bytes, &terms(&m), &origin(), None).is_err(), "bit {bit}");
     }
 }
 
