@@ -268,6 +268,7 @@ impl Scenario {
             base,
             lora: self.lora(method),
             layout,
+            head: None,
             method: method.method.clone(),
             training: self.training(method),
             cohort: self.cohort.clone(),
