@@ -6,7 +6,7 @@
 //! where `sim/models/fetch-minilm` has been run. Floating-point operations a token: forward
 //! `L (2 (4 d^2 + 2 d f) + 4 T d) = 21.8 M` (`L` = 6, `d` = 384, `f` = 1536, `T` = 64), backward as many
 //! for the linears' inputs (none for the lowest query, key and value) and 2.5 times as many for
-//! attention, `20.4 M + 1.5 M`; training 43.7 M, and 1 % more for the branches.
+//! attention, `20.4 M + 1.5 M`; training 43.6 M, and 1 % more for the branches.
 //!
 //! `RAYON_NUM_THREADS=1 cargo bench -p gossamer-client --bench train`; the data is looked for as in
 //! the tests.
