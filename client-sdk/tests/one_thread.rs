@@ -23,7 +23,8 @@ fn training_starts_no_thread() {
         fn batch(&self, _: &Plan, step: u32) -> Result<Batch, TaskError> {
             let token = |i: u32| (i * 7 + step) % 600;
             let inputs = (0..256).map(token).collect();
-            Ok(Batch { inputs, targets: (1..257).map(token).collect(), rows: 4, cols: 64 })
+            let targets = (1..257).map(token).collect();
+            Ok(Batch { inputs, targets, lengths: vec![], rows: 4, cols: 64 })
         }
     }
 

@@ -116,6 +116,7 @@ impl Given {
                 .into_iter()
                 .map(|x| if x < 0 { IGNORE } else { x as u32 })
                 .collect(),
+            lengths: vec![],
             rows: value["rows"].as_u64().expect("rows") as usize,
             cols: value["cols"].as_u64().expect("cols") as usize,
         };
@@ -153,13 +154,13 @@ fn run(base: &BaseModel, manifest: &Manifest, theta: &[f32], task: &Given) -> (T
 fn tokens_and_logits_of_a_prompt() {
     let Some(base) = base() else { return };
     let golden = &golden()["prompt"];
-    let mut tokens = vec![base.config().bos.expect("stories260k has one")];
+    let mut tokens = vec![base.llama().and_then(|config| config.bos).expect("stories260k has one")];
     tokens.extend(base.encode(golden["text"].as_str().expect("text")).expect("encodes"));
     let want: Vec<u32> = serde_json::from_value(golden["tokens"].clone()).expect("tokens");
     assert_eq!(tokens, want);
 
     let cols = tokens.len();
-    let batch = Batch { inputs: tokens, targets: vec![5; cols], rows: 1, cols };
+    let batch = Batch { inputs: tokens, targets: vec![5; cols], rows: 1, cols, ..Batch::default() };
     let task = Given::new(vec![batch]);
     let mut manifest =
         manifest(&base, &self::golden(), 1, LocalOptimizer::Sgd { lr: 1.0, momentum: 0.0 });
@@ -167,7 +168,7 @@ fn tokens_and_logits_of_a_prompt() {
     // B is 0, so the logits are the base's own.
     run(&base, &manifest, &manifest.layout.init(1), &task);
     let logits = task.logits.lock().expect("not poisoned").remove(0);
-    let rows: Vec<&[f32]> = logits.chunks_exact(base.config().vocab).collect();
+    let rows: Vec<&[f32]> = logits.chunks_exact(base.llama().expect("a decoder").vocab).collect();
     for (i, (row, want)) in rows.iter().zip(golden["rows"].as_array().expect("rows")).enumerate() {
         same(&format!("logits of row {i}"), row, want);
     }

@@ -20,13 +20,17 @@ pub enum Part {
     LoraA,
     /// LoRA's up-projection B, shape `[d_out, rank]`; starts at zero.
     LoraB,
+    /// The task head: `classifier.weight`, `[classes, hidden]`, and `classifier.bias`, `[classes, 1]`;
+    /// start at zero.
+    Head,
 }
 
 /// One adapter tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorSpec {
-    /// The adapted weight's module path with `.lora_A` or `.lora_B` behind.
+    /// The adapted weight's module path with `.lora_A` or `.lora_B` behind; for a head see
+    /// [`head_pair`].
     pub name: String,
     /// Which factor it is.
     pub part: Part,
@@ -49,11 +53,11 @@ impl TensorSpec {
 
     /// This tensor's values before training, regenerated from `seed` alone.
     ///
-    /// A is uniform on `±1/sqrt(d_in)`, which is PEFT's Kaiming-uniform with `a = sqrt(5)`; B is 0.
+    /// A is uniform on `±1/sqrt(d_in)`, which is PEFT's Kaiming-uniform with `a = sqrt(5)`; all else is 0.
     #[must_use]
     pub fn init(&self, seed: u64) -> Vec<f32> {
         match self.part {
-            Part::LoraB => vec![0.0; self.len()],
+            Part::LoraB | Part::Head => vec![0.0; self.len()],
             Part::LoraA => {
                 let bound = 1.0 / (self.shape[1] as f32).sqrt();
                 let mut rng = Stream::new(seed, "lora-init", &[self.name.as_bytes()]);
@@ -187,6 +191,16 @@ impl Layout {
         Self::new(tensors)
     }
 
+    /// The same with a task head behind it: `hidden` features in, `classes` logits out.
+    ///
+    /// # Errors
+    /// Those of [`Layout::new`].
+    pub fn with_head(self, classes: u32, hidden: usize) -> Result<Self, LayoutError> {
+        let mut tensors = self.tensors;
+        tensors.extend(head_pair(classes, hidden));
+        Self::new(tensors)
+    }
+
     /// Number of parameters.
     #[must_use]
     pub fn n(&self) -> usize {
@@ -215,6 +229,7 @@ impl Layout {
             hasher.update(&[match tensor.part {
                 Part::LoraA => 0,
                 Part::LoraB => 1,
+                Part::Head => 2,
             }]);
             for size in tensor.shape {
                 hasher.update(&(size as u64).to_le_bytes());
@@ -239,6 +254,17 @@ pub fn lora_pair(linear: &BaseLinear, rank: usize) -> [TensorSpec; 2] {
             shape: [linear.d_out, rank],
         },
     ]
+}
+
+/// A task head's tensors: `classifier.weight`, then `classifier.bias`.
+#[must_use]
+pub fn head_pair(classes: u32, hidden: usize) -> [TensorSpec; 2] {
+    let tensor = |name: &str, columns| TensorSpec {
+        name: name.into(),
+        part: Part::Head,
+        shape: [classes as usize, columns],
+    };
+    [tensor("classifier.weight", hidden), tensor("classifier.bias", 1)]
 }
 
 /// PEFT's rule for a list of targets: the whole path, or its end behind a dot.
@@ -305,6 +331,23 @@ mod tests {
         assert!((var - 0.01 / 3.0).abs() < 2.2e-4, "{var}");
         assert!(b.init(1).iter().all(|&v| v == 0.0));
         assert_ne!(values, a.init(2));
+    }
+
+    /// The digest by Python's hashlib, from the layout line of `docs/wire.md`.
+    #[test]
+    fn a_head_lies_behind_and_starts_at_zero() {
+        let layout = Layout::lora(&linears(), &["up_proj".into()], 2, false).expect("valid");
+        let layout = layout.with_head(3, 4).expect("valid");
+        let seen: Vec<_> = layout.tensors().map(|(t, r)| (t.name.as_str(), t.part, r)).collect();
+        assert_eq!(seen[2], ("classifier.weight", Part::Head, 20..32));
+        assert_eq!(seen[3], ("classifier.bias", Part::Head, 32..35));
+        assert!(layout.init(1)[20..].iter().all(|&x| x == 0.0));
+        assert_eq!(
+            layout.digest().to_string(),
+            "ce3eb351a1283a85847178895ab52c9dfca2742a998a0d3f00fdd6d26580c520"
+        );
+        let json = serde_json::to_value(&layout).expect("JSON");
+        assert_eq!(json[3]["part"], "head");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::layout::{Layout, LayoutError};
+use crate::layout::{Layout, LayoutError, Part, head_pair};
 
 mod method;
 
@@ -39,6 +39,9 @@ pub struct Manifest {
     pub lora: Lora,
     /// The tensors that may travel.
     pub layout: Layout,
+    /// What makes the run a sequence classification; without it, it predicts the next token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
     /// What travels, and how it is coded.
     pub method: Method,
     /// What a client does with its data.
@@ -84,6 +87,14 @@ pub struct Lora {
     /// FFA-LoRA: A stays at its seeded start and never travels.
     #[serde(default)]
     pub freeze_a: bool,
+}
+
+/// A linear layer over an encoder's mean features, trained and sent with the adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// Classes told apart; labels count from 0.
+    pub classes: u32,
 }
 
 /// A client's work in one round.
@@ -349,6 +360,8 @@ impl Manifest {
             }
         }
 
+        self.check_head(field)?;
+
         let c = &self.cohort;
         field((1..=COHORT_MAX).contains(&c.ask), "cohort.ask", "1 to 16,384")?;
         field((1..=c.ask).contains(&c.goal), "cohort.goal", "1 to cohort.ask")?;
@@ -357,6 +370,28 @@ impl Manifest {
         field(positive(c.retry_s) && c.retry_s <= 86_400.0, "cohort.retry_s", "in (0, 86400]")?;
 
         self.optimizer.check(field)
+    }
+
+    /// Whether head and layout say the same.
+    fn check_head(
+        &self,
+        field: impl Fn(bool, &'static str, &'static str) -> Result<(), ManifestError>,
+    ) -> Result<(), ManifestError> {
+        let tensors: Vec<_> = self.layout.tensors().map(|(tensor, _)| tensor).collect();
+        let laid = tensors.iter().filter(|tensor| tensor.part == Part::Head).count();
+        field(self.head.is_none() || self.version > 1, "head", "absent in version 1")?;
+        let Some(Head { classes }) = self.head else {
+            return field(laid == 0, "head", "there, since the layout has its tensors");
+        };
+        field((2..=65_536).contains(&classes), "head.classes", "2 to 65,536")?;
+        let fits = match tensors[..] {
+            [.., weight, bias] => [weight, bias] == head_pair(classes, weight.shape[1]).each_ref(),
+            _ => false,
+        };
+        let why = "ending in the head's two tensors, and no other of its part";
+        field(laid == 2 && fits, "layout", why)?;
+        let t = &self.training;
+        field(t.context >= 3, "training.context", "at least 3: a token between [CLS] and [SEP]")
     }
 }
 

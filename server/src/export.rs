@@ -1,7 +1,8 @@
 //! The adapter as others read it: safetensors with PEFT's tensor names.
 //!
 //! `model.layers.0.self_attn.q_proj.lora_A` becomes
-//! `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`. FFA-LoRA's frozen A is not in
+//! `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`; a task head keeps its names behind
+//! `base_model.model.`, and its bias has one dimension. FFA-LoRA's frozen A is not in
 //! the layout; it is regenerated from the seed, for which the base model's shapes must be known.
 
 use std::collections::HashMap;
@@ -48,9 +49,16 @@ pub fn safetensors(
     let views: Vec<(String, TensorView<'_>)> = tensors
         .iter()
         .map(|(spec, data)| {
-            let view = TensorView::new(Dtype::F32, spec.shape.to_vec(), data);
+            let (name, shape) = match (spec.part, spec.shape) {
+                (Part::LoraA | Part::LoraB, shape) => {
+                    (format!("{}.weight", spec.name), shape.to_vec())
+                }
+                (Part::Head, [classes, 1]) => (spec.name.clone(), vec![classes]),
+                (Part::Head, shape) => (spec.name.clone(), shape.to_vec()),
+            };
+            let view = TensorView::new(Dtype::F32, shape, data);
             let view = view.map_err(|e| ExportError::Format(e.to_string()))?;
-            Ok((format!("base_model.model.{}.weight", spec.name), view))
+            Ok((format!("base_model.model.{name}"), view))
         })
         .collect::<Result<_, ExportError>>()?;
     // One entry: a map of several would be written in any order.
@@ -61,7 +69,7 @@ pub fn safetensors(
 /// PEFT's `adapter_config.json` for the same adapter.
 #[must_use]
 pub fn peft_config(manifest: &Manifest) -> serde_json::Value {
-    serde_json::json!({
+    let mut config = serde_json::json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": manifest.base.name,
@@ -72,7 +80,12 @@ pub fn peft_config(manifest: &Manifest) -> serde_json::Value {
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
-    })
+    });
+    if manifest.head.is_some() {
+        config["task_type"] = "SEQ_CLS".into();
+        config["modules_to_save"] = serde_json::json!(["classifier"]);
+    }
+    config
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {
@@ -98,4 +111,46 @@ pub(crate) fn linears_to_bytes(linears: &[BaseLinear]) -> Vec<u8> {
     let shapes: std::collections::BTreeMap<&str, [usize; 2]> =
         linears.iter().map(|l| (l.name.as_str(), [l.d_in, l.d_out])).collect();
     serde_json::to_vec(&shapes).expect("names and numbers are always JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use gossamer_protocol::layout::Layout;
+    use safetensors::SafeTensors;
+
+    use super::*;
+
+    /// The names and shapes that PEFT gives a `SEQ_CLS` adapter of a BERT.
+    #[test]
+    fn a_head_keeps_its_names() {
+        let linear = BaseLinear { name: "bert.query".into(), d_in: 3, d_out: 4 };
+        let layout = Layout::lora(&[linear], &["query".into()], 2, false).expect("valid");
+        let layout = layout.with_head(5, 4).expect("valid");
+        let n = layout.n();
+        let manifest: Manifest = serde_json::from_value(serde_json::json!({
+            "version": 1, "name": "test", "seed": 1, "rounds": 1,
+            "base": { "name": "b", "digest": gossamer_protocol::digest::Digest::of(b"b") },
+            "lora": { "rank": 2, "alpha": 4.0, "targets": ["query"] },
+            "layout": layout, "head": { "classes": 5 },
+            "method": { "download": { "density": 1.0 }, "upload": { "density": 1.0 } },
+            "training": {
+                "steps": 1, "batch": 1, "context": 8, "optimizer": { "kind": "sgd", "lr": 0.1 },
+            },
+            "cohort": { "goal": 1, "ask": 1, "min": 1, "deadline_s": 60 },
+            "optimizer": { "kind": "sgd", "lr": 1.0 },
+        }))
+        .expect("a manifest");
+        let theta: Vec<f32> = (0..n).map(|i| i as f32).collect();
+        let file = safetensors(&manifest, None, &theta).expect("written");
+        let file = SafeTensors::deserialize(&file).expect("whole");
+        let shape = |name: &str| file.tensor(name).expect(name).shape().to_vec();
+        assert_eq!(shape("base_model.model.bert.query.lora_A.weight"), [2, 3]);
+        assert_eq!(shape("base_model.model.classifier.weight"), [5, 4]);
+        assert_eq!(shape("base_model.model.classifier.bias"), [5]);
+        let bias = file.tensor("base_model.model.classifier.bias").expect("there").data().to_vec();
+        assert_eq!(bias, bytes(&theta[n - 5..]));
+        let config = peft_config(&manifest);
+        assert_eq!(config["task_type"], "SEQ_CLS");
+        assert_eq!(config["modules_to_save"], serde_json::json!(["classifier"]));
+    }
 }

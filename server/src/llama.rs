@@ -14,6 +14,9 @@ pub enum LlamaError {
     /// Not JSON, or a field is missing.
     #[error("config.json: {0}")]
     Syntax(String),
+    /// Another family's.
+    #[error("config.json field architectures is {0:?}; a run adapts a LlamaForCausalLM")]
+    Architecture(String),
     /// A size that no model has.
     #[error("config.json field {field} is {got}")]
     Size {
@@ -26,6 +29,9 @@ pub enum LlamaError {
 
 #[derive(Deserialize)]
 struct Config {
+    /// Hand-written files may lack it.
+    #[serde(default)]
+    architectures: Vec<String>,
     hidden_size: usize,
     intermediate_size: usize,
     num_hidden_layers: usize,
@@ -42,6 +48,9 @@ struct Config {
 pub fn llama_linears(config_json: &[u8]) -> Result<Vec<BaseLinear>, LlamaError> {
     let config: Config =
         serde_json::from_slice(config_json).map_err(|e| LlamaError::Syntax(e.to_string()))?;
+    if let Some(other) = config.architectures.iter().find(|name| *name != "LlamaForCausalLM") {
+        return Err(LlamaError::Architecture(other.clone()));
+    }
     let size = |field, got: usize, max| {
         if (1..=max).contains(&got) { Ok(got) } else { Err(LlamaError::Size { field, got }) }
     };
@@ -102,6 +111,10 @@ mod tests {
         };
         let wide = llama_linears(config(r#", "head_dim": 32"#, "1").as_bytes()).expect("a model");
         assert_eq!((wide[0].d_out, wide[3].d_in), (128, 128));
+        let bert = llama_linears(config(r#", "architectures": ["BertModel"]"#, "1").as_bytes());
+        assert_eq!(bert, Err(LlamaError::Architecture("BertModel".into())));
+        let named = config(r#", "architectures": ["LlamaForCausalLM"]"#, "1");
+        assert!(llama_linears(named.as_bytes()).is_ok());
         let many = llama_linears(config("", "4000000000").as_bytes());
         assert!(matches!(many, Err(LlamaError::Size { field: "num_hidden_layers", .. })));
         assert!(matches!(llama_linears(b"{}"), Err(LlamaError::Syntax(_))));

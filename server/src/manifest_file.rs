@@ -149,6 +149,7 @@ pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
         base: Base { name, digest },
         lora,
         layout,
+        head: None,
         method: file.method,
         training: file.training,
         cohort: file.cohort,

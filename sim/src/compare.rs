@@ -101,8 +101,8 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
                 Arc::new(move |row| {
                     book.row(row);
                     bar.set_position(row.round);
-                    if let Some(loss) = row.heldout_loss {
-                        bar.set_message(format!("{loss:.4} nats/token"));
+                    if let Some(reached) = reached(row) {
+                        bar.set_message(reached);
                     }
                 })
             };
@@ -199,13 +199,17 @@ fn write_report(
     rows: &[RoundRow],
 ) -> Result<Comparison, ReportError> {
     let split = lab.split();
+    let (unit, units) = match scenario.head {
+        Some(_) => ("an example", "examples"),
+        None => ("a token", "tokens"),
+    };
     let paragraphs = [
         format!(
-            "{} clients train; evaluated are {} held-out clients on {} tokens, with the adapter that \
-             clients receive. Losses are in nats a token.",
+            "{} clients train; evaluated are {} held-out clients on {} {units}, with the adapter that \
+             clients receive. Losses are in nats {unit}.",
             split.train.len(),
             lab.heldout().clients(),
-            lab.heldout().tokens(),
+            lab.heldout().targets(),
         ),
         "Bytes are the frames that travelled, headers and checksums included. Control messages \
          (manifests once a client, records, check-ins, receipts) are in metrics.csv."
@@ -265,14 +269,23 @@ impl Show {
     }
 }
 
+/// What an evaluated round came to.
+fn reached(row: &RoundRow) -> Option<String> {
+    let loss = row.heldout_loss?;
+    Some(match row.heldout_accuracy {
+        Some(share) => format!("{:.1} % right, {loss:.4} nats/example", 100.0 * share),
+        None => format!("{loss:.4} nats/token"),
+    })
+}
+
 /// What a log says of a repetition.
 fn ended(method: &str, seed: u64, repetition: &Repetition, of: usize) -> String {
     let rows = &repetition.rows;
-    let loss = rows.iter().rev().find_map(|row| row.heldout_loss).unwrap_or(f64::NAN);
+    let reached = rows.iter().rev().find_map(reached).unwrap_or_default();
     let wall_s: f64 = rows.iter().map(|row| row.wall_s).sum();
     let rounds = rows.len().saturating_sub(1);
     format!(
-        "{method} seed {seed}: {loss:.4} nats/token after {rounds} rounds in {wall_s:.1} s \
+        "{method} seed {seed}: {reached} after {rounds} rounds in {wall_s:.1} s \
          (one of {of})"
     )
 }

@@ -31,7 +31,9 @@ pub struct Document {
 pub struct Dataset {
     /// In the order of the file.
     pub documents: Vec<Document>,
-    /// SHA-256 of the documents, each part behind its length.
+    /// Those of `heldout.only`, which are dealt to nobody.
+    pub heldout: Vec<Document>,
+    /// SHA-256 of the documents that are dealt, each part behind its length.
     pub digest: Digest,
 }
 
@@ -107,27 +109,30 @@ struct Row {
 }
 
 impl Dataset {
-    /// Reads what `[data]` asks for.
+    /// Reads what `[data]` asks for, and beside it the rows that `heldout` asks for, if any.
     ///
     /// # Errors
     /// [`DatasetError`] at the first row that is off, or where nothing is left.
-    pub fn load(rows: &Rows) -> Result<Self, DatasetError> {
-        let mut read = if rows.is_jsonl() { read_jsonl(rows)? } else { read_texts(rows)? };
-        let n_read = read.len();
-        drop_short_clients(&mut read, rows.min_chars);
-        if let Some(max) = rows.max_chars {
-            cut_long_clients(&mut read, max);
+    pub fn load(rows: &Rows, heldout: &BTreeMap<String, String>) -> Result<Self, DatasetError> {
+        let (read, n_read) = read(rows)?;
+        let (mut kept, mut n_kept) = (Vec::new(), 0);
+        if !heldout.is_empty() {
+            (kept, n_kept) = self::read(&Rows { only: heldout.clone(), ..rows.clone() })?;
         }
-        let numbers = number_labels(&read, rows)?;
-        let documents = read
-            .into_iter()
-            .map(|row| Document {
-                client: row.client,
-                label: row.label.map(|label| numbers[&label]),
-                text: row.text,
-            })
-            .collect();
-        Self::build(documents, rows.path.display().to_string(), n_read)
+        let numbers = number_labels(read.iter().chain(&kept), rows)?;
+        let document = |row: Row| Document {
+            client: row.client,
+            label: row.label.map(|label| numbers[&label]),
+            text: row.text,
+        };
+        let from = || rows.path.display().to_string();
+        let documents = read.into_iter().map(document).collect();
+        let mut dataset = Self::build(documents, from(), n_read)?;
+        if !heldout.is_empty() {
+            let documents = kept.into_iter().map(document).collect();
+            dataset.heldout = Self::build(documents, from(), n_kept)?.documents;
+        }
+        Ok(dataset)
     }
 
     /// Real sentences of each of `names`; the language is client and label.
@@ -165,7 +170,7 @@ impl Dataset {
             return Err(DatasetError::Empty { from, read });
         }
         let digest = digest(&documents);
-        Ok(Self { documents, digest })
+        Ok(Self { documents, heldout: Vec::new(), digest })
     }
 }
 
@@ -186,6 +191,17 @@ fn digest(documents: &[Document]) -> Digest {
         }
     }
     hasher.finish()
+}
+
+/// The rows of long enough clients, cut to what a client may have; and how many were read.
+fn read(rows: &Rows) -> Result<(Vec<Row>, usize), DatasetError> {
+    let mut read = if rows.is_jsonl() { read_jsonl(rows)? } else { read_texts(rows)? };
+    let n_read = read.len();
+    drop_short_clients(&mut read, rows.min_chars);
+    if let Some(max) = rows.max_chars {
+        cut_long_clients(&mut read, max);
+    }
+    Ok((read, n_read))
 }
 
 fn read_jsonl(rows: &Rows) -> Result<Vec<Row>, DatasetError> {
@@ -340,8 +356,11 @@ fn cut_long_clients(rows: &mut Vec<Row>, max: usize) {
 }
 
 /// Numbers stay as they are; words are numbered in sorted order.
-fn number_labels(rows: &[Row], source: &Rows) -> Result<BTreeMap<Label, u32>, DatasetError> {
-    let labels: BTreeSet<&Label> = rows.iter().filter_map(|row| row.label.as_ref()).collect();
+fn number_labels<'r>(
+    rows: impl Iterator<Item = &'r Row>,
+    source: &Rows,
+) -> Result<BTreeMap<Label, u32>, DatasetError> {
+    let labels: BTreeSet<&Label> = rows.filter_map(|row| row.label.as_ref()).collect();
     let words = labels.iter().filter(|label| matches!(label, Label::Word(_))).count();
     if words > 0 && words < labels.len() {
         let key = source.label.clone().unwrap_or_default();
@@ -363,6 +382,8 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
+
+    const NONE: BTreeMap<String, String> = BTreeMap::new();
 
     fn rows(path: PathBuf) -> Rows {
         Rows {
@@ -392,7 +413,7 @@ mod tests {
     #[test]
     fn a_list_is_joined_and_an_empty_line_skipped() {
         let dir = folder();
-        let dataset = Dataset::load(&jsonl(&dir, TWO)).expect("sound");
+        let dataset = Dataset::load(&jsonl(&dir, TWO), &NONE).expect("sound");
         let texts: Vec<_> = dataset.documents.iter().map(|d| d.text.as_str()).collect();
         assert_eq!(texts, ["one\ntwo", "x"]);
         assert_eq!(dataset.documents[0].client.as_deref(), Some("ann"));
@@ -401,18 +422,18 @@ mod tests {
     #[test]
     fn gzip_reads_the_same_and_has_the_same_digest() {
         let dir = folder();
-        let plain = Dataset::load(&jsonl(&dir, TWO)).expect("sound");
+        let plain = Dataset::load(&jsonl(&dir, TWO), &NONE).expect("sound");
         let path = dir.path().join("d.jsonl.gz");
         let mut gz = GzEncoder::new(File::create(&path).expect("created"), Compression::default());
         gz.write_all(TWO.as_bytes()).expect("written");
         gz.finish().expect("written");
-        let zipped = Dataset::load(&rows(path.clone())).expect("sound");
+        let zipped = Dataset::load(&rows(path.clone()), &NONE).expect("sound");
         assert_eq!(plain.documents, zipped.documents);
         assert_eq!(plain.digest, zipped.digest);
 
         let whole = std::fs::read(&path).expect("read");
         std::fs::write(&path, &whole[..whole.len() / 2]).expect("written");
-        let refused = Dataset::load(&rows(path)).expect_err("cut in half").to_string();
+        let refused = Dataset::load(&rows(path), &NONE).expect_err("cut in half").to_string();
         assert!(refused.contains("d.jsonl.gz"), "{refused}");
     }
 
@@ -429,10 +450,11 @@ mod tests {
             ("{\"c\":\"a\",\"t\":\" \"}", "(1 rows read"),
         ];
         for (text, expected) in cases {
-            let refused = Dataset::load(&jsonl(&dir, text)).expect_err(text).to_string();
+            let refused = Dataset::load(&jsonl(&dir, text), &NONE).expect_err(text).to_string();
             assert!(refused.contains(expected) && refused.contains("d.jsonl"), "{refused}");
         }
-        let refused = Dataset::load(&rows(dir.path().join("no.jsonl"))).expect_err("missing");
+        let refused =
+            Dataset::load(&rows(dir.path().join("no.jsonl")), &NONE).expect_err("missing");
         assert!(refused.to_string().contains("no.jsonl"), "{refused}");
     }
 
@@ -443,7 +465,7 @@ mod tests {
                     {\"c\":\"a\",\"t\":\"45\"}\n";
         let mut ask = jsonl(&dir, text);
         ask.min_chars = 5;
-        let dataset = Dataset::load(&ask).expect("sound");
+        let dataset = Dataset::load(&ask, &NONE).expect("sound");
         assert!(dataset.documents.iter().all(|d| d.client.as_deref() == Some("a")));
         assert_eq!(dataset.documents.len(), 2);
     }
@@ -455,7 +477,7 @@ mod tests {
                     {\"c\":\"a\",\"t\":\"éèê\"}\n{\"c\":\"a\",\"t\":\"x\"}\n";
         let mut ask = jsonl(&dir, text);
         ask.max_chars = Some(4);
-        let dataset = Dataset::load(&ask).expect("sound");
+        let dataset = Dataset::load(&ask, &NONE).expect("sound");
         let texts: Vec<_> = dataset.documents.iter().map(|d| d.text.as_str()).collect();
         assert_eq!(texts, ["åäö", "1", "é"]);
     }
@@ -470,7 +492,7 @@ mod tests {
         ask.label = Some("l".into());
         ask.only.insert("s".into(), "train".into());
         let labels = |ask: &Rows| -> Vec<_> {
-            let dataset = Dataset::load(ask).expect("sound");
+            let dataset = Dataset::load(ask, &NONE).expect("sound");
             dataset.documents.iter().map(|d| d.label).collect()
         };
         assert_eq!(labels(&ask), [Some(1), Some(0), Some(1)], "fin sorts before sme");
@@ -484,7 +506,31 @@ mod tests {
         let mut ask = jsonl(&dir, "{\"l\":3,\"t\":\"a\"}\n{\"l\":\"x\",\"t\":\"b\"}\n");
         ask.client = None;
         ask.label = Some("l".into());
-        assert!(matches!(Dataset::load(&ask), Err(DatasetError::MixedLabels { .. })));
+        assert!(matches!(Dataset::load(&ask, &NONE), Err(DatasetError::MixedLabels { .. })));
+    }
+
+    /// A word has one number, wherever it stands.
+    #[test]
+    fn held_out_rows_stand_apart() {
+        let dir = folder();
+        let text = "{\"l\":\"sme\",\"s\":\"train\",\"t\":\"a\"}\n{\"l\":\"sme\",\"s\":\"test\",\"t\":\"b\"}\n\
+                    {\"l\":\"fin\",\"s\":\"test\",\"t\":\"c\"}\n";
+        let mut ask = jsonl(&dir, text);
+        ask.client = None;
+        ask.label = Some("l".into());
+        ask.only.insert("s".into(), "train".into());
+        let of = |split: &str| BTreeMap::from([("s".to_owned(), split.to_owned())]);
+        let dataset = Dataset::load(&ask, &of("test")).expect("sound");
+        let found = |documents: &[Document]| -> Vec<_> {
+            documents.iter().map(|d| (d.label, d.text.clone())).collect()
+        };
+        assert_eq!(found(&dataset.documents), [(Some(1), "a".into())]);
+        assert_eq!(found(&dataset.heldout), [(Some(1), "b".into()), (Some(0), "c".into())]);
+        assert!(matches!(
+            Dataset::load(&ask, &of("dev")),
+            Err(DatasetError::Empty { read: 0, .. })
+        ));
+        assert!(Dataset::load(&ask, &NONE).expect("sound").heldout.is_empty());
     }
 
     #[test]
@@ -495,7 +541,7 @@ mod tests {
         }
         let mut ask = rows(dir.path().to_owned());
         ask.client = None;
-        let dataset = Dataset::load(&ask).expect("sound");
+        let dataset = Dataset::load(&ask, &NONE).expect("sound");
         let found: Vec<_> =
             dataset.documents.iter().map(|d| (d.client.as_deref(), d.text.as_str())).collect();
         assert_eq!(found, [(Some("a"), "ay"), (Some("b"), "bee")]);
@@ -527,6 +573,6 @@ mod tests {
             min_chars: 1000,
             ..rows(path)
         };
-        assert_eq!(Dataset::load(&ask).expect("sound").documents.len(), 620);
+        assert_eq!(Dataset::load(&ask, &NONE).expect("sound").documents.len(), 620);
     }
 }

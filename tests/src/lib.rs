@@ -64,6 +64,7 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
         base: gossamer_sim::base::describe(&Choice::Tiny, base),
         lora: Lora { rank: 2, alpha: 4.0, targets, dropout: 0.0, freeze_a: false },
         layout,
+        head: None,
         method,
         training: Training {
             steps: 1,

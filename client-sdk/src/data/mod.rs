@@ -1,32 +1,49 @@
-//! What a device trains on: the app's own task, or [`TextDataset`].
+//! What a device trains on: the app's own task, [`TextDataset`] or [`LabelledDataset`].
 //!
 //! Data never leaves this process; nothing here knows of a network. Every random choice is drawn from
 //! a [`Plan`]'s streams, so the same plan gives the same batches.
 
+mod labelled;
 mod text;
 
 use candle_core::Tensor;
 use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::rng::Stream;
 
-use crate::model::{LlamaConfig, ModelError};
+use crate::model::ModelError;
 
+pub use labelled::{Example, LabelledDataset};
 pub use text::TextDataset;
 
-/// The target of a token that is not learned.
+/// The target of a token or sequence that is not learned.
 pub const IGNORE: u32 = u32::MAX;
 
 /// Sequences side by side, row by row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Tokens, `[rows, cols]`.
     pub inputs: Vec<u32>,
-    /// The token that follows each, or [`IGNORE`]; `[rows, cols]`.
+    /// The token that follows each, `[rows, cols]`, or where the run has a head each sequence's class,
+    /// `[rows]`; or [`IGNORE`].
     pub targets: Vec<u32>,
+    /// Tokens of each sequence that are not padding behind it, `[rows]`; none given: all. Only where the
+    /// run has a head.
+    pub lengths: Vec<usize>,
     /// Sequences.
     pub rows: usize,
     /// Tokens a sequence.
     pub cols: usize,
+}
+
+/// What a batch must keep within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens there are.
+    pub vocab: usize,
+    /// Longest sequence.
+    pub context: usize,
+    /// Classes of the run's head; `None`: targets are tokens.
+    pub classes: Option<u32>,
 }
 
 /// Whose training this is, and how large a batch may be.
@@ -52,6 +69,28 @@ impl Plan {
         let parts: [&[u8]; 4] = [purpose.as_bytes(), &self.client.0, &round, &at.to_le_bytes()];
         Stream::new(self.seed, "train", &parts)
     }
+
+    /// Which of `n` things make up the batch of step `step`; every epoch goes through all of them in a
+    /// new order.
+    pub(crate) fn pick(&self, n: usize, step: u32) -> Vec<usize> {
+        // A row more than there are things would only repeat one within the step.
+        let rows = self.rows.clamp(1, n);
+        let mut epoch = None;
+        let mut order: Vec<usize> = Vec::new();
+        let mut picked = Vec::with_capacity(rows);
+        for row in 0..rows as u64 {
+            let at = u64::from(step) * rows as u64 + row;
+            let (this, place) = (at / n as u64, (at % n as u64) as usize);
+            if epoch != Some(this) {
+                order.clear();
+                order.extend(0..n);
+                self.stream("order", this).shuffle(&mut order);
+                epoch = Some(this);
+            }
+            picked.push(order[place]);
+        }
+        picked
+    }
 }
 
 /// The app's own data and objective.
@@ -65,8 +104,8 @@ pub trait TrainingTask: Send + Sync {
     /// [`TaskError`] where there is none.
     fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError>;
 
-    /// A scalar to minimise, from `logits` `[rows * cols, vocab]`, by candle's differentiable
-    /// operations; `None`, the default: the mean cross-entropy over targets that are not [`IGNORE`],
+    /// A scalar to minimise, from `logits` `[rows * cols, vocab]`, or `[rows, classes]` where the run has
+    /// a head, by candle's differentiable operations; `None`, the default: the mean cross-entropy over targets that are not [`IGNORE`],
     /// which the trainer has faster and on this thread alone; candle's operations on 65,536 entries
     /// or more share one thread pool.
     ///
@@ -103,6 +142,19 @@ pub enum TaskError {
         /// What is wrong.
         why: String,
     },
+    /// An example without text.
+    #[error("example {0} has no text")]
+    Blank(usize),
+    /// An example of a class that the run does not have.
+    #[error("example {at} is of class {label}, the run has {classes}")]
+    Label {
+        /// The example, from 0.
+        at: usize,
+        /// Its class.
+        label: u32,
+        /// How many there are.
+        classes: u32,
+    },
     /// A folder or file without any `.txt` or `.jsonl`.
     #[error("{path} is no .txt or .jsonl file and no folder with one")]
     NoText {
@@ -124,7 +176,7 @@ pub enum TaskError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// Not `rows * cols` entries.
+    /// Not `rows * cols` inputs, or not a target for each (with a head, for each sequence).
     #[error("batch of {rows} by {cols} with {inputs} inputs and {targets} targets")]
     Shape {
         /// Sequences.
@@ -152,6 +204,17 @@ pub enum BatchError {
         /// The token.
         found: u32,
     },
+    /// A class outside the run's.
+    #[error("class {found}, the run has {expected}")]
+    Class {
+        /// How many there are.
+        expected: u32,
+        /// The class.
+        found: u32,
+    },
+    /// Lengths that are not one for each sequence, 1 to its tokens; or any without a head.
+    #[error("lengths of sequences that do not fit the batch")]
+    Lengths,
     /// Only ignored targets.
     #[error("no target to learn from")]
     NoTarget,
@@ -162,21 +225,35 @@ impl Batch {
     ///
     /// # Errors
     /// [`BatchError`] at the first thing that does not fit.
-    pub fn check(&self, config: &LlamaConfig) -> Result<(), BatchError> {
+    pub fn check(&self, limits: &Limits) -> Result<(), BatchError> {
         let Self { rows, cols, .. } = *self;
         let (inputs, targets) = (self.inputs.len(), self.targets.len());
         let n = rows.checked_mul(cols).filter(|&n| n > 0);
-        if n != Some(inputs) || n != Some(targets) {
+        let n_targets = if limits.classes.is_some() { Some(rows) } else { n };
+        if n != Some(inputs) || n_targets != Some(targets) {
             return Err(BatchError::Shape { rows, cols, inputs, targets });
         }
-        if cols > config.context {
-            return Err(BatchError::Context { expected: config.context, found: cols });
+        if cols > limits.context {
+            return Err(BatchError::Context { expected: limits.context, found: cols });
         }
-        let learned = self.targets.iter().filter(|&&t| t != IGNORE);
-        if let Some(&found) =
-            self.inputs.iter().chain(learned).find(|&&token| token as usize >= config.vocab)
-        {
-            return Err(BatchError::Token { expected: config.vocab, found });
+        let some = !self.lengths.is_empty();
+        let fit = self.lengths.iter().all(|length| (1..=cols).contains(length));
+        if some && (limits.classes.is_none() || self.lengths.len() != rows || !fit) {
+            return Err(BatchError::Lengths);
+        }
+        let outside = |token: &&u32| **token as usize >= limits.vocab;
+        let mut learned = self.targets.iter().filter(|&&t| t != IGNORE);
+        let token = match limits.classes {
+            Some(expected) => {
+                if let Some(&found) = learned.find(|&&class| class >= expected) {
+                    return Err(BatchError::Class { expected, found });
+                }
+                self.inputs.iter().find(outside)
+            }
+            None => self.inputs.iter().chain(learned).find(outside),
+        };
+        if let Some(&found) = token {
+            return Err(BatchError::Token { expected: limits.vocab, found });
         }
         if self.learned() == 0 {
             return Err(BatchError::NoTarget);

@@ -27,9 +27,9 @@ impl TextDataset {
     pub fn new(base: &BaseModel, texts: &[String]) -> Result<Self, TaskError> {
         let (mut tokens, mut count) = (Vec::new(), 0);
         for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
-            tokens.extend(base.config().bos);
+            tokens.extend(base.llama().and_then(|config| config.bos));
             tokens.extend(base.encode(text)?);
-            tokens.extend(base.config().eos.first());
+            tokens.extend(base.llama().and_then(|config| config.eos.first()));
             count += 1;
         }
         Self::from_tokens(tokens, count)
@@ -84,8 +84,7 @@ impl TextDataset {
         let cols = cols.max(1);
         let width = |&at: &usize| self.window(at, cols).len() - 1;
         let widest = windows.iter().map(width).max().unwrap_or(0);
-        let mut batch =
-            Batch { inputs: vec![], targets: vec![], rows: windows.len(), cols: widest };
+        let mut batch = Batch { rows: windows.len(), cols: widest, ..Batch::default() };
         for &at in windows {
             let window = self.window(at, cols);
             let n = window.len() - 1;
@@ -106,23 +105,7 @@ impl TrainingTask for TextDataset {
 
     fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
         let windows = self.windows(plan.cols);
-        // A row more than there are windows would only repeat one within the step.
-        let rows = plan.rows.clamp(1, windows);
-        let mut epoch = None;
-        let mut order: Vec<usize> = Vec::new();
-        let mut picked = Vec::with_capacity(rows);
-        for row in 0..rows as u64 {
-            let at = u64::from(step) * rows as u64 + row;
-            let (this, place) = (at / windows as u64, (at % windows as u64) as usize);
-            if epoch != Some(this) {
-                order.clear();
-                order.extend(0..windows);
-                plan.stream("order", this).shuffle(&mut order);
-                epoch = Some(this);
-            }
-            picked.push(order[place]);
-        }
-        Ok(self.cut(&picked, plan.cols))
+        Ok(self.cut(&plan.pick(windows, step), plan.cols))
     }
 }
 

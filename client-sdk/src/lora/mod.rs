@@ -1,12 +1,12 @@
-//! Where each adapter tensor lies in the flat vector, and which linear it belongs to.
+//! Where each adapter tensor lies in the flat vector, and which linear, or the head, it belongs to.
 
 use std::ops::Range;
 
-use gossamer_protocol::layout::{BaseLinear, Part, lora_pair};
-use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::layout::{BaseLinear, Part, TensorSpec, head_pair, lora_pair};
+use gossamer_protocol::manifest::{Head, Manifest};
 
 use crate::model::BaseModel;
-use crate::ops::linear::Lora;
+use crate::ops::linear::{Linear, Lora};
 
 /// Why a manifest's adapter does not fit a base model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -28,6 +28,12 @@ pub enum LoraError {
         /// In the layout.
         found: [usize; 2],
     },
+    /// A head with a tensor missing.
+    #[error("the run has a head, its layout no {missing}")]
+    Headless {
+        /// The tensor.
+        missing: String,
+    },
     /// A linear with one factor in the layout and none frozen to go with it.
     #[error("the layout has {found} but not {missing}")]
     Unpaired {
@@ -36,6 +42,12 @@ pub enum LoraError {
         /// The one there is not.
         missing: String,
     },
+    /// An encoder's run without a head.
+    #[error("the base model is an encoder, which is trained through a head; the run has none")]
+    NoHead,
+    /// A head's run on a decoder.
+    #[error("the run has a head, which needs an encoder; the base model is a decoder")]
+    Decoder,
     /// A flat vector of another length than the layout's.
     #[error("the adapter has {found} values, the layout {expected}")]
     Length {
@@ -59,6 +71,16 @@ pub(crate) struct Plan {
     pairs: Vec<Option<Pair>>,
     /// Factors that stay at their seeded start (FFA-LoRA's A), end to end.
     frozen: Vec<f32>,
+    head: Option<HeadPlan>,
+}
+
+/// The task head's places and sizes.
+#[derive(Clone, Debug)]
+struct HeadPlan {
+    hidden: usize,
+    classes: usize,
+    weight: Range<usize>,
+    bias: Range<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,17 +105,22 @@ pub(crate) struct Adapter<'a> {
 impl Plan {
     /// Matches the manifest's layout with the base model.
     pub(crate) fn new(base: &BaseModel, manifest: &Manifest) -> Result<Self, LoraError> {
-        Self::of(&base.linears(), manifest)
+        Self::of(&base.linears(), base.hidden(), manifest)
     }
 
-    fn of(linears: &[BaseLinear], manifest: &Manifest) -> Result<Self, LoraError> {
+    fn of(linears: &[BaseLinear], hidden: usize, manifest: &Manifest) -> Result<Self, LoraError> {
         let rank = manifest.lora.rank;
         let mut factors: Vec<[Option<Range<usize>>; 2]> = vec![[None, None]; linears.len()];
+        let mut head = Vec::new();
         for (tensor, place) in manifest.layout.tensors() {
             let unknown = || LoraError::Unknown { name: tensor.name.clone() };
             let part = match tensor.part {
                 Part::LoraA => 0,
                 Part::LoraB => 1,
+                Part::Head => {
+                    head.push((tensor, place));
+                    continue;
+                }
             };
             let path = tensor.name.rsplit_once('.').map_or("", |(path, _)| path);
             let at = linears.iter().position(|l| l.name == path).ok_or_else(unknown)?;
@@ -128,7 +155,35 @@ impl Plan {
             });
         }
         let scale = manifest.lora_scale() as f32;
-        Ok(Self { rank, scale, n: manifest.layout.n(), pairs, frozen })
+        let head = Self::head(manifest, &head, hidden)?;
+        Ok(Self { rank, scale, n: manifest.layout.n(), pairs, frozen, head })
+    }
+
+    /// Matches the head's tensors with the manifest's head.
+    fn head(
+        manifest: &Manifest,
+        tensors: &[(&TensorSpec, Range<usize>)],
+        hidden: usize,
+    ) -> Result<Option<HeadPlan>, LoraError> {
+        let Some(Head { classes }) = manifest.head else {
+            let unknown = |(tensor, _): &(&TensorSpec, _)| tensor.name.clone();
+            let name = tensors.first().map(unknown);
+            return name.map_or(Ok(None), |name| Err(LoraError::Unknown { name }));
+        };
+        let place = |expected: TensorSpec| {
+            let found = tensors.iter().find(|(tensor, _)| tensor.name == expected.name);
+            let Some((found, place)) = found else {
+                return Err(LoraError::Headless { missing: expected.name });
+            };
+            if found.shape != expected.shape {
+                let (name, found) = (expected.name, found.shape);
+                return Err(LoraError::Shape { name, expected: expected.shape, found });
+            }
+            Ok(place.clone())
+        };
+        let [weight, bias] = head_pair(classes, hidden);
+        let (weight, bias) = (place(weight)?, place(bias)?);
+        Ok(Some(HeadPlan { hidden, classes: classes as usize, weight, bias }))
     }
 
     /// Puts values on the plan.
@@ -153,6 +208,16 @@ impl Plan {
         self.pairs.iter().position(Option::is_some).unwrap_or(self.pairs.len())
     }
 
+    /// The head's parts of a flat gradient: the weight's and the bias's.
+    pub(crate) fn split_head<'g>(&self, gradient: &'g mut [f32]) -> [Option<&'g mut [f32]>; 2] {
+        let Some(HeadPlan { weight, bias, .. }) = &self.head else { return [None, None] };
+        match gradient.get_disjoint_mut([weight.clone(), bias.clone()]) {
+            Ok(parts) => parts.map(Some),
+            // A layout's places never overlap.
+            Err(_) => [None, None],
+        }
+    }
+
     /// Linear `at`'s part of a flat gradient: A's, where it is trained, and B's.
     pub(crate) fn split<'g>(
         &self,
@@ -170,6 +235,18 @@ impl Plan {
 }
 
 impl<'a> Adapter<'a> {
+    /// The task head, where the run has one.
+    pub(crate) fn head(self) -> Option<Linear<'a>> {
+        let HeadPlan { hidden, classes, weight, bias } = self.plan.head.as_ref()?;
+        Some(Linear {
+            d_in: *hidden,
+            d_out: *classes,
+            weight: &self.theta[weight.clone()],
+            bias: Some(&self.theta[bias.clone()]),
+            lora: None,
+        })
+    }
+
     pub(crate) fn plan(self) -> &'a Plan {
         self.plan
     }

@@ -6,8 +6,8 @@
 
 use candle_core::{D, Device, Result, Tensor};
 
-use super::BaseModel;
-use super::weights::LINEARS;
+use super::weights::{LINEARS, WeightMap};
+use super::{BaseModel, LlamaConfig};
 use crate::data::{Batch, IGNORE};
 use crate::ops::rope::Rope;
 
@@ -25,8 +25,9 @@ pub struct Branch {
 /// A base model's tensors on a device.
 #[derive(Debug)]
 pub struct Composed {
-    base: BaseModel,
-    /// In the order of the base's weight map.
+    config: LlamaConfig,
+    map: WeightMap,
+    /// In the order of the map.
     tensors: Vec<Tensor>,
 }
 
@@ -34,23 +35,27 @@ impl Composed {
     /// Copies the base model's weights to `device`.
     ///
     /// # Errors
-    /// candle's, where the device is out of memory.
+    /// candle's, where the device is out of memory or the base is no decoder.
     pub fn new(base: &BaseModel, device: &Device) -> Result<Self> {
-        let tensors = base.map().tensors.iter().map(|tensor| {
+        let (config, map) = parts(base)?;
+        let tensors = map.tensors.iter().map(|tensor| {
             Tensor::from_slice(&base.flat()[tensor.place.clone()], tensor.shape.as_slice(), device)
         });
-        Ok(Self { base: base.clone(), tensors: tensors.collect::<Result<_>>()? })
+        let tensors = tensors.collect::<Result<_>>()?;
+        Ok(Self { config, map, tensors })
     }
 
     /// As [`new`](Self::new) with given tensors in place of the base's, for full training.
     ///
     /// # Errors
-    /// candle's, where their number differs.
+    /// candle's, where their number differs or the base is no decoder.
     pub fn with_tensors(base: &BaseModel, tensors: Vec<Tensor>) -> Result<Self> {
-        if tensors.len() != base.map().tensors.len() {
-            candle_core::bail!("{} tensors, not {}", tensors.len(), base.map().tensors.len());
+        let (config, map) = parts(base)?;
+        let expected = map.tensors.iter().len();
+        if tensors.len() != expected {
+            candle_core::bail!("{} tensors, not {expected}", tensors.len());
         }
-        Ok(Self { base: base.clone(), tensors })
+        Ok(Self { config, map, tensors })
     }
 
     /// The tensors, in the order of the file's places.
@@ -69,8 +74,7 @@ impl Composed {
         batch: &Batch,
         branch: &dyn Fn(usize) -> Option<Branch>,
     ) -> Result<Tensor> {
-        let config = self.base.config();
-        let map = self.base.map();
+        let Self { config, map, .. } = self;
         let (rows, cols) = (batch.rows, batch.cols);
         let embed = self.get("model.embed_tokens.weight")?;
         let device = embed.device();
@@ -122,16 +126,23 @@ impl Composed {
     }
 
     fn norm(&self, x: &Tensor, weight: &str) -> Result<Tensor> {
-        let root = (x.sqr()?.mean_keepdim(D::Minus1)? + self.base.config().norm_eps)?.sqrt()?;
+        let root = (x.sqr()?.mean_keepdim(D::Minus1)? + self.config.norm_eps)?.sqrt()?;
         x.broadcast_div(&root)?.broadcast_mul(self.get(weight)?)
     }
 
     fn get(&self, name: &str) -> Result<&Tensor> {
-        let at = self.base.map().tensors.iter().position(|tensor| tensor.name == name);
+        let at = self.map.tensors.iter().position(|tensor| tensor.name == name);
         match at {
             Some(at) => Ok(&self.tensors[at]),
             None => candle_core::bail!("no tensor {name}"),
         }
+    }
+}
+
+fn parts(base: &BaseModel) -> Result<(LlamaConfig, WeightMap)> {
+    match (base.llama(), base.map()) {
+        (Some(config), Some(map)) => Ok((config.clone(), map.clone())),
+        _ => candle_core::bail!("the base model is no decoder"),
     }
 }
 

@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use super::ModelError;
+use crate::data::Limits;
 
-/// The architecture this build knows.
-const ARCHITECTURE: &str = "LlamaForCausalLM";
+/// The architecture this decoder computes.
+pub(super) const ARCHITECTURE: &str = "LlamaForCausalLM";
 
 /// Sizes and constants of the decoder; every size is at least 1 and they fit together.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,22 +100,15 @@ impl LlamaConfig {
     /// [`ModelError::Config`] where it is no such file, [`ModelError::Unsupported`] where it asks for
     /// what this decoder does not compute, [`ModelError::Size`] where sizes do not fit together.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ModelError> {
-        // The architecture first: another one's file may lack the fields below.
-        #[derive(Deserialize)]
-        struct Kind {
-            #[serde(default)]
-            architectures: Vec<String>,
+        let file: File =
+            serde_json::from_slice(bytes).map_err(|e| ModelError::Config(e.to_string()))?;
+        if file.architectures != [ARCHITECTURE] {
+            return Err(unsupported("architectures", file.architectures.join(", "), ARCHITECTURE));
         }
-        let syntax = |e: serde_json::Error| ModelError::Config(e.to_string());
-        let kind: Kind = serde_json::from_slice(bytes).map_err(syntax)?;
-        if kind.architectures != [ARCHITECTURE] {
-            return Err(unsupported("architectures", kind.architectures.join(", "), ARCHITECTURE));
-        }
-        Self::from_file(serde_json::from_slice(bytes).map_err(syntax)?)
+        Self::from_file(file)
     }
 
     fn from_file(file: File) -> Result<Self, ModelError> {
-        debug_assert_eq!(file.architectures, [ARCHITECTURE]);
         if file.hidden_act != "silu" {
             return Err(unsupported("hidden_act", file.hidden_act, "silu"));
         }
@@ -202,6 +196,12 @@ impl LlamaConfig {
         Ok(())
     }
 
+    /// What a batch of text must keep within.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { vocab: self.vocab, context: self.context, classes: None }
+    }
+
     /// As Hugging Face has it.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
@@ -228,7 +228,7 @@ impl LlamaConfig {
     }
 }
 
-fn unsupported(field: &'static str, got: String, expected: &'static str) -> ModelError {
+pub(super) fn unsupported(field: &'static str, got: String, expected: &'static str) -> ModelError {
     ModelError::Unsupported { field, got, expected }
 }
 

@@ -64,6 +64,12 @@ pub enum ModelError {
     /// A tensor with a NaN or an infinity.
     #[error("tensor {0} has an entry that is not finite")]
     NonFinite(String),
+    /// An encoder's tokenizer that puts something else around a text than two tokens.
+    #[error("tokenizer.json puts {0} tokens around a text, an encoder wants [CLS] and [SEP]")]
+    Specials(usize),
+    /// A decoder where an encoder is needed.
+    #[error("the base model is a decoder; classification needs an encoder")]
+    Decoder,
     /// Not a tokenizer's JSON.
     #[error("tokenizer.json: {0}")]
     Tokenizer(String),

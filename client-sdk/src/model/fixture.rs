@@ -1,13 +1,13 @@
 //! Small random models for tests.
 
 use gossamer_protocol::layout::Layout;
-use gossamer_protocol::manifest::{MANIFEST_VERSION, Manifest};
+use gossamer_protocol::manifest::{Head, MANIFEST_VERSION, Manifest};
 use gossamer_protocol::rng::Stream;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use super::weights::WeightMap;
-use super::{BaseModel, LlamaConfig};
+use super::{BaseModel, LlamaConfig, ModelError};
 use crate::data::{Batch, IGNORE};
 
 /// Words `w0`, `w1`, … up to the vocabulary's size.
@@ -49,11 +49,60 @@ pub(crate) fn base(config: &LlamaConfig) -> BaseModel {
         .expect("a model of its own configuration")
 }
 
-/// Rank 3 on `targets`, everything else plain.
+/// Classes of an encoder's head.
+pub(crate) const CLASSES: u32 = 5;
+
+/// A small encoder of `tests/python/bert.py`: 2 layers, 12 features, 23 words of which `w1` opens a
+/// sequence and `w2` ends it. `changes` go over its `config.json`.
+pub(crate) fn bert(changes: &serde_json::Value) -> Result<BaseModel, ModelError> {
+    let mut config = super::encoder::config_of_tests();
+    for (field, value) in changes.as_object().expect("fields") {
+        config[field] = value.clone();
+    }
+    let sizes = super::BertConfig::from_json(config.to_string().as_bytes())?;
+    let special =
+        |word: &str, id: u32| serde_json::json!({ "id": word, "ids": [id], "tokens": [word] });
+    let token = |word: &str| serde_json::json!({ "SpecialToken": { "id": word, "type_id": 0 } });
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&tokenizer(23)).expect("its own");
+    tokenizer["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [token("w1"), { "Sequence": { "id": "A", "type_id": 0 } }, token("w2")],
+        "pair": [],
+        "special_tokens": { "w1": special("w1", 1), "w2": special("w2", 2) },
+    });
+    let tensors = super::encoder::weights::EncoderMap::new(&sizes).tensors;
+    let values = tensors.iter().enumerate().map(|(at, tensor)| {
+        let centre = f64::from(tensor.name.ends_with("LayerNorm.weight"));
+        spread(tensor.place.len(), at, centre, 0.5).into_iter().flat_map(f32::to_le_bytes).collect()
+    });
+    let bytes: Vec<Vec<u8>> = values.collect();
+    let views = tensors.iter().zip(&bytes).map(|(tensor, bytes)| {
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).expect("its own shape");
+        (tensor.name.as_str(), view)
+    });
+    let weights = safetensors::serialize(views, None).expect("valid");
+    BaseModel::from_bytes(config.to_string().as_bytes(), tokenizer.to_string().as_bytes(), &weights)
+}
+
+/// The script's `spread`.
+pub(crate) fn spread(n: usize, tensor: usize, centre: f64, size: f64) -> Vec<f32> {
+    let value = |i: usize| {
+        let h = (i as f64 * 12.9898 + tensor as f64 * 78.233).sin() * 43_758.545_3;
+        (centre + size * (2.0 * (h - h.floor()) - 1.0)) as f32
+    };
+    (1..=n).map(value).collect()
+}
+
+/// Rank 3 on `targets`, with a head on an encoder, everything else plain.
 pub(crate) fn manifest(base: &BaseModel, targets: &[&str], freeze_a: bool) -> Manifest {
     let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-    let layout = Layout::lora(&base.linears(), &targets, 3, freeze_a).expect("targets of the base");
-    serde_json::from_value(serde_json::json!({
+    let mut layout =
+        Layout::lora(&base.linears(), &targets, 3, freeze_a).expect("targets of the base");
+    let head = base.bert().map(|_| Head { classes: CLASSES });
+    if head.is_some() {
+        layout = layout.with_head(CLASSES, base.hidden()).expect("a layout");
+    }
+    let manifest: Manifest = serde_json::from_value(serde_json::json!({
         "version": MANIFEST_VERSION, "name": "test", "seed": 5, "rounds": 1,
         "base": { "name": "fixture", "digest": base.digest() },
         "lora": { "rank": 3, "alpha": 6.0, "targets": targets, "freeze_a": freeze_a },
@@ -66,7 +115,8 @@ pub(crate) fn manifest(base: &BaseModel, targets: &[&str], freeze_a: bool) -> Ma
         "cohort": { "goal": 1, "ask": 1, "min": 1, "deadline_s": 60 },
         "optimizer": { "kind": "sgd", "lr": 1.0 },
     }))
-    .expect("a manifest")
+    .expect("a manifest");
+    Manifest { head, ..manifest }
 }
 
 /// Random tokens; every fifth target is ignored.
@@ -75,7 +125,7 @@ pub(crate) fn batch(config: &LlamaConfig, rows: usize, cols: usize) -> Batch {
     let mut token = || rng.below(config.vocab as u64) as u32;
     let inputs = (0..rows * cols).map(|_| token()).collect();
     let targets = (0..rows * cols).map(|i| if i % 5 == 4 { IGNORE } else { token() }).collect();
-    Batch { inputs, targets, rows, cols }
+    Batch { inputs, targets, lengths: vec![], rows, cols }
 }
 
 /// Normal entries with the given deviation.

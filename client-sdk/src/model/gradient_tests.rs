@@ -36,7 +36,7 @@ fn by_hand(
     batch: &Batch,
     dropout: Option<&mut Dropout>,
 ) -> (f64, Vec<f32>) {
-    let decoder = base.decoder(Some(plan.on(theta)));
+    let decoder = base.decoder(Some(plan.on(theta))).expect("a decoder");
     let (mut tape, mut logits) = (Tape::default(), Vec::new());
     let hidden = decoder.forward(&mut tape, batch, dropout);
     decoder.logits(&mut logits, hidden);
@@ -87,7 +87,7 @@ fn adapter_gradients_are_candles() {
         };
         let composed = Composed::new(&base, &Device::Cpu).expect("fits");
         let logits = composed.logits(&batch, &branch).expect("runs");
-        let decoder = base.decoder(Some(plan.on(&theta)));
+        let decoder = base.decoder(Some(plan.on(&theta))).expect("a decoder");
         let (mut tape, mut ours) = (Tape::default(), Vec::new());
         let hidden = decoder.forward(&mut tape, &batch, None);
         decoder.logits(&mut ours, hidden);
@@ -110,7 +110,7 @@ fn adapter_gradients_are_candles() {
 fn weight_gradients_are_candles() {
     for (config, batch) in cases() {
         let base = fixture::base(&config);
-        let decoder = base.decoder(None);
+        let decoder = base.decoder(None).expect("a decoder");
         let (mut tape, mut logits) = (Tape::default(), Vec::new());
         let hidden = decoder.forward(&mut tape, &batch, None);
         decoder.logits(&mut logits, hidden);
@@ -130,7 +130,7 @@ fn weight_gradients_are_candles() {
         let logits = composed.logits(&batch, &|_| None).expect("runs");
         let loss = cross_entropy(&logits, &batch.targets).expect("runs");
         let grads = loss.backward().expect("differentiable");
-        for (tensor, var) in base.map().tensors.iter().zip(&vars) {
+        for (tensor, var) in base.map().expect("a decoder").tensors.iter().zip(&vars) {
             let want = values(grads.get(var).expect("candle's gradient"));
             // A key's bias shifts all scores of a query alike, so its gradient is 0 but for RoPE.
             close(&tensor.name, &gradient[tensor.place.clone()], &want, 1e-3);

@@ -1,9 +1,11 @@
-//! Frozen Llama-family models: RMSNorm, rotary grouped-query attention, SwiGLU, tied or own head.
+//! Frozen models of two families, from unmodified Hugging Face folders. `architectures` tells which.
 //!
-//! - [`config`]: the sizes, from Hugging Face's `config.json`.
-//! - `weights`: all tensors in one flat `f32` vector, from and to safetensors.
-//! - `decoder`: forward and backward over a batch, with LoRA on any linear.
-//! - [`composed`]: the same from candle's differentiable primitives, for any device and for tests.
+//! - `tensors`: a model's tensors in one flat `f32` vector, from and to safetensors.
+//! - Llama: RMSNorm, rotary grouped-query attention, SwiGLU, tied or own head. [`config`] has the
+//!   sizes, `weights` the places, `decoder` forward and backward over a batch, with LoRA on any linear.
+//! - BERT: LayerNorm behind each sum, attention both ways, GELU, mean features. `encoder` has all of it.
+//! - `network`: either with its adapter, from a batch to the logits of its targets and back.
+//! - [`composed`]: the decoder from candle's differentiable primitives, for any device and for tests.
 //!
 //! Invariant: nothing here changes a model's weights; training moves the adapter beside them, or,
 //! in pretraining, a copy.
@@ -11,6 +13,7 @@
 pub mod composed;
 pub mod config;
 pub(crate) mod decoder;
+mod encoder;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -18,6 +21,8 @@ pub(crate) mod fixture;
 mod gradient_tests;
 #[cfg(test)]
 mod load_tests;
+pub(crate) mod network;
+mod tensors;
 pub(crate) mod weights;
 
 use std::path::Path;
@@ -25,11 +30,19 @@ use std::sync::Arc;
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::layout::BaseLinear;
-use gossamer_protocol::manifest::base_digest;
-use tokenizers::Tokenizer;
+use gossamer_protocol::manifest::{Head, base_digest};
+use serde::Deserialize;
+use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
 
+use crate::data::Limits;
+use crate::lora::{Adapter, LoraError};
 pub use config::LlamaConfig;
+use decoder::Decoder;
+pub use encoder::BertConfig;
+use encoder::Encoder;
+use encoder::weights::EncoderMap;
 pub use error::ModelError;
+use network::Network;
 use weights::WeightMap;
 
 /// A frozen model with its tokenizer. Cloning shares it.
@@ -37,11 +50,61 @@ use weights::WeightMap;
 pub struct BaseModel(Arc<Inner>);
 
 struct Inner {
-    config: LlamaConfig,
+    family: Family,
     tokenizer: Tokenizer,
     digest: Digest,
-    map: WeightMap,
     flat: Vec<f32>,
+}
+
+/// Sizes, and where each tensor lies.
+enum Family {
+    Llama(LlamaConfig, WeightMap),
+    Bert(BertConfig, EncoderMap),
+}
+
+impl Family {
+    /// By `config.json`'s `architectures`.
+    fn from_json(config: &[u8]) -> Result<Self, ModelError> {
+        // Alone at first: another family's file lacks the other fields.
+        #[derive(Deserialize)]
+        struct Kind {
+            #[serde(default)]
+            architectures: Vec<String>,
+        }
+        let kind: Kind =
+            serde_json::from_slice(config).map_err(|e| ModelError::Config(e.to_string()))?;
+        match kind.architectures.first().map_or("", String::as_str) {
+            config::ARCHITECTURE => {
+                let config = LlamaConfig::from_json(config)?;
+                let map = WeightMap::new(&config);
+                Ok(Self::Llama(config, map))
+            }
+            name if BertConfig::ARCHITECTURES.contains(&name) => {
+                let config = BertConfig::from_json(config)?;
+                let map = EncoderMap::new(&config);
+                Ok(Self::Bert(config, map))
+            }
+            other => {
+                let known = "LlamaForCausalLM, BertModel or BertForSequenceClassification";
+                Err(config::unsupported("architectures", other.to_owned(), known))
+            }
+        }
+    }
+
+    fn vocab(&self) -> usize {
+        match self {
+            Self::Llama(config, _) => config.vocab,
+            Self::Bert(config, _) => config.vocab,
+        }
+    }
+
+    /// Tokens that the file itself names.
+    fn named_tokens(&self) -> Vec<u32> {
+        match self {
+            Self::Llama(config, _) => config.bos.iter().chain(&config.eos).copied().collect(),
+            Self::Bert(config, _) => vec![config.pad],
+        }
+    }
 }
 
 impl BaseModel {
@@ -64,24 +127,31 @@ impl BaseModel {
     /// [`ModelError`] at the first thing that is off.
     pub fn from_bytes(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self, ModelError> {
         let digest = base_digest(Digest::of(config), Digest::of(tokenizer), Digest::of(weights));
-        let config = LlamaConfig::from_json(config)?;
+        let family = Family::from_json(config)?;
         let unreadable = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
         let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(unreadable)?;
         // Files made for fixed windows cut and pad in silence; here a text is as long as it is.
         tokenizer.with_truncation(None).map_err(unreadable)?;
         tokenizer.with_padding(None);
+        let rows = family.vocab();
         let tokens = tokenizer.get_vocab(true).into_values();
-        if let Some(token) = tokens.max().filter(|&token| token as usize >= config.vocab) {
-            return Err(ModelError::Vocabulary { token, rows: config.vocab });
+        if let Some(token) = tokens.max().filter(|&token| token as usize >= rows) {
+            return Err(ModelError::Vocabulary { token, rows });
         }
-        for token in config.bos.iter().chain(&config.eos) {
-            if *token as usize >= config.vocab {
-                return Err(ModelError::Vocabulary { token: *token, rows: config.vocab });
+        if let Some(token) = family.named_tokens().into_iter().find(|&t| t as usize >= rows) {
+            return Err(ModelError::Vocabulary { token, rows });
+        }
+        if matches!(family, Family::Bert(..)) {
+            let around = tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false));
+            if around != 2 {
+                return Err(ModelError::Specials(around));
             }
         }
-        let map = WeightMap::new(&config);
-        let flat = map.read(weights)?;
-        Ok(Self(Arc::new(Inner { config, tokenizer, digest, map, flat })))
+        let flat = match &family {
+            Family::Llama(_, map) => map.tensors.read(weights)?,
+            Family::Bert(_, map) => map.tensors.read(weights)?,
+        };
+        Ok(Self(Arc::new(Inner { family, tokenizer, digest, flat })))
     }
 
     /// Names this model: SHA-256 over its three files' digests, as manifests have it.
@@ -90,16 +160,47 @@ impl BaseModel {
         self.0.digest
     }
 
-    /// The weight matrices LoRA may adapt: layer by layer q, k, v, o, gate, up and down.
+    /// The weight matrices LoRA may adapt: layer by layer q, k, v, o, and those of the feed-forward.
     #[must_use]
     pub fn linears(&self) -> Vec<BaseLinear> {
-        self.0.map.linears()
+        match &self.0.family {
+            Family::Llama(_, map) => map.linears(),
+            Family::Bert(_, map) => map.linears(),
+        }
     }
 
-    /// Its sizes.
+    /// Width of its features, which a task head takes.
     #[must_use]
-    pub fn config(&self) -> &LlamaConfig {
-        &self.0.config
+    pub fn hidden(&self) -> usize {
+        match &self.0.family {
+            Family::Llama(config, _) => config.hidden,
+            Family::Bert(config, _) => config.hidden,
+        }
+    }
+
+    /// Longest sequence.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        match &self.0.family {
+            Family::Llama(config, _) => config.context,
+            Family::Bert(config, _) => config.context,
+        }
+    }
+
+    /// What a batch must keep within, for next tokens or for `head`'s classes.
+    #[must_use]
+    pub fn limits(&self, head: Option<Head>) -> Limits {
+        let classes = head.map(|head| head.classes);
+        Limits { vocab: self.0.family.vocab(), context: self.context(), classes }
+    }
+
+    /// The sizes of a decoder; an encoder has none of these.
+    #[must_use]
+    pub fn llama(&self) -> Option<&LlamaConfig> {
+        match &self.0.family {
+            Family::Llama(config, _) => Some(config),
+            Family::Bert(..) => None,
+        }
     }
 
     /// Its tokenizer.
@@ -123,6 +224,19 @@ impl BaseModel {
         encoding.map(|e| e.get_ids().to_vec()).map_err(|e| ModelError::Tokenizer(e.to_string()))
     }
 
+    /// An encoder's sequence of `text`: `[CLS]`, its tokens, `[SEP]`; a text longer than the context is cut.
+    ///
+    /// # Errors
+    /// [`ModelError::Decoder`] where this is none, [`ModelError::Tokenizer`] where the tokenizer fails.
+    pub fn encode_sequence(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.bert().ok_or(ModelError::Decoder)?;
+        let failed = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
+        let mut encoding = self.0.tokenizer.encode(text, false).map_err(failed)?;
+        encoding.truncate(self.context().saturating_sub(2), 0, TruncationDirection::Right);
+        let encoding = self.0.tokenizer.post_process(encoding, None, true).map_err(failed)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// The text of `tokens`; special ones are skipped.
     ///
     /// # Errors
@@ -132,17 +246,47 @@ impl BaseModel {
         text.map_err(|e| ModelError::Tokenizer(e.to_string()))
     }
 
-    /// The decoder over these weights.
-    pub(crate) fn decoder<'a>(
-        &'a self,
-        adapter: Option<crate::lora::Adapter<'a>>,
-    ) -> decoder::Decoder<'a> {
-        let Inner { config, map, flat, .. } = &*self.0;
-        decoder::Decoder { config, map, flat, adapter }
+    /// The sizes of an encoder; a decoder has none of these.
+    #[must_use]
+    pub fn bert(&self) -> Option<&BertConfig> {
+        match &self.0.family {
+            Family::Llama(..) => None,
+            Family::Bert(config, _) => Some(config),
+        }
     }
 
-    pub(crate) fn map(&self) -> &WeightMap {
-        &self.0.map
+    /// The decoder over these weights; an encoder has none.
+    pub(crate) fn decoder<'a>(&'a self, adapter: Option<Adapter<'a>>) -> Option<Decoder<'a>> {
+        let Family::Llama(config, map) = &self.0.family else { return None };
+        Some(Decoder { config, map, flat: &self.0.flat, adapter })
+    }
+
+    /// The model with its adapter.
+    ///
+    /// # Errors
+    /// [`LoraError::NoHead`] or [`LoraError::Decoder`] where the adapter is for the other family.
+    pub(crate) fn network<'a>(&'a self, adapter: Adapter<'a>) -> Result<Network<'a>, LoraError> {
+        let flat = &self.0.flat;
+        let head = adapter.head();
+        let adapter = Some(adapter);
+        match (&self.0.family, head) {
+            (Family::Llama(config, map), None) => {
+                Ok(Network::Decoder(Decoder { config, map, flat, adapter }))
+            }
+            (Family::Bert(config, map), Some(head)) => {
+                Ok(Network::Encoder(Encoder { config, map, flat, adapter }, head))
+            }
+            (Family::Llama(..), Some(_)) => Err(LoraError::Decoder),
+            (Family::Bert(..), None) => Err(LoraError::NoHead),
+        }
+    }
+
+    /// A decoder's places.
+    pub(crate) fn map(&self) -> Option<&WeightMap> {
+        match &self.0.family {
+            Family::Llama(_, map) => Some(map),
+            Family::Bert(..) => None,
+        }
     }
 
     pub(crate) fn flat(&self) -> &[f32] {

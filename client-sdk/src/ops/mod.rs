@@ -1,10 +1,10 @@
-//! The decoder's operations on `f32` slices, forward and backward.
+//! The models' operations on `f32` slices, forward and backward.
 //!
 //! candle's fused layers cut gradients in silence, its product of a frozen weight also forms the
 //! weight's gradient, and its gradient sums start a thread pool from 65,536 entries up. So training
 //! does not run on candle's graph: each file here has one operation's formula, shapes, forward and
 //! backward in safe Rust. [`crate::model::composed`] has the same model from candle's differentiable
-//! primitives; tests compare the two.
+//! primitives, as far as decoders go; tests compare the two, and encoders with PyTorch.
 //!
 //! Nothing here starts a thread, reads a clock or draws a random number that was not passed in. Sums
 //! run in an order fixed by the shapes alone, and what the hardware does not define (powers, sines,
@@ -14,8 +14,11 @@
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 mod exp;
+pub(crate) mod gelu;
+pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod norm;
+pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod rope;
 mod sum;
@@ -41,6 +44,12 @@ fn vectorised(f: impl FnMut()) {
         }
     }
     ARCH.dispatch(Run(f));
+}
+
+/// `buffer` with room for `n` entries, whatever they are.
+pub(crate) fn room(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    buffer.resize(n, 0.0);
+    buffer
 }
 
 /// `out += x`, entry by entry.

@@ -76,6 +76,9 @@ pub enum TrainError {
     /// The model's tokenizer failed.
     #[error("the tokenizer failed")]
     Tokenizer(#[from] ModelError),
+    /// An encoder, asked for text.
+    #[error("the base model is an encoder; it writes no text")]
+    Encoder,
     /// A prompt as long as the context.
     #[error("a prompt of {found} tokens leaves no room in a context of {expected}")]
     Prompt {

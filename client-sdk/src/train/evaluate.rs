@@ -1,24 +1,33 @@
-//! How well an adapter predicts held-out text.
+//! How well an adapter predicts held-out tokens, or classes.
 
 use gossamer_protocol::manifest::Manifest;
 
-use super::{TrainError, check};
-use crate::data::Batch;
+use super::{TrainError, check, likeliest};
+use crate::data::{Batch, IGNORE};
 use crate::model::BaseModel;
-use crate::model::decoder::Tape;
+use crate::model::network::Tape;
 use crate::ops::cross_entropy;
 
-/// A sum of `-log p(token)`.
+/// A sum of `-log p(target)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evaluation {
     /// The sum, in nats.
     pub nats: f64,
-    /// Tokens predicted.
+    /// Targets predicted: tokens, or where the run has a head sequences.
     pub tokens: u64,
+    /// Sequences whose likeliest class (the first of equals) is theirs; `None` without a head.
+    pub right: Option<u64>,
 }
 
 impl Evaluation {
-    /// Nats per token; 0 for no token.
+    /// Share of sequences whose class was found; `None` without a head or a sequence.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<f64> {
+        let right = self.right.filter(|_| self.tokens > 0)?;
+        Some(right as f64 / self.tokens as f64)
+    }
+
+    /// Nats per target; 0 for no target.
     #[must_use]
     pub fn mean(&self) -> f64 {
         if self.tokens == 0 { 0.0 } else { self.nats / self.tokens as f64 }
@@ -36,14 +45,14 @@ pub fn evaluate(
     batches: &[Batch],
 ) -> Result<Evaluation, TrainError> {
     let lora = check(base, manifest)?;
-    let decoder = base.decoder(Some(lora.adapter(theta)?));
+    let network = base.network(lora.adapter(theta)?)?;
+    let limits = base.limits(manifest.head);
     let (mut tape, mut logits) = (Tape::default(), Vec::new());
-    let mut sum = Evaluation::default();
+    let mut sum = Evaluation { right: manifest.head.map(|_| 0), ..Evaluation::default() };
     for (at, batch) in batches.iter().enumerate() {
         let step = at as u32 + 1;
-        batch.check(base.config()).map_err(|source| TrainError::Batch { step, source })?;
-        let hidden = decoder.forward(&mut tape, batch, None);
-        decoder.logits(&mut logits, hidden);
+        batch.check(&limits).map_err(|source| TrainError::Batch { step, source })?;
+        network.forward(&mut tape, &mut logits, batch, None);
         let nats = cross_entropy::forward(&logits, &batch.targets);
         if !nats.sum.is_finite() {
             let loss = nats.sum as f32;
@@ -51,6 +60,12 @@ pub fn evaluate(
         }
         sum.nats += nats.sum;
         sum.tokens += nats.tokens;
+        if let Some(right) = &mut sum.right {
+            let rows = logits.chunks_exact(logits.len() / batch.targets.len());
+            let found =
+                |(row, &target): (&[f32], &u32)| target != IGNORE && likeliest(row) == target;
+            *right += rows.zip(&batch.targets).filter(|&pair| found(pair)).count() as u64;
+        }
     }
     Ok(sum)
 }

@@ -2,7 +2,7 @@
 
 use gossamer_protocol::manifest::Manifest;
 
-use super::{TrainError, check};
+use super::{TrainError, check, likeliest};
 use crate::data::{Batch, IGNORE};
 use crate::model::BaseModel;
 use crate::model::decoder::Tape;
@@ -10,7 +10,8 @@ use crate::model::decoder::Tape;
 /// `prompt` and what follows it: at most `max_tokens` tokens, to an ending token or the context's end.
 ///
 /// # Errors
-/// [`TrainError`] where the adapter does not fit the base, or the prompt fills its context.
+/// [`TrainError`] where the adapter does not fit the base, the prompt fills its context, or the base is
+/// an encoder.
 pub fn generate(
     base: &BaseModel,
     adapter: Option<(&Manifest, &[f32])>,
@@ -22,8 +23,9 @@ pub fn generate(
         (Some(lora), Some((_, theta))) => Some(lora.adapter(theta)?),
         _ => None,
     };
-    let decoder = base.decoder(adapter);
-    let config = base.config();
+    let (Some(decoder), Some(config)) = (base.decoder(adapter), base.llama()) else {
+        return Err(TrainError::Encoder);
+    };
     let mut tokens: Vec<u32> = config.bos.into_iter().collect();
     tokens.extend(base.encode(prompt)?);
     if tokens.is_empty() || tokens.len() >= config.context {
@@ -32,7 +34,8 @@ pub fn generate(
     let (mut tape, mut logits) = (Tape::default(), Vec::new());
     for _ in 0..max_tokens.min(config.context - tokens.len()) {
         let cols = tokens.len();
-        let batch = Batch { inputs: tokens, targets: vec![IGNORE; cols], rows: 1, cols };
+        let targets = vec![IGNORE; cols];
+        let batch = Batch { inputs: tokens, targets, lengths: vec![], rows: 1, cols };
         let hidden = decoder.forward(&mut tape, &batch, None);
         decoder.logits(&mut logits, &hidden[(cols - 1) * config.hidden..]);
         tokens = batch.inputs;
@@ -43,15 +46,4 @@ pub fn generate(
         tokens.push(next);
     }
     Ok(base.decode(&tokens)?)
-}
-
-/// The first of the largest.
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (at, &logit) in logits.iter().enumerate() {
-        if logit > logits[best] {
-            best = at;
-        }
-    }
-    best as u32
 }

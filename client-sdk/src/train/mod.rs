@@ -19,7 +19,7 @@ use gossamer_protocol::sparse::Support;
 use crate::data::{Batch, Plan, TrainingTask};
 use crate::lora;
 use crate::model::BaseModel;
-use crate::model::decoder::{Gradients, Tape};
+use crate::model::network::Tape;
 use crate::ops::cross_entropy;
 use crate::ops::linear::Dropout;
 use crate::optim::{Optimizer, clip};
@@ -114,10 +114,11 @@ pub fn train(
     let mut local = theta.to_vec();
     let mut gradient = vec![0.0; theta.len()];
     let mut step = Step::default();
+    let limits = base.limits(manifest.head);
     let (mut total, mut tokens, mut last) = (0.0, 0, 0.0);
     for at in 1..=recipe.steps {
         let batch = task.batch(&plan, at - 1)?;
-        batch.check(base.config()).map_err(|source| TrainError::Batch { step: at, source })?;
+        batch.check(&limits).map_err(|source| TrainError::Batch { step: at, source })?;
         let mut dropout = (manifest.lora.dropout > 0.0).then(|| Dropout {
             share: manifest.lora.dropout,
             stream: plan.stream("dropout", u64::from(at - 1)),
@@ -160,7 +161,7 @@ fn check(base: &BaseModel, manifest: &Manifest) -> Result<lora::Plan, TrainError
     if manifest.base.digest != base.digest() {
         return Err(TrainError::Base { expected: manifest.base.digest, found: base.digest() });
     }
-    let (expected, found) = (base.config().context, manifest.training.context as usize);
+    let (expected, found) = (base.context(), manifest.training.context as usize);
     if found > expected {
         return Err(TrainError::Context { expected, found });
     }
@@ -185,9 +186,8 @@ impl Step {
         dropout: Option<&mut Dropout>,
         gradient: &mut [f32],
     ) -> Result<f32, TrainError> {
-        let decoder = base.decoder(Some(adapter));
-        let hidden = decoder.forward(&mut self.tape, batch, dropout);
-        decoder.logits(&mut self.logits, hidden);
+        let network = base.network(adapter)?;
+        network.forward(&mut self.tape, &mut self.logits, batch, dropout);
         let loss = match own_loss(task, &self.logits, batch)? {
             Some((loss, dlogits)) => {
                 self.logits = dlogits;
@@ -198,8 +198,7 @@ impl Step {
                 (nats.sum / nats.tokens.max(1) as f64) as f32
             }
         };
-        let mut gradients = Gradients { adapter: Some(gradient), weights: None };
-        decoder.backward(&self.tape, &self.logits, &mut gradients);
+        network.backward(&self.tape, &self.logits, gradient);
         Ok(loss)
     }
 }
@@ -210,7 +209,7 @@ fn own_loss(
     logits: &[f32],
     batch: &Batch,
 ) -> Result<Option<(f32, Vec<f32>)>, TrainError> {
-    let shape = (batch.inputs.len(), logits.len() / batch.inputs.len().max(1));
+    let shape = (batch.targets.len(), logits.len() / batch.targets.len().max(1));
     let var = Var::from_vec(logits.to_vec(), shape, &Device::Cpu)?;
     let Some(loss) = task.loss(var.as_tensor(), batch)? else { return Ok(None) };
     let gradients = loss.backward()?;
@@ -229,4 +228,15 @@ fn scatter(dense: &mut [f32], support: &Support, values: &[f32]) {
             }
         }
     }
+}
+
+/// The first of the largest.
+fn likeliest(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (at, &logit) in logits.iter().enumerate() {
+        if logit > logits[best] {
+            best = at;
+        }
+    }
+    best as u32
 }

@@ -58,8 +58,8 @@ impl Pretraining {
     pub fn new(config: LlamaConfig, seed: u64, weight_decay: f64) -> Result<Self, ModelError> {
         config.check()?;
         let map = WeightMap::new(&config);
-        let mut flat = vec![0.0; map.n()];
-        for tensor in &map.tensors {
+        let mut flat = vec![0.0; map.tensors.n()];
+        for tensor in map.tensors.iter() {
             let values = &mut flat[tensor.place.clone()];
             if tensor.name.ends_with(".bias") {
                 continue;
@@ -96,7 +96,7 @@ impl Pretraining {
             return Err(PretrainError::Empty);
         }
         for batch in batches {
-            batch.check(&self.config)?;
+            batch.check(&self.config.limits())?;
         }
         self.workers.resize_with(batches.len(), Worker::default);
         let Self { config, map, flat, workers, .. } = self;
@@ -142,7 +142,7 @@ impl Pretraining {
         let (mut tape, mut logits) = (Tape::default(), Vec::new());
         let (mut sum, mut tokens) = (0.0, 0);
         for batch in batches {
-            batch.check(config)?;
+            batch.check(&config.limits())?;
             let hidden = decoder.forward(&mut tape, batch, None);
             decoder.logits(&mut logits, hidden);
             let nats = cross_entropy::forward(&logits, &batch.targets);
@@ -157,7 +157,7 @@ impl Pretraining {
     /// # Errors
     /// [`ModelError::NonFinite`] where a weight is beyond `f16`.
     pub fn to_safetensors(&self) -> Result<Vec<u8>, ModelError> {
-        self.map.write_f16(&self.flat)
+        self.map.tensors.write_f16(&self.flat)
     }
 
     /// `config.json`.
@@ -219,6 +219,7 @@ mod tests {
         let half = |range: std::ops::Range<usize>| Batch {
             inputs: whole.inputs[range.clone()].to_vec(),
             targets: whole.targets[range].to_vec(),
+            lengths: vec![],
             rows: 2,
             cols: 6,
         };

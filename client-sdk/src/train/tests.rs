@@ -8,7 +8,7 @@ use gossamer_protocol::manifest::{LocalOptimizer, Manifest};
 use gossamer_protocol::sparse::Support;
 
 use super::*;
-use crate::data::{BatchError, TaskError, TextDataset};
+use crate::data::{BatchError, Example, LabelledDataset, TaskError, TextDataset};
 use crate::lora::LoraError;
 use crate::model::composed;
 use crate::model::config::tests::tiny;
@@ -267,10 +267,10 @@ fn what_does_not_fit_is_named() {
 #[test]
 fn a_batch_that_does_not_fit_is_refused() {
     let good = || fixture::batch(&tiny(), 2, 5);
-    let check = |batch: Batch| batch.check(&tiny());
+    let check = |batch: Batch| batch.check(&tiny().limits());
     assert_eq!(check(good()), Ok(()));
     assert!(matches!(check(Batch { rows: 3, ..good() }), Err(BatchError::Shape { .. })));
-    let empty = Batch { inputs: vec![], targets: vec![], rows: 0, cols: 0 };
+    let empty = Batch::default();
     assert!(matches!(check(empty), Err(BatchError::Shape { .. })));
     let mut token = good();
     token.targets[0] = 19;
@@ -289,8 +289,85 @@ fn greedy_text_stays_within_the_context() {
     let plain = generate(&base, None, "w5 w6", 200).expect("runs");
     assert_eq!(generate(&base, Some((&manifest, &theta)), "w5 w6", 200).expect("runs"), plain);
     assert!(plain.starts_with("w1 w5 w6"));
-    assert!(plain.split(' ').count() <= base.config().context);
+    assert!(plain.split(' ').count() <= base.context());
     let long = vec!["w5"; 80].join(" ");
     let refused = generate(&base, None, &long, 1).expect_err("too long");
     assert!(matches!(refused, TrainError::Prompt { expected: 80, found: 81 }), "{refused:?}");
+}
+
+fn classification() -> (BaseModel, Manifest, LabelledDataset) {
+    let base = fixture::bert(&serde_json::json!({})).expect("loads");
+    let mut manifest = fixture::manifest(&base, &["query", "value"], false);
+    manifest.training.steps = 60;
+    manifest.training.batch = 8;
+    manifest.training.optimizer = LocalOptimizer::AdamW { lr: 0.02, weight_decay: 0.0 };
+    // The class is in which words there are, not in how many.
+    let example = |at: u32| {
+        let label = at % fixture::CLASSES;
+        let word = |i: u32| format!("w{}", 3 + 4 * label + (at * 7 + i * i) % 4);
+        let text: Vec<String> = (0..2 + at % 5).map(word).collect();
+        Example { text: text.join(" "), label }
+    };
+    let examples: Vec<Example> = (0..40).map(example).collect();
+    let data = LabelledDataset::new(&base, &examples, fixture::CLASSES).expect("sound");
+    (base, manifest, data)
+}
+
+/// From nothing (all logits 0: loss log 5, and the first class found) to most classes told apart.
+#[test]
+fn a_classifier_learns() {
+    let (base, manifest, data) = classification();
+    let theta = manifest.layout.init(manifest.seed);
+    let batches = data.batches(16, 16);
+    let before = evaluate(&base, &manifest, &theta, &batches).expect("runs");
+    assert_eq!((before.tokens, before.right, before.accuracy()), (40, Some(8), Some(0.2)));
+    assert!((before.mean() - 5.0_f64.ln()).abs() < 1e-6, "{}", before.mean());
+
+    let (client, round) = (CLIENT, RoundId(0));
+    let job = Job { base: &base, manifest: &manifest, theta: &theta, support: None, client, round };
+    let trained = train(&job, &data, &mut |_| Control::Continue).expect("trains");
+    assert_eq!((trained.examples, trained.tokens), (40, 60 * 8));
+    let moved = |part| {
+        let moved = |place: std::ops::Range<usize>| trained.delta[place].iter().any(|d| *d != 0.0);
+        let tensors = manifest.layout.tensors().filter(|(tensor, _)| tensor.part == part);
+        tensors.into_iter().all(|(_, place)| moved(place))
+    };
+    assert!(moved(Part::LoraA) && moved(Part::LoraB) && moved(Part::Head));
+    let local: Vec<f32> = theta.iter().zip(&trained.delta).map(|(t, d)| t + d).collect();
+    let after = evaluate(&base, &manifest, &local, &batches).expect("runs");
+    assert!(after.accuracy().expect("measured") >= 0.9, "{after:?}");
+    assert!(after.mean() < 0.5 * before.mean(), "{after:?}");
+    // Text has no class to be right about.
+    let (base, manifest, text) = setting(false);
+    let theta = manifest.layout.init(1);
+    let plain = evaluate(&base, &manifest, &theta, &text.sequences(4, 16)).expect("runs");
+    assert_eq!((plain.right, plain.accuracy()), (None, None));
+}
+
+#[test]
+fn a_classifiers_batch_that_does_not_fit_is_refused() {
+    let (base, manifest, data) = classification();
+    let limits = base.limits(manifest.head);
+    let good = || data.batches(4, 16).remove(0);
+    assert_eq!(good().check(&limits), Ok(()));
+    let refused = |break_it: &dyn Fn(&mut Batch)| {
+        let mut batch = good();
+        break_it(&mut batch);
+        batch.check(&limits).expect_err("does not fit")
+    };
+    let class = refused(&|batch| batch.targets[1] = 5);
+    assert_eq!(class, BatchError::Class { expected: 5, found: 5 });
+    assert!(matches!(refused(&|batch| batch.targets.truncate(3)), BatchError::Shape { .. }));
+    assert_eq!(refused(&|batch| batch.lengths[0] = 0), BatchError::Lengths);
+    assert_eq!(refused(&|batch| batch.lengths[0] = batch.cols + 1), BatchError::Lengths);
+    assert_eq!(refused(&|batch| batch.lengths.truncate(3)), BatchError::Lengths);
+    let token = refused(&|batch| batch.inputs[2] = 23);
+    assert_eq!(token, BatchError::Token { expected: 23, found: 23 });
+    // Text has no lengths.
+    let mut text = fixture::batch(&tiny(), 2, 5);
+    text.lengths = vec![5, 5];
+    assert_eq!(text.check(&tiny().limits()), Err(BatchError::Lengths));
+
+    let silent = generate(&base, None, "w5", 3).expect_err("an encoder");
+    assert!(matches!(silent, TrainError::Encoder), "{silent:?}");
 }

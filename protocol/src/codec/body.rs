@@ -401,6 +401,7 @@ fn part(tensor: &TensorSpec) -> usize {
     match tensor.part {
         Part::LoraA => 0,
         Part::LoraB => 1,
+        Part::Head => 2,
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn manifest() -> Manifest {
             freeze_a: false,
         },
         layout: Layout::lora(&[linear], &["q_proj".into()], 2, false).expect("valid"),
+        head: None,
         method: Method::sparse(Density::FULL, Density::FULL),
         training: Training {
             steps: 1,
@@ -76,4 +77,35 @@ fn a_field_out_of_range_is_refused_by_name() {
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+/// A manifest without a head has the bytes it always had; one with a head names its tensors.
+#[test]
+fn head_and_layout_agree() {
+    let plain = String::from_utf8(manifest().to_bytes().expect("valid")).expect("JSON");
+    assert!(!plain.contains("head"));
+    let with = |classes, laid: &dyn Fn(Layout) -> Layout| {
+        let manifest = manifest();
+        let layout = laid(manifest.layout.clone());
+        let manifest = Manifest { head: Some(Head { classes }), layout, ..manifest };
+        manifest.to_bytes().map(|bytes| Manifest::from_bytes(&bytes).expect("its own"))
+    };
+    let three = |layout: Layout| layout.with_head(3, 4).expect("valid");
+    assert_eq!(with(3, &three).expect("valid").head, Some(Head { classes: 3 }));
+
+    let field = |refused| match refused {
+        Err(ManifestError::Field { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(field(with(3, &|layout| layout)), "layout");
+    assert_eq!(field(with(4, &three)), "layout");
+    assert_eq!(field(with(1, &|layout| layout.with_head(1, 4).expect("valid"))), "head.classes");
+    let twice = |layout: Layout| {
+        let mut tensors: Vec<crate::layout::TensorSpec> = three(layout).into();
+        tensors.insert(0, crate::layout::TensorSpec { name: "x".into(), ..tensors[3].clone() });
+        Layout::new(tensors).expect("a layout")
+    };
+    assert_eq!(field(with(3, &twice)), "layout");
+    let headless = Manifest { layout: three(manifest().layout), ..manifest() };
+    assert_eq!(field(headless.to_bytes().map(|_| headless.clone())), "head");
 }

@@ -63,7 +63,8 @@ pub fn of(
     Support::Indices(indices)
 }
 
-/// Whether `tensor` is trained and sent in `round`: under an alternation A and B take turns, B first.
+/// Whether `tensor` is trained and sent in `round`: under an alternation A and B take turns, B
+/// first; a head is always trained.
 #[must_use]
 pub fn has_turn(manifest: &Manifest, round: RoundId, tensor: &TensorSpec) -> bool {
     let Some(alternation) = manifest.method.alternate else { return true };
@@ -71,6 +72,7 @@ pub fn has_turn(manifest: &Manifest, round: RoundId, tensor: &TensorSpec) -> boo
     match tensor.part {
         Part::LoraA => !is_even,
         Part::LoraB => is_even,
+        Part::Head => true,
     }
 }
 

@@ -111,6 +111,7 @@ fn has_head(layout: &Layout) -> bool {
 pub(crate) fn is_head(part: Part) -> bool {
     match part {
         Part::LoraA | Part::LoraB => false,
+        Part::Head => true,
     }
 }
 
@@ -190,6 +191,7 @@ pub(crate) fn pairs(layout: &Layout) -> Vec<Pair> {
                     d_out: tensor.shape[0],
                 });
             }
+            Part::Head => {}
         }
     }
     pairs

@@ -1,26 +1,27 @@
-//! Loss on text no client trains on.
+//! Loss, and accuracy where there is a head, on text no client trains on.
 
-use gossamer_client::data::{Batch, TextDataset};
+use gossamer_client::data::{Batch, LabelledDataset, TextDataset};
 use gossamer_client::model::BaseModel;
 use gossamer_client::train::{Evaluation, TrainError, evaluate};
-use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::manifest::{Head, Manifest};
+use gossamer_protocol::rng::Stream;
 
 use super::EngineError;
 use crate::partition::ClientText;
 use crate::scenario::Scenario;
 
-/// Windows read side by side, at most: logits are `rows x cols x vocabulary`.
+/// Sequences read side by side, at most: logits are `rows x cols x vocabulary`.
 const ROWS: usize = 16;
 
-/// Held-out windows, each read once.
+/// Held-out windows or examples, each read once.
 pub struct Heldout {
     batches: Vec<Batch>,
     clients: usize,
 }
 
 impl Heldout {
-    /// About `eval.tokens` tokens in whole windows, as many from each of the first `eval.clients`
-    /// held-out clients.
+    /// Of the first `eval.clients` held-out clients: about `eval.tokens` tokens in whole windows, as many
+    /// from each; or with a head `eval.examples` examples, drawn from all of theirs.
     pub(super) fn new(
         base: &BaseModel,
         clients: &[ClientText],
@@ -29,11 +30,15 @@ impl Heldout {
         let eval = &scenario.eval;
         let clients = &clients[..eval.clients.unwrap_or(clients.len()).min(clients.len())];
         let cols = scenario.training.context as usize;
+        if let Some(head) = scenario.head {
+            let batches = examples(base, clients, scenario, head)?;
+            return Ok(Self { batches, clients: clients.len() });
+        }
         let each = eval.tokens.map(|tokens| (tokens / (clients.len() * cols)).max(1));
         let mut batches = Vec::new();
         for client in clients {
-            let failed = |source| EngineError::Data { client: client.name.clone(), source };
-            let data = TextDataset::new(base, &client.documents).map_err(|e| failed(e.into()))?;
+            let data = TextDataset::new(base, &client.documents);
+            let data = data.map_err(|e| EngineError::data(client, e))?;
             batches.extend(first_windows(data.sequences(ROWS, cols), each.unwrap_or(usize::MAX)));
         }
         Ok(Self { batches, clients: clients.len() })
@@ -45,9 +50,9 @@ impl Heldout {
         self.clients
     }
 
-    /// Tokens predicted in one evaluation.
+    /// Tokens, or examples, predicted in one evaluation.
     #[must_use]
-    pub fn tokens(&self) -> u64 {
+    pub fn targets(&self) -> u64 {
         self.batches.iter().map(Batch::learned).sum()
     }
 
@@ -60,6 +65,21 @@ impl Heldout {
     ) -> Result<Evaluation, TrainError> {
         evaluate(base, manifest, theta, &self.batches)
     }
+}
+
+fn examples(
+    base: &BaseModel,
+    clients: &[ClientText],
+    scenario: &Scenario,
+    head: Head,
+) -> Result<Vec<Batch>, EngineError> {
+    let mut all: Vec<_> = clients.iter().flat_map(ClientText::examples).collect();
+    // A file may have its classes one after the other.
+    Stream::new(scenario.partition.seed, "sim/heldout/examples", &[]).shuffle(&mut all);
+    all.truncate(scenario.eval.examples.unwrap_or(usize::MAX));
+    let data = LabelledDataset::new(base, &all, head.classes);
+    let data = data.map_err(EngineError::Heldout)?;
+    Ok(data.batches(ROWS, scenario.training.context as usize))
 }
 
 /// The first `most` rows of `batches`.

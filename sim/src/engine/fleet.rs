@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use gossamer_client::data::{TextDataset, TrainingTask};
+use gossamer_client::data::{LabelledDataset, TaskError, TextDataset, TrainingTask};
 use gossamer_client::model::BaseModel;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::ClientId;
+use gossamer_protocol::manifest::Head;
 use gossamer_protocol::sign::SigningKey;
 
 use super::EngineError;
@@ -30,15 +31,19 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    pub(super) fn new(base: &BaseModel, clients: &[ClientText]) -> Result<Self, EngineError> {
+    /// Every client learns its text's next tokens, or with a head its texts' classes.
+    pub(super) fn new(
+        base: &BaseModel,
+        clients: &[ClientText],
+        head: Option<Head>,
+    ) -> Result<Self, EngineError> {
         let mut members = Vec::with_capacity(clients.len());
         let mut by_id = HashMap::with_capacity(clients.len());
         for (at, client) in clients.iter().enumerate() {
-            let failed = |source| EngineError::Data { client: client.name.clone(), source };
-            let task = TextDataset::new(base, &client.documents).map_err(|e| failed(e.into()))?;
+            let task = task(base, client, head).map_err(|e| EngineError::data(client, e))?;
             let seed = identity(&client.name);
             by_id.insert(ClientId::of(&SigningKey::from_seed(&seed).public().0), at);
-            members.push(Member { name: client.name.clone(), seed, task: Arc::new(task) });
+            members.push(Member { name: client.name.clone(), seed, task });
         }
         Ok(Self { members, by_id })
     }
@@ -46,6 +51,17 @@ impl Fleet {
     pub(super) fn place(&self, id: ClientId) -> Option<usize> {
         self.by_id.get(&id).copied()
     }
+}
+
+fn task(
+    base: &BaseModel,
+    client: &ClientText,
+    head: Option<Head>,
+) -> Result<Arc<dyn TrainingTask>, TaskError> {
+    Ok(match head {
+        Some(head) => Arc::new(LabelledDataset::new(base, &client.examples(), head.classes)?),
+        None => Arc::new(TextDataset::new(base, &client.documents)?),
+    })
 }
 
 /// The key seed of the virtual client called `name`.

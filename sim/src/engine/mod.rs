@@ -7,6 +7,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use gossamer_client::data::TaskError;
 use gossamer_client::model::{BaseModel, ModelError};
 use gossamer_client::train::TrainError;
 use gossamer_protocol::digest::{Digest, Hasher};
@@ -55,6 +56,9 @@ pub enum EngineError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The held-out examples could not be made into batches.
+    #[error("held-out examples")]
+    Heldout(#[source] TaskError),
     /// The aggregator refused what the simulator did: a defect in one of them.
     #[error("the aggregator")]
     Aggregator(#[from] CoordinatorError),
@@ -98,6 +102,12 @@ pub enum EngineError {
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Thread,
+}
+
+impl EngineError {
+    fn data(client: &ClientText, source: TaskError) -> Self {
+        Self::Data { client: client.name.clone(), source: source.into() }
+    }
 }
 
 /// Hears every row as it is made.
@@ -144,7 +154,7 @@ impl Laboratory {
     pub fn open(scenario: Scenario, threads: NonZeroUsize) -> Result<Self, EngineError> {
         let base = crate::base::load(&scenario.base)?;
         let dataset = match &scenario.data {
-            Data::Rows(rows) => Dataset::load(rows)?,
+            Data::Rows(rows) => Dataset::load(rows, &scenario.heldout.only)?,
             Data::Languages(names) => Dataset::languages(names)?,
         };
         let shards = partition::deal(&dataset, &scenario.partition)?;
@@ -152,7 +162,7 @@ impl Laboratory {
         let split = partition::hold_out(&dataset, &shards, &scenario.heldout, seed)?;
         scenario.check_against(split.train.len())?;
         let heldout = Heldout::new(&base, &split.heldout, &scenario)?;
-        let fleet = fleet::Fleet::new(&base, &split.train)?;
+        let fleet = fleet::Fleet::new(&base, &split.train, scenario.head)?;
         Ok(Self {
             scenario: Arc::new(scenario),
             base,
@@ -193,6 +203,10 @@ impl Laboratory {
     pub(crate) fn manifest(&self, method: &MethodSpec, seed: u64) -> Result<Manifest, EngineError> {
         let lora = self.scenario.lora(method);
         let layout = Layout::lora(&self.base.linears(), &lora.targets, lora.rank, lora.freeze_a)?;
+        let layout = match self.scenario.head {
+            Some(head) => layout.with_head(head.classes, self.base.hidden())?,
+            None => layout,
+        };
         let base = crate::base::describe(&self.scenario.base, &self.base);
         let mut manifest = self.scenario.manifest(method, seed, base, layout);
         // Nobody is asked before everybody is there, so that cohorts are drawn from the whole fleet.
@@ -218,6 +232,9 @@ impl Laboratory {
                 part(client.name.as_bytes());
                 part(&(client.documents.len() as u64).to_le_bytes());
                 client.documents.iter().for_each(|document| part(document.as_bytes()));
+                if self.scenario.head.is_some() {
+                    client.labels.iter().for_each(|label| part(&label.to_le_bytes()));
+                }
             }
         };
         clients(&self.split.train);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gossamer_client::client::{Client, Contribution, Event, Outcome, SharedTerms, Watch};
-use gossamer_client::train::Control;
+use gossamer_client::train::{Control, Evaluation};
 use gossamer_client::transport::metered::{Meter, Traffic};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Snapshot, Terms};
@@ -63,14 +63,16 @@ pub(super) async fn run(
         on_row(&row);
         rows.push(row);
     };
-    let (loss, server_loss) = run.losses(0).await?;
+    let (received, own) = run.evaluate(0).await?;
     let start = RoundRow {
         method: method.name.clone(),
         seed,
         round: 0,
         train_loss: f64::NAN,
-        heldout_loss: Some(loss),
-        server_loss: Some(server_loss),
+        heldout_loss: Some(received.mean()),
+        server_loss: Some(own.mean()),
+        heldout_accuracy: received.accuracy(),
+        server_accuracy: own.accuracy(),
         upload_bytes: 0,
         download_bytes: 0,
         control_bytes: run.meter.traffic().control(),
@@ -85,14 +87,17 @@ pub(super) async fn run(
         let wall_s = began.elapsed().as_secs_f64();
         let losses: f64 = contributions.iter().map(|c| f64::from(c.loss)).sum();
         let evaluated = match lab.scenario.eval.is_due(round, rounds) {
-            true => Some(run.losses(round).await?),
+            true => Some(run.evaluate(round).await?),
             false => None,
         };
+        let (received, own) = evaluated.unzip();
         push(RoundRow {
             round,
             train_loss: losses / contributions.len() as f64,
-            heldout_loss: evaluated.map(|(received, _)| received),
-            server_loss: evaluated.map(|(_, own)| own),
+            heldout_loss: received.as_ref().map(Evaluation::mean),
+            server_loss: own.as_ref().map(Evaluation::mean),
+            heldout_accuracy: received.as_ref().and_then(Evaluation::accuracy),
+            server_accuracy: own.as_ref().and_then(Evaluation::accuracy),
             upload_bytes: moved.updates,
             download_bytes: moved.snapshots,
             control_bytes: moved.control(),
@@ -239,8 +244,8 @@ impl<'a> Run<'a> {
         Ok(done.into_iter().map(|(_, contribution)| contribution).collect())
     }
 
-    /// Losses of the adapter that clients of `round` receive, and of the aggregator's own.
-    async fn losses(&self, round: u64) -> Result<(f64, f64), EngineError> {
+    /// How well the adapter does that clients of `round` receive, and the aggregator's own.
+    async fn evaluate(&self, round: u64) -> Result<(Evaluation, Evaluation), EngineError> {
         if round == 0 {
             self.coordinator.tick().await?;
         }
@@ -253,12 +258,12 @@ impl<'a> Run<'a> {
         let snapshot = Snapshot::decode(&frame, &terms).map_err(|e| off(e.to_string()))?;
         let received = snapshot.theta(&self.manifest);
         let own = self.coordinator.theta(self.id, RoundId(round)).await?;
-        let loss = self.loss(received.clone()).await?;
-        let own_loss = if own == received { loss } else { self.loss(own).await? };
-        Ok((loss, own_loss))
+        let result = self.evaluate_at(received.clone()).await?;
+        let own = if own == received { result } else { self.evaluate_at(own).await? };
+        Ok((result, own))
     }
 
-    async fn loss(&self, theta: Vec<f32>) -> Result<f64, EngineError> {
+    async fn evaluate_at(&self, theta: Vec<f32>) -> Result<Evaluation, EngineError> {
         let (lab, manifest) = (self.lab.clone(), self.manifest.clone());
         let permit = self.lab.threads.clone().acquire_owned().await;
         let work = move || {
@@ -267,6 +272,6 @@ impl<'a> Run<'a> {
         };
         let evaluation =
             tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Thread)?;
-        Ok(evaluation?.mean())
+        Ok(evaluation?)
     }
 }

@@ -1,9 +1,10 @@
-//! What no client trains on: whole clients, the end of every other client's text, or both.
+//! What no client trains on: whole clients, the end of every other client's text, rows of a test set.
 
+use gossamer_client::data::Example;
 use gossamer_protocol::rng::Stream;
 
 use super::{ClientShard, PartitionError};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Document};
 use crate::scenario::Heldout;
 
 /// A client's text.
@@ -13,6 +14,30 @@ pub struct ClientText {
     pub name: String,
     /// In the order of the data; never empty.
     pub documents: Vec<String>,
+    /// Each document's class; empty where the data have none.
+    pub labels: Vec<u32>,
+}
+
+impl ClientText {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), documents: Vec::new(), labels: Vec::new() }
+    }
+
+    /// Puts a piece of `document` behind the others, unless it is blank.
+    fn push(&mut self, document: &Document, text: &str) {
+        if !text.trim().is_empty() {
+            self.documents.push(text.to_owned());
+            self.labels.extend(document.label);
+        }
+    }
+
+    /// What a classifier learns from it.
+    #[must_use]
+    pub fn examples(&self) -> Vec<Example> {
+        let example =
+            |(text, label): (&String, &u32)| Example { text: text.clone(), label: *label };
+        self.documents.iter().zip(&self.labels).map(example).collect()
+    }
 }
 
 /// What is trained on, and what is not.
@@ -20,7 +45,8 @@ pub struct ClientText {
 pub struct Split {
     /// Clients that train, in the order of the shards.
     pub train: Vec<ClientText>,
-    /// Text to evaluate on: clients held out whole, and the tails of those that train.
+    /// Text to evaluate on: clients held out whole, the tails of those that train, and behind them, as
+    /// one, the dataset's held-out rows.
     pub heldout: Vec<ClientText>,
 }
 
@@ -42,17 +68,17 @@ pub fn hold_out(
 
     let mut split = Split { train: Vec::new(), heldout: Vec::new() };
     for (shard, is_out) in shards.iter().zip(is_out) {
-        let texts = shard.documents.iter().map(|&at| dataset.documents[at].text.as_str());
-        let texts: Vec<&str> = texts.collect();
+        let documents = shard.documents.iter().map(|&at| &dataset.documents[at]);
+        let documents: Vec<&Document> = documents.collect();
         let tail = if is_out { 1.0 } else { heldout.tail };
-        let (head, tail) = cut(&texts, tail);
-        let text = |documents| ClientText { name: shard.name.clone(), documents };
-        if !head.is_empty() {
-            split.train.push(text(head));
-        }
-        if !tail.is_empty() {
-            split.heldout.push(text(tail));
-        }
+        let (head, tail) = cut(&shard.name, &documents, tail);
+        split.train.extend(Some(head).filter(|text| !text.documents.is_empty()));
+        split.heldout.extend(Some(tail).filter(|text| !text.documents.is_empty()));
+    }
+    if !dataset.heldout.is_empty() {
+        let mut rows = ClientText::new("heldout.only");
+        dataset.heldout.iter().for_each(|document| rows.push(document, &document.text));
+        split.heldout.push(rows);
     }
     if split.train.is_empty() || split.heldout.is_empty() {
         return Err(PartitionError::NothingLeft(shards.len()));
@@ -60,18 +86,19 @@ pub fn hold_out(
     Ok(split)
 }
 
-/// The first `1 - share` of the characters of `texts`, and the rest.
-fn cut(texts: &[&str], share: f64) -> (Vec<String>, Vec<String>) {
-    let total: usize = texts.iter().map(|text| text.chars().count()).sum();
+/// The first `1 - share` of the characters of a client's `documents`, and the rest.
+fn cut(name: &str, documents: &[&Document], share: f64) -> (ClientText, ClientText) {
+    let total: usize = documents.iter().map(|document| document.text.chars().count()).sum();
     let mut left = total - (share * total as f64).round() as usize;
-    let (mut head, mut tail) = (Vec::new(), Vec::new());
-    for text in texts {
+    let (mut head, mut tail) = (ClientText::new(name), ClientText::new(name));
+    for document in documents {
+        let text = document.text.as_str();
         let chars = text.chars().count();
         let at = if left >= chars { text.len() } else { word_start(text, left) };
         left = left.saturating_sub(chars);
         let (first, second) = text.split_at(at);
-        head.extend(Some(first).filter(|text| !text.trim().is_empty()).map(str::to_owned));
-        tail.extend(Some(second).filter(|text| !text.trim().is_empty()).map(str::to_owned));
+        head.push(document, first);
+        tail.push(document, second);
     }
     (head, tail)
 }
@@ -88,7 +115,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dataset::Document;
     use crate::partition::natural::natural;
 
     fn fleet(texts: &[(&str, &str)]) -> (Dataset, Vec<ClientShard>) {
@@ -107,7 +133,7 @@ mod tests {
         let texts: Vec<(String, &str)> = (0..20).map(|at| (format!("c{at:02}"), "t")).collect();
         let texts: Vec<(&str, &str)> = texts.iter().map(|(c, t)| (c.as_str(), *t)).collect();
         let (dataset, shards) = fleet(&texts);
-        let heldout = Heldout { clients: 0.25, tail: 0.0 };
+        let heldout = Heldout { clients: 0.25, ..Heldout::default() };
         let split = hold_out(&dataset, &shards, &heldout, 1).expect("enough");
         assert_eq!((split.train.len(), split.heldout.len()), (15, 5));
         assert!(split.heldout.iter().all(|out| split.train.iter().all(|c| c.name != out.name)));
@@ -118,7 +144,7 @@ mod tests {
     #[test]
     fn tails_are_cut_between_words() {
         let (dataset, shards) = fleet(&[("a", "one two"), ("a", "three four"), ("b", "xyz")]);
-        let heldout = Heldout { clients: 0.0, tail: 0.25 };
+        let heldout = Heldout { tail: 0.25, ..Heldout::default() };
         let split = hold_out(&dataset, &shards, &heldout, 1).expect("enough");
         assert_eq!(split.train[0].documents, ["one two", "three "]);
         assert_eq!(split.heldout[0].documents, ["four"]);
@@ -129,18 +155,38 @@ mod tests {
     #[test]
     fn one_client_cannot_be_held_out_whole() {
         let (dataset, shards) = fleet(&[("a", "one two")]);
-        let heldout = Heldout { clients: 0.5, tail: 0.0 };
+        let heldout = Heldout { clients: 0.5, ..Heldout::default() };
         let refused = hold_out(&dataset, &shards, &heldout, 1);
         assert_eq!(refused, Err(PartitionError::NothingLeft(1)));
+    }
+
+    #[test]
+    fn labels_stay_with_their_texts_and_held_out_rows_come_last() {
+        let document = |client: &str, label, text: &str| Document {
+            client: Some(client.into()),
+            label: Some(label),
+            text: text.into(),
+        };
+        let documents = vec![document("a", 3, "x"), document("b", 1, "y"), document("a", 2, "z")];
+        let mut dataset = Dataset::from_documents(documents).expect("some");
+        dataset.heldout = vec![document("a", 5, "w")];
+        let clients = ["a", "b", "a"];
+        let split = hold_out(&dataset, &natural(&clients), &Heldout::default(), 1).expect("some");
+        assert_eq!(split.train[0].labels, [3, 2]);
+        let example = |text: &str, label| Example { text: text.into(), label };
+        assert_eq!(split.train[0].examples(), [example("x", 3), example("z", 2)]);
+        assert_eq!((split.train.len(), split.heldout.len()), (2, 1));
+        assert_eq!(split.heldout[0].examples(), [example("w", 5)]);
     }
 
     proptest! {
         /// Head and tail make the text again (but for lone white space), and neither overlaps.
         #[test]
         fn a_cut_loses_nothing(texts in prop::collection::vec("[a-zäß ]{0,12}", 1..5), share in 0.0..1.0) {
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let (head, tail) = cut(&texts, share);
-            let squeeze = |parts: Vec<String>| parts.concat().replace(' ', "");
+            let document = |text: &String| Document { client: None, label: None, text: text.clone() };
+            let documents: Vec<Document> = texts.iter().map(document).collect();
+            let (head, tail) = cut("c", &documents.iter().collect::<Vec<_>>(), share);
+            let squeeze = |text: ClientText| text.documents.concat().replace(' ', "");
             let again = squeeze(head) + &squeeze(tail);
             prop_assert_eq!(again, texts.concat().replace(' ', ""));
         }

@@ -21,6 +21,9 @@ pub struct Comparison {
     pub budgets: Vec<f64>,
     /// The loss at which the baseline has made 90 % of its improvement.
     pub target_loss: Option<f64>,
+    /// Of a classification, in place of that: the accuracy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_accuracy: Option<f64>,
     /// In the order of their first rows.
     pub methods: Vec<MethodSummary>,
 }
@@ -40,6 +43,15 @@ pub struct MethodSummary {
     pub final_loss: Option<Interval>,
     /// The last evaluation of the aggregator's own dense copy.
     pub final_server_loss: Option<Interval>,
+    /// Held-out accuracy of the earliest evaluation, of a classification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial_accuracy: Option<Interval>,
+    /// Held-out accuracy of the last evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_accuracy: Option<Interval>,
+    /// The last accuracy of the aggregator's own dense copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_server_accuracy: Option<Interval>,
     /// Mean upload of one accepted update.
     pub upload_bytes_a_client_round: f64,
     /// Mean download behind one accepted update.
@@ -54,9 +66,10 @@ pub struct MethodSummary {
     pub download_saving: Option<f64>,
     /// How many times fewer bytes than the baseline go both ways, for each client and round.
     pub total_saving: Option<f64>,
-    /// Its improvement over the baseline's, paired by seed; 1 is all of it.
+    /// Its improvement over the baseline's, paired by seed; 1 is all of it. Of a classification, accuracy's.
     pub improvement_kept: Option<Interval>,
-    /// Cumulative bytes, both ways, at which its mean first reaches [`Comparison::target_loss`].
+    /// Cumulative bytes, both ways, at which its mean first reaches the target, [`Comparison::target_loss`]
+    /// or [`Comparison::target_accuracy`].
     pub bytes_to_target: Option<f64>,
     /// Held-out loss at each of [`Comparison::budgets`].
     pub at_budget: Vec<Option<AtBudget>>,
@@ -79,6 +92,9 @@ impl MethodSummary {
 pub struct AtBudget {
     /// Held-out loss, linear in bytes between evaluations.
     pub loss: Interval,
+    /// Held-out accuracy, likewise, of a classification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Interval>,
     /// Its run ended before the bytes were spent; the loss is its last.
     pub ended: bool,
 }
@@ -96,6 +112,37 @@ pub struct CurvePoint {
     pub low: f64,
     /// The highest seed's.
     pub high: f64,
+    /// Held-out accuracy, of a classification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Band>,
+}
+
+/// A mean over seeds and the two seeds farthest from it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Band {
+    /// The mean.
+    pub mean: f64,
+    /// The lowest seed's.
+    pub low: f64,
+    /// The highest seed's.
+    pub high: f64,
+}
+
+impl Band {
+    fn of(values: &[f64]) -> Self {
+        Self {
+            mean: values.iter().sum::<f64>() / values.len() as f64,
+            low: values.iter().copied().fold(f64::INFINITY, f64::min),
+            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        }
+    }
+}
+
+impl CurvePoint {
+    /// What a method is judged by: more is better. Accuracy where there is one, else minus the loss.
+    fn worth(&self) -> f64 {
+        self.accuracy.map_or(-self.loss, |accuracy| accuracy.mean)
+    }
 }
 
 impl Comparison {
@@ -111,17 +158,28 @@ impl Comparison {
         }
 
         let base = runs.iter().position(|(name, _)| *name == baseline);
-        let mut target_loss = None;
+        let (mut target_loss, mut target_accuracy) = (None, None);
         if let Some(base) = base {
             let against = methods[base].clone();
-            target_loss = target(&against);
+            let target = target(&against);
+            match against.final_accuracy {
+                Some(_) => target_accuracy = target,
+                None => target_loss = target.map(|worth| -worth),
+            }
             for (method, (_, seeds)) in methods.iter_mut().zip(&runs) {
                 method.measure_by(&against);
                 method.improvement_kept = improvement_kept(seeds, &runs[base].1);
-                method.bytes_to_target = target_loss.and_then(|loss| bytes_to(&method.curve, loss));
+                method.bytes_to_target = target.and_then(|worth| bytes_to(&method.curve, worth));
             }
         }
-        Self { baseline: base.map(|_| baseline.to_owned()), budgets, target_loss, methods }
+        let baseline = base.map(|_| baseline.to_owned());
+        Self { baseline, budgets, target_loss, target_accuracy, methods }
+    }
+
+    /// Whether accuracies were measured: the task is a classification.
+    #[must_use]
+    pub fn of_classes(&self) -> bool {
+        self.methods.iter().any(|method| method.final_accuracy.is_some())
     }
 }
 
@@ -147,6 +205,7 @@ struct Run {
     wall_s: f64,
     /// Of the last evaluation.
     server_loss: Option<f64>,
+    server_accuracy: Option<f64>,
     evaluations: Vec<Evaluation>,
 }
 
@@ -156,32 +215,48 @@ struct Evaluation {
     /// Cumulative, both ways.
     bytes: f64,
     loss: f64,
+    accuracy: Option<f64>,
+}
+
+impl Evaluation {
+    /// See [`CurvePoint::worth`].
+    fn worth(&self) -> f64 {
+        self.accuracy.unwrap_or(-self.loss)
+    }
 }
 
 impl Run {
-    fn first(&self) -> Option<f64> {
-        self.evaluations.first().map(|at| at.loss)
+    fn first(&self) -> Option<&Evaluation> {
+        self.evaluations.first()
     }
 
-    fn last(&self) -> Option<f64> {
-        self.evaluations.last().map(|at| at.loss)
+    fn last(&self) -> Option<&Evaluation> {
+        self.evaluations.last()
     }
 
     fn improvement(&self) -> Option<f64> {
-        Some(self.first()? - self.last()?)
+        Some(self.last()?.worth() - self.first()?.worth())
     }
 
-    /// The loss after `bytes`, and whether the run ended before.
-    fn at(&self, bytes: f64) -> Option<(f64, bool)> {
+    /// The evaluation after `bytes`, and whether the run ended before.
+    fn at(&self, bytes: f64) -> Option<(Evaluation, bool)> {
         let next = self.evaluations.iter().position(|at| at.bytes >= bytes);
-        let Some(next) = next else { return self.last().map(|loss| (loss, true)) };
+        let Some(next) = next else { return self.last().map(|last| (*last, true)) };
         let after = self.evaluations[next];
         if after.bytes == bytes {
-            return Some((after.loss, false));
+            return Some((after, false));
         }
         let before = self.evaluations[next.checked_sub(1)?];
         let share = (bytes - before.bytes) / (after.bytes - before.bytes);
-        Some((before.loss + share * (after.loss - before.loss), false))
+        let between = |before: f64, after: f64| before + share * (after - before);
+        let accuracy = before.accuracy.zip(after.accuracy);
+        let at = Evaluation {
+            round: before.round,
+            bytes,
+            loss: between(before.loss, after.loss),
+            accuracy: accuracy.map(|(before, after)| between(before, after)),
+        };
+        Some((at, false))
     }
 }
 
@@ -211,7 +286,10 @@ fn runs(rows: &[RoundRow]) -> Vec<(&str, Seeds)> {
             run.wall_s += row.wall_s;
             run.server_loss = row.server_loss.or(run.server_loss);
             let bytes = run.upload_bytes + run.download_bytes;
-            run.evaluations.extend(row.heldout_loss.map(|loss| Evaluation { round, bytes, loss }));
+            run.server_accuracy = row.server_accuracy.or(run.server_accuracy);
+            let accuracy = row.heldout_accuracy;
+            let evaluation = |loss| Evaluation { round, bytes, loss, accuracy };
+            run.evaluations.extend(row.heldout_loss.map(evaluation));
         }
         (name, seeds)
     };
@@ -221,7 +299,7 @@ fn runs(rows: &[RoundRow]) -> Vec<(&str, Seeds)> {
 fn summary(name: &str, seeds: &Seeds) -> MethodSummary {
     let runs = || seeds.values();
     let mean = |of: fn(&Run) -> f64| runs().map(of).sum::<f64>() / seeds.len() as f64;
-    let losses =
+    let means =
         |of: fn(&Run) -> Option<f64>| Interval::of(&runs().filter_map(of).collect::<Vec<_>>());
     // Rounds without an accepted update still cost bytes; they weigh on the others.
     let accepted = runs().map(|run| run.accepted).sum::<u64>().max(1) as f64;
@@ -229,9 +307,12 @@ fn summary(name: &str, seeds: &Seeds) -> MethodSummary {
         name: name.to_owned(),
         seeds: seeds.len(),
         rounds: runs().map(|run| run.rounds).max().unwrap_or(0),
-        initial_loss: losses(Run::first),
-        final_loss: losses(Run::last),
-        final_server_loss: losses(|run| run.server_loss),
+        initial_loss: means(|run| Some(run.first()?.loss)),
+        final_loss: means(|run| Some(run.last()?.loss)),
+        final_server_loss: means(|run| run.server_loss),
+        initial_accuracy: means(|run| run.first()?.accuracy),
+        final_accuracy: means(|run| run.last()?.accuracy),
+        final_server_accuracy: means(|run| run.server_accuracy),
         upload_bytes_a_client_round: runs().map(|run| run.upload_bytes).sum::<f64>() / accepted,
         download_bytes_a_client_round: runs().map(|run| run.download_bytes).sum::<f64>() / accepted,
         upload_bytes: mean(|run| run.upload_bytes),
@@ -254,14 +335,11 @@ fn curve(seeds: &Seeds) -> Vec<CurvePoint> {
         rounds.entry(at.round).or_default().push(*at);
     }
     let point = |(round, at): (u64, Vec<Evaluation>)| {
-        let mean = |of: fn(&Evaluation) -> f64| at.iter().map(of).sum::<f64>() / at.len() as f64;
-        CurvePoint {
-            round,
-            bytes: mean(|at| at.bytes),
-            loss: mean(|at| at.loss),
-            low: at.iter().map(|at| at.loss).fold(f64::INFINITY, f64::min),
-            high: at.iter().map(|at| at.loss).fold(f64::NEG_INFINITY, f64::max),
-        }
+        let band = |of: fn(&Evaluation) -> f64| Band::of(&at.iter().map(of).collect::<Vec<_>>());
+        let Band { mean: loss, low, high } = band(|at| at.loss);
+        let accuracies: Option<Vec<f64>> = at.iter().map(|at| at.accuracy).collect();
+        let accuracy = accuracies.map(|values| Band::of(&values));
+        CurvePoint { round, bytes: band(|at| at.bytes).mean, loss, low, high, accuracy }
     };
     rounds.into_iter().filter(|(_, at)| at.len() == seeds.len()).map(point).collect()
 }
@@ -289,9 +367,11 @@ fn two_digits(bytes: f64) -> f64 {
 fn at_budget(seeds: &Seeds, budget: f64) -> Option<AtBudget> {
     let found: Option<Vec<_>> = seeds.values().map(|run| run.at(budget)).collect();
     let found = found?;
-    let losses: Vec<f64> = found.iter().map(|(loss, _)| *loss).collect();
+    let losses: Vec<f64> = found.iter().map(|(at, _)| at.loss).collect();
+    let accuracies: Option<Vec<f64>> = found.iter().map(|(at, _)| at.accuracy).collect();
+    let accuracy = accuracies.and_then(|values| Interval::of(&values));
     let ended = found.iter().any(|(_, ended)| *ended);
-    Some(AtBudget { loss: Interval::of(&losses)?, ended })
+    Some(AtBudget { loss: Interval::of(&losses)?, accuracy, ended })
 }
 
 fn improvement_kept(seeds: &Seeds, base: &Seeds) -> Option<Interval> {
@@ -303,16 +383,17 @@ fn improvement_kept(seeds: &Seeds, base: &Seeds) -> Option<Interval> {
     Interval::of(&ratios?)
 }
 
+/// What the baseline is worth when it has made its share of the improvement.
 fn target(base: &MethodSummary) -> Option<f64> {
-    let (first, last) = (base.curve.first()?.loss, base.curve.last()?.loss);
-    (last < first).then_some(first - TARGET_SHARE * (first - last))
+    let (first, last) = (base.curve.first()?.worth(), base.curve.last()?.worth());
+    (last > first).then_some(first + TARGET_SHARE * (last - first))
 }
 
-fn bytes_to(curve: &[CurvePoint], loss: f64) -> Option<f64> {
-    let at = curve.iter().position(|point| point.loss <= loss)?;
+fn bytes_to(curve: &[CurvePoint], worth: f64) -> Option<f64> {
+    let at = curve.iter().position(|point| point.worth() >= worth)?;
     let after = curve[at];
     let Some(before) = at.checked_sub(1).map(|at| curve[at]) else { return Some(after.bytes) };
-    let share = (before.loss - loss) / (before.loss - after.loss);
+    let share = (worth - before.worth()) / (after.worth() - before.worth());
     Some(before.bytes + share * (after.bytes - before.bytes))
 }
 
@@ -331,6 +412,8 @@ mod tests {
             upload_bytes: if round == 0 { 0 } else { bytes },
             download_bytes: if round == 0 { 0 } else { 2 * bytes },
             server_loss: Some(loss - 0.5),
+            heldout_accuracy: None,
+            server_accuracy: None,
             control_bytes: 0,
             accepted: if round == 0 { 0 } else { 2 },
             wall_s: 1.0,
@@ -364,6 +447,37 @@ mod tests {
         // Seed 1 keeps 1.0 of 2.0, seed 2 all of 1.6.
         assert!((thin.improvement_kept.expect("paired").mean - 0.75).abs() < 1e-12);
         assert!((dense.improvement_kept.expect("paired").mean - 1.0).abs() < 1e-12);
+    }
+
+    /// Of a classification, what is kept, and what is a target, is of accuracy, whatever the losses do.
+    #[test]
+    fn a_classification_is_judged_by_accuracy() {
+        let mut rows = two_methods();
+        // dense: 0.05, 0.4, 0.85 from both seeds; thin: 0.05, 0.25, 0.45 and 0.05, 0.25, 0.65.
+        let accuracies =
+            [[0.05, 0.4, 0.85], [0.05, 0.4, 0.85], [0.05, 0.25, 0.45], [0.05, 0.25, 0.65]];
+        for (row, accuracy) in rows.iter_mut().zip(accuracies.concat()) {
+            row.heldout_accuracy = Some(accuracy);
+            row.server_accuracy = Some(accuracy + 0.01);
+        }
+        let comparison = Comparison::new(&rows, "dense");
+        assert!(comparison.of_classes());
+        let [dense, thin] = comparison.methods.as_slice() else { panic!("two methods") };
+        assert!((thin.final_accuracy.expect("measured").mean - 0.55).abs() < 1e-12);
+        assert!((thin.final_server_accuracy.expect("measured").mean - 0.56).abs() < 1e-12);
+        assert!((thin.initial_accuracy.expect("measured").mean - 0.05).abs() < 1e-12);
+        // 0.4 and 0.6 of 0.8: half and three quarters.
+        assert!((thin.improvement_kept.expect("paired").mean - 0.625).abs() < 1e-12);
+        // Nine tenths of 0.8 above 0.05 is 0.77: 37/45 through the second round's 3000 bytes.
+        assert!((comparison.target_accuracy.expect("improved") - 0.77).abs() < 1e-12);
+        assert_eq!((comparison.target_loss, thin.bytes_to_target), (None, None));
+        let spent = dense.bytes_to_target.expect("reached");
+        assert!((spent - (3000.0 + 3000.0 * 37.0 / 45.0)).abs() < 1e-6, "{spent}");
+        let curve = thin.curve[2].accuracy.expect("measured");
+        assert_eq!((curve.low, curve.high), (0.45, 0.65));
+        // After 600 of the first round's 3000 bytes: a fifth of the way from 0.05 to 0.4.
+        let at = dense.at_budget[0].expect("inside").accuracy.expect("measured");
+        assert!((at.mean - 0.12).abs() < 1e-12, "{at:?}");
     }
 
     #[test]

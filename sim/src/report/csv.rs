@@ -6,33 +6,33 @@ use super::{Interval, RoundRow};
 /// One line a row.
 #[must_use]
 pub fn metrics(rows: &[RoundRow]) -> String {
-    let mut text = line(&[
-        "method",
-        "seed",
-        "round",
-        "train_loss",
-        "heldout_loss",
-        "server_loss",
-        "upload_bytes",
-        "download_bytes",
-        "control_bytes",
-        "accepted",
-        "wall_s",
-    ]);
+    let classified = rows.iter().any(|row| row.heldout_accuracy.is_some());
+    let mut head = vec!["method", "seed", "round", "train_loss", "heldout_loss", "server_loss"];
+    if classified {
+        head.extend(["heldout_accuracy", "server_accuracy"]);
+    }
+    head.extend(["upload_bytes", "download_bytes", "control_bytes", "accepted", "wall_s"]);
+    let mut text = line(&head);
     for row in rows {
-        text += &line(&[
-            &row.method,
-            &row.seed.to_string(),
-            &row.round.to_string(),
-            &row.train_loss.to_string(),
-            &optional(row.heldout_loss),
-            &optional(row.server_loss),
-            &row.upload_bytes.to_string(),
-            &row.download_bytes.to_string(),
-            &row.control_bytes.to_string(),
-            &row.accepted.to_string(),
-            &row.wall_s.to_string(),
+        let mut cells = vec![
+            row.method.clone(),
+            row.seed.to_string(),
+            row.round.to_string(),
+            row.train_loss.to_string(),
+            optional(row.heldout_loss),
+            optional(row.server_loss),
+        ];
+        if classified {
+            cells.extend([optional(row.heldout_accuracy), optional(row.server_accuracy)]);
+        }
+        cells.extend([
+            row.upload_bytes.to_string(),
+            row.download_bytes.to_string(),
+            row.control_bytes.to_string(),
+            row.accepted.to_string(),
+            row.wall_s.to_string(),
         ]);
+        text += &line(&cells);
     }
     text
 }
@@ -40,37 +40,37 @@ pub fn metrics(rows: &[RoundRow]) -> String {
 /// One line a method.
 #[must_use]
 pub fn summary(comparison: &Comparison) -> String {
-    let mut head: Vec<String> = [
-        "method",
-        "seeds",
-        "rounds",
-        "initial_loss",
-        "final_loss",
-        "final_loss_half_95",
-        "final_server_loss",
-        "upload_bytes_a_client_round",
-        "download_bytes_a_client_round",
-        "upload_bytes",
-        "download_bytes",
-        "upload_saving",
-        "download_saving",
-        "total_saving",
-        "improvement_kept",
-        "improvement_kept_half_95",
-        "bytes_to_target",
-        "wall_s",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    let losses = ["initial_loss", "final_loss", "final_loss_half_95", "final_server_loss"];
+    let mut head: Vec<String> = ["method", "seeds", "rounds"].map(str::to_owned).to_vec();
+    head.extend(losses.map(str::to_owned));
+    if comparison.of_classes() {
+        head.extend(losses.map(|name| name.replace("loss", "accuracy")));
+    }
+    head.extend(
+        [
+            "upload_bytes_a_client_round",
+            "download_bytes_a_client_round",
+            "upload_bytes",
+            "download_bytes",
+            "upload_saving",
+            "download_saving",
+            "total_saving",
+            "improvement_kept",
+            "improvement_kept_half_95",
+            "bytes_to_target",
+            "wall_s",
+        ]
+        .map(str::to_owned),
+    );
     head.extend(comparison.budgets.iter().map(|budget| format!("loss_at_{budget:.0}_bytes")));
     let mut text = line(&head);
     for method in &comparison.methods {
-        text += &line(&cells(method));
+        text += &line(&cells(method, comparison.of_classes()));
     }
     text
 }
 
-fn cells(method: &MethodSummary) -> Vec<String> {
+fn cells(method: &MethodSummary, classified: bool) -> Vec<String> {
     let mean = |interval: Option<Interval>| optional(interval.map(|interval| interval.mean));
     let half = |interval: Option<Interval>| optional(interval.and_then(|interval| interval.half));
     let mut cells = vec![
@@ -81,6 +81,16 @@ fn cells(method: &MethodSummary) -> Vec<String> {
         mean(method.final_loss),
         half(method.final_loss),
         mean(method.final_server_loss),
+    ];
+    if classified {
+        cells.extend([
+            mean(method.initial_accuracy),
+            mean(method.final_accuracy),
+            half(method.final_accuracy),
+            mean(method.final_server_accuracy),
+        ]);
+    }
+    cells.extend([
         method.upload_bytes_a_client_round.to_string(),
         method.download_bytes_a_client_round.to_string(),
         method.upload_bytes.to_string(),
@@ -92,7 +102,7 @@ fn cells(method: &MethodSummary) -> Vec<String> {
         half(method.improvement_kept),
         optional(method.bytes_to_target),
         method.wall_s.to_string(),
-    ];
+    ]);
     cells.extend(method.at_budget.iter().map(|at| mean(at.map(|at| at.loss))));
     cells
 }
@@ -117,7 +127,7 @@ fn quoted(cell: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::rows;
+    use crate::report::tests::{classified, rows};
 
     #[test]
     fn only_what_needs_quotes_has_them() {
@@ -126,11 +136,13 @@ mod tests {
 
     #[test]
     fn every_line_has_every_column() {
-        let comparison = Comparison::new(&rows(), "dense");
-        for text in [metrics(&rows()), summary(&comparison)] {
-            let columns = |line: &str| line.matches(',').count();
-            let head = text.lines().next().map(columns);
-            assert!(text.lines().all(|line| Some(columns(line)) == head), "{text}");
+        for rows in [rows(), classified()] {
+            let comparison = Comparison::new(&rows, "dense");
+            for text in [metrics(&rows), summary(&comparison)] {
+                let columns = |line: &str| line.matches(',').count();
+                let head = text.lines().next().map(columns);
+                assert!(text.lines().all(|line| Some(columns(line)) == head), "{text}");
+            }
         }
     }
 }

@@ -152,6 +152,8 @@ mod tests {
             upload_bytes: u64::MAX,
             download_bytes: 0,
             server_loss: Some(2.5),
+            heldout_accuracy: None,
+            server_accuracy: loss.map(|_| 0.25),
             control_bytes: 0,
             accepted: 1,
             wall_s: 0.5,

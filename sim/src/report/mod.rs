@@ -16,7 +16,7 @@ mod jsonl;
 pub mod svg;
 pub mod table;
 
-pub use comparison::{AtBudget, Comparison, CurvePoint, MethodSummary};
+pub use comparison::{AtBudget, Band, Comparison, CurvePoint, MethodSummary};
 pub use interval::Interval;
 pub use jsonl::{JsonLines, read_rows};
 
@@ -38,12 +38,18 @@ pub struct RoundRow {
     /// Mean training loss of the round's clients; NaN in round 0.
     #[serde(with = "jsonl::number")]
     pub train_loss: f64,
-    /// Mean loss on held-out text, nats a token; none where it was not measured.
+    /// Mean loss on held-out text, nats a token (or an example); none where it was not measured.
     #[serde(with = "jsonl::optional", default)]
     pub heldout_loss: Option<f64>,
     /// The same of the aggregator's own dense copy, of which clients receive a part.
     #[serde(with = "jsonl::optional", default)]
     pub server_loss: Option<f64>,
+    /// Share of held-out examples whose class was found; only of a classification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heldout_accuracy: Option<f64>,
+    /// The same of the aggregator's own dense copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_accuracy: Option<f64>,
     /// Client to server in this round, all clients together.
     pub upload_bytes: u64,
     /// Server to client in this round, all clients together.
@@ -105,8 +111,9 @@ pub struct Report<'a> {
     pub config: &'a str,
 }
 
-/// Writes `metrics.csv`, `summary.csv`, `summary.json`, `loss_by_round.svg`, `loss_by_bytes.svg` and
-/// `report.html` to `dir`, which is made where it is not there.
+/// Writes `metrics.csv`, `summary.csv`, `summary.json`, `loss_by_round.svg`, `loss_by_bytes.svg`, of a
+/// classification the same two of accuracy, and `report.html` to `dir`, which is made where it is not
+/// there.
 ///
 /// # Errors
 /// [`ReportError`] at the first file that cannot be written.
@@ -116,32 +123,48 @@ pub fn write(
     rows: &[RoundRow],
 ) -> Result<Comparison, ReportError> {
     let comparison = Comparison::new(rows, report.baseline);
-    let by_round = svg::loss_by_round(&comparison)?;
-    let by_bytes = svg::loss_by_bytes(&comparison)?;
-    let page = html::page(report.title, &sections(report, &comparison, &by_round, &by_bytes));
+    let mut plots = Vec::new();
+    if comparison.of_classes() {
+        plots.push(Plots::of(&comparison, svg::Measure::Accuracy)?);
+    }
+    plots.push(Plots::of(&comparison, svg::Measure::Loss)?);
+    let page = html::page(report.title, &sections(report, &comparison, &plots));
 
     let failed = |path: &Path, source| ReportError::File { path: path.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
-    for (name, text) in [
-        ("metrics.csv", csv::metrics(rows)),
-        ("summary.csv", csv::summary(&comparison)),
-        ("summary.json", serde_json::to_string_pretty(&comparison)? + "\n"),
-        ("loss_by_round.svg", by_round),
-        ("loss_by_bytes.svg", by_bytes),
-        ("report.html", page),
-    ] {
+    let mut files = vec![
+        ("metrics.csv".to_owned(), csv::metrics(rows)),
+        ("summary.csv".to_owned(), csv::summary(&comparison)),
+        ("summary.json".to_owned(), serde_json::to_string_pretty(&comparison)? + "\n"),
+        ("report.html".to_owned(), page),
+    ];
+    for Plots { measure, by_round, by_bytes } in plots {
+        files.push((format!("{}_by_round.svg", measure.name()), by_round));
+        files.push((format!("{}_by_bytes.svg", measure.name()), by_bytes));
+    }
+    for (name, text) in files {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|e| failed(&path, e))?;
     }
     Ok(comparison)
 }
 
-fn sections(
-    report: &Report<'_>,
-    comparison: &Comparison,
-    by_round: &str,
-    by_bytes: &str,
-) -> Vec<Section> {
+/// One measure's two plots.
+struct Plots {
+    measure: svg::Measure,
+    by_round: String,
+    by_bytes: String,
+}
+
+impl Plots {
+    fn of(comparison: &Comparison, measure: svg::Measure) -> Result<Self, ReportError> {
+        let by_round = svg::by_round(comparison, measure)?;
+        let by_bytes = svg::by_bytes(comparison, measure)?;
+        Ok(Self { measure, by_round, by_bytes })
+    }
+}
+
+fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Vec<Section> {
     let seeds = comparison.methods.iter().map(|method| method.seeds).max().unwrap_or(0);
     let shown = if seeds > 1 {
         format!(
@@ -157,18 +180,21 @@ fn sections(
         table: table::summary(comparison),
         caption: table::summary_caption(comparison),
     });
-    sections.push(Section::Heading("Loss and rounds".into()));
-    sections.push(Section::Svg { svg: by_round.to_owned(), caption: shown.clone() });
-    sections.push(Section::Heading("Loss and bytes".into()));
-    sections.push(Section::Svg {
-        svg: by_bytes.to_owned(),
-        caption: format!("{shown} Bytes are all clients' uploads and downloads together."),
-    });
+    for Plots { measure, by_round, by_bytes } in plots {
+        let heading = |by: &str| Section::Heading(format!("{} and {by}", measure.title()));
+        sections.push(heading("rounds"));
+        sections.push(Section::Svg { svg: by_round.clone(), caption: shown.clone() });
+        sections.push(heading("bytes"));
+        sections.push(Section::Svg {
+            svg: by_bytes.clone(),
+            caption: format!("{shown} Bytes are all clients' uploads and downloads together."),
+        });
+    }
     if !comparison.budgets.is_empty() {
         sections.push(Section::Heading("At equal bytes".into()));
         sections.push(Section::Table {
             table: table::equal_bytes(comparison),
-            caption: table::EQUAL_BYTES_CAPTION.into(),
+            caption: table::equal_bytes_caption(comparison),
         });
     }
     sections.push(Section::Heading("Scenario".into()));
@@ -210,6 +236,8 @@ pub(crate) mod tests {
                         train_loss: if round == 0 { f64::NAN } else { 1.0 + decay },
                         heldout_loss: round.is_multiple_of(5).then_some(1.0 + decay + noise),
                         server_loss: None,
+                        heldout_accuracy: None,
+                        server_accuracy: None,
                         upload_bytes: moved * bytes * 10,
                         download_bytes: moved * bytes * 10,
                         control_bytes: moved * 10_000,
@@ -220,6 +248,41 @@ pub(crate) mod tests {
             }
         }
         rows
+    }
+
+    /// As [`rows`], of a classification: accuracies that rise by as much as the losses fall, and end 0.1
+    /// apart from the aggregator's.
+    pub(crate) fn classified() -> Vec<RoundRow> {
+        let row = |row: RoundRow| {
+            let accuracy = row.heldout_loss.map(|loss| 2.0 - loss);
+            let server_accuracy = accuracy.map(|accuracy| accuracy - 0.1);
+            RoundRow { heldout_accuracy: accuracy, server_accuracy, ..row }
+        };
+        rows().into_iter().map(row).collect()
+    }
+
+    /// A classification has two plots and two columns more; next tokens have none of it.
+    #[test]
+    fn accuracy_is_shown_where_it_was_measured() {
+        let report = Report { title: "t", baseline: "dense", paragraphs: &[], config: "" };
+        let write = |rows: &[RoundRow]| {
+            let dir = tempfile::tempdir().expect("a temporary folder");
+            write(dir.path(), &report, rows).expect("written");
+            let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).ok();
+            ["accuracy_by_bytes.svg", "report.html", "metrics.csv", "summary.csv"].map(read)
+        };
+        let [plot, page, metrics, summary] = write(&classified()).map(|text| text.expect("there"));
+        assert!(plot.contains("held-out accuracy"), "{plot}");
+        assert_eq!(page.matches("<svg").count(), 4);
+        assert!(page.contains("Accuracy and rounds") && page.contains("nats an example"));
+        let head = metrics.lines().next().expect("a head");
+        assert!(head.contains("server_loss,heldout_accuracy,server_accuracy,upload"), "{head}");
+        assert!(summary.lines().next().expect("a head").contains("final_accuracy_half_95"));
+        let [plot, page, metrics, summary] = write(&rows());
+        assert_eq!(plot, None);
+        for text in [page, metrics, summary] {
+            assert!(!text.expect("there").to_lowercase().contains("accuracy"));
+        }
     }
 
     #[test]

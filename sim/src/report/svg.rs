@@ -12,7 +12,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::comparison::{Comparison, CurvePoint, MethodSummary};
+use super::comparison::{Band, Comparison, CurvePoint, MethodSummary};
 use super::{ReportError, html, table};
 
 /// Lines over one pair of axes.
@@ -61,39 +61,82 @@ pub struct Point {
     pub high: f64,
 }
 
-/// Held-out loss against rounds.
+/// What a curve shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Held-out loss.
+    Loss,
+    /// Share of held-out examples whose class was found.
+    Accuracy,
+}
+
+impl Measure {
+    /// In file names.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::Accuracy => "accuracy",
+        }
+    }
+
+    /// At the beginning of a heading.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Loss => "Loss",
+            Self::Accuracy => "Accuracy",
+        }
+    }
+
+    fn label(self, comparison: &Comparison) -> String {
+        match self {
+            Self::Loss if comparison.of_classes() => "held-out loss (nats per example)".into(),
+            Self::Loss => "held-out loss (nats per token)".into(),
+            Self::Accuracy => "held-out accuracy (share)".into(),
+        }
+    }
+}
+
+/// A measure against rounds.
 ///
 /// # Errors
 /// [`ReportError::Plot`] where the plotting library refuses.
-pub fn loss_by_round(comparison: &Comparison) -> Result<String, ReportError> {
+pub fn by_round(comparison: &Comparison, measure: Measure) -> Result<String, ReportError> {
     draw(&Plot {
-        title: "Held-out loss by round".into(),
+        title: format!("Held-out {} by round", measure.name()),
         x_label: "rounds".into(),
-        y_label: "held-out loss (nats per token)".into(),
+        y_label: measure.label(comparison),
         scale: Scale::Linear,
-        series: curves(comparison, |point| point.round as f64),
+        series: curves(comparison, measure, |point| point.round as f64),
     })
 }
 
-/// Held-out loss against cumulative bytes, both ways, all clients.
+/// A measure against cumulative bytes, both ways, all clients.
 ///
 /// # Errors
 /// [`ReportError::Plot`] where the plotting library refuses.
-pub fn loss_by_bytes(comparison: &Comparison) -> Result<String, ReportError> {
+pub fn by_bytes(comparison: &Comparison, measure: Measure) -> Result<String, ReportError> {
     draw(&Plot {
-        title: "Held-out loss by bytes moved".into(),
+        title: format!("Held-out {} by bytes moved", measure.name()),
         x_label: "cumulative bytes, up and down, all clients (log scale)".into(),
-        y_label: "held-out loss (nats per token)".into(),
+        y_label: measure.label(comparison),
         scale: Scale::LogBytes,
-        series: curves(comparison, |point| point.bytes),
+        series: curves(comparison, measure, |point| point.bytes),
     })
 }
 
-fn curves(comparison: &Comparison, x: fn(&CurvePoint) -> f64) -> Vec<Series> {
-    let point = |at: &CurvePoint| Point { x: x(at), y: at.loss, low: at.low, high: at.high };
+fn curves(comparison: &Comparison, measure: Measure, x: fn(&CurvePoint) -> f64) -> Vec<Series> {
+    let point = |at: &CurvePoint| {
+        let Band { mean, low, high } = match measure {
+            Measure::Loss => Band { mean: at.loss, low: at.low, high: at.high },
+            Measure::Accuracy => at.accuracy?,
+        };
+        Some(Point { x: x(at), y: mean, low, high })
+    };
     let series = |method: &MethodSummary| Series {
         name: method.name.clone(),
-        points: method.curve.iter().map(point).collect(),
+        points: method.curve.iter().filter_map(point).collect(),
     };
     comparison.methods.iter().map(series).collect()
 }
@@ -451,7 +494,7 @@ mod tests {
     #[test]
     fn both_plots_name_every_method_and_keep_no_placeholder() {
         let comparison = Comparison::new(&rows(), "dense");
-        for svg in [loss_by_round(&comparison), loss_by_bytes(&comparison)] {
+        for svg in [by_round(&comparison, Measure::Loss), by_bytes(&comparison, Measure::Loss)] {
             let svg = svg.expect("drawn");
             for method in &comparison.methods {
                 assert!(svg.contains(&method.name), "{}", method.name);

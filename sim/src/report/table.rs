@@ -1,5 +1,6 @@
 //! Tables: numbers as people read them, aligned for a terminal.
 
+use super::Interval;
 use super::comparison::{Comparison, MethodSummary};
 
 /// A head and rows of as many cells; the first column is words, the others numbers.
@@ -45,23 +46,26 @@ impl Table {
 /// One line a method. "kept" is its share of the baseline's improvement.
 #[must_use]
 pub fn summary(comparison: &Comparison) -> Table {
-    let head = [
-        "method",
-        "held-out loss",
-        "server copy",
-        "kept",
-        "up",
-        "down",
-        "up less",
-        "down less",
-        "total",
-        "to 90%",
-    ];
+    let mut head = vec!["method"];
+    match comparison.of_classes() {
+        true => head.extend(["accuracy", "server copy", "held-out loss"]),
+        false => head.extend(["held-out loss", "server copy"]),
+    }
+    head.extend(["kept", "up", "down", "up less", "down less", "total", "to 90%"]);
     let row = |method: &MethodSummary| {
-        vec![
-            method.name.clone(),
-            method.final_loss.map_or_else(none, |loss| loss.to_string()),
-            method.final_server_loss.map_or_else(none, |loss| format!("{:.4}", loss.mean)),
+        let loss = method.final_loss.map_or_else(none, |loss| loss.to_string());
+        let mut cells = vec![method.name.clone()];
+        if comparison.of_classes() {
+            cells.extend([
+                method.final_accuracy.map_or_else(none, accuracy),
+                method.final_server_accuracy.map_or_else(none, |own| percent(own.mean)),
+                loss,
+            ]);
+        } else {
+            let own = method.final_server_loss;
+            cells.extend([loss, own.map_or_else(none, |loss| format!("{:.4}", loss.mean))]);
+        }
+        cells.extend([
             method.improvement_kept.map_or_else(none, |kept| percent(kept.mean)),
             bytes(method.upload_bytes_a_client_round),
             bytes(method.download_bytes_a_client_round),
@@ -69,10 +73,11 @@ pub fn summary(comparison: &Comparison) -> Table {
             method.download_saving.map_or_else(none, times),
             bytes(method.total_bytes()),
             method.bytes_to_target.map_or_else(none, bytes),
-        ]
+        ]);
+        cells
     };
     Table {
-        head: head.map(str::to_owned).to_vec(),
+        head: head.into_iter().map(str::to_owned).collect(),
         rows: comparison.methods.iter().map(row).collect(),
     }
 }
@@ -81,13 +86,21 @@ pub fn summary(comparison: &Comparison) -> Table {
 #[must_use]
 pub fn summary_caption(comparison: &Comparison) -> String {
     let seeds = comparison.methods.iter().map(|method| method.seeds).max().unwrap_or(0);
-    let initial = comparison.methods.iter().find_map(|method| method.initial_loss);
-    let mut caption =
-        "held-out loss: after the last round, nats a token, with the adapter that clients \
-                       receive; server copy: with the aggregator's own"
-            .to_owned();
+    let loss = comparison.methods.iter().find_map(|method| method.initial_loss);
+    let share = comparison.methods.iter().find_map(|method| method.initial_accuracy);
+    let (measure, initial) = if comparison.of_classes() {
+        let initial = loss.zip(share);
+        let initial = initial.map(|(l, s)| format!("{} and {:.4}", percent(s.mean), l.mean));
+        ("accuracy, held-out loss: after the last round, nats an example", initial)
+    } else {
+        let initial = loss.map(|loss| format!("{:.4}", loss.mean));
+        ("held-out loss: after the last round, nats a token", initial)
+    };
+    let mut caption = format!(
+        "{measure}, with the adapter that clients receive; server copy: with the aggregator's own"
+    );
     if let Some(initial) = initial {
-        caption += &format!("; before training {:.4}", initial.mean);
+        caption += &format!("; before training {initial}");
     }
     if seeds > 1 {
         caption += &format!("; ± is a 95 % t-interval over {seeds} seeds");
@@ -102,13 +115,16 @@ pub fn summary_caption(comparison: &Comparison) -> String {
     caption
 }
 
-/// Losses at equal cumulative bytes: a line a method, a column a budget.
+/// Losses, or accuracies, at equal cumulative bytes: a line a method, a column a budget.
 #[must_use]
 pub fn equal_bytes(comparison: &Comparison) -> Table {
     let head = comparison.budgets.iter().map(|&budget| bytes(budget));
     let row = |method: &MethodSummary| {
         let cell = |at: &Option<super::AtBudget>| {
-            at.map_or_else(none, |at| format!("{}{}", at.loss, if at.ended { " *" } else { "  " }))
+            at.map_or_else(none, |at| {
+                let value = at.accuracy.map_or_else(|| at.loss.to_string(), accuracy);
+                format!("{value}{}", if at.ended { " *" } else { "  " })
+            })
         };
         std::iter::once(method.name.clone()).chain(method.at_budget.iter().map(cell)).collect()
     };
@@ -119,8 +135,24 @@ pub fn equal_bytes(comparison: &Comparison) -> Table {
 }
 
 /// What the cells of [`equal_bytes`] mean.
-pub const EQUAL_BYTES_CAPTION: &str = "Held-out loss once all clients together have moved so many \
-     bytes, both ways; linear between evaluations. *: the run ended before, this is its last loss.";
+#[must_use]
+pub fn equal_bytes_caption(comparison: &Comparison) -> String {
+    let measure = if comparison.of_classes() { "accuracy" } else { "loss" };
+    format!(
+        "Held-out {measure} once all clients together have moved so many bytes, both ways; linear \
+         between evaluations. *: the run ended before, this is its last {measure}."
+    )
+}
+
+/// In per cent, with its interval where there is one.
+fn accuracy(interval: Interval) -> String {
+    let hundred = Interval {
+        mean: 100.0 * interval.mean,
+        half: interval.half.map(|half| 100.0 * half),
+        ..interval
+    };
+    format!("{} %", hundred.text(1))
+}
 
 fn none() -> String {
     "–".to_owned()
@@ -157,7 +189,7 @@ pub fn bytes(count: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::rows;
+    use crate::report::tests::{classified, rows};
 
     #[test]
     fn bytes_have_three_digits() {
@@ -190,6 +222,20 @@ mod tests {
                         å            1.5 ± 0.25\n\
                         longer name           2\n";
         assert_eq!(table.text(), expected);
+    }
+
+    #[test]
+    fn a_classification_shows_accuracy_first() {
+        let comparison = Comparison::new(&classified(), "dense");
+        let table = summary(&comparison);
+        assert_eq!(table.head[..5], ["method", "accuracy", "server copy", "held-out loss", "kept"]);
+        // 2 - (1 + e^-3) is 95.0 %; seeds lie 0.01 (1 - e^-3) around it, so the half width is
+        // 4.3027 / sqrt(3) of that.
+        assert_eq!(table.rows[0][1..3], ["95.0 ± 2.4 %", "85.0 %"]);
+        let caption = summary_caption(&comparison);
+        assert!(caption.contains("before training 0.0 % and 2.0000"), "{caption}");
+        assert!(equal_bytes(&comparison).text().contains(" %"));
+        assert!(equal_bytes_caption(&comparison).starts_with("Held-out accuracy once"));
     }
 
     #[test]

@@ -38,12 +38,14 @@ impl Scenario {
         self.field(self.eval.every > 0, "eval.every", || "at least 1".into())?;
         self.field(self.eval.clients != Some(0), "eval.clients", || "at least 1".into())?;
         self.field(self.eval.tokens != Some(0), "eval.tokens", || "at least 1".into())?;
-        let Heldout { clients, tail } = self.heldout;
-        for (field, share) in [("heldout.clients", clients), ("heldout.tail", tail)] {
+        let Heldout { clients, tail, only } = &self.heldout;
+        for (field, share) in [("heldout.clients", *clients), ("heldout.tail", *tail)] {
             let why = || format!("a share in [0, 1), got {share}");
             self.field((0.0..1.0).contains(&share), field, why)?;
         }
-        self.field(clients + tail > 0.0, "heldout", || "clients or tail above 0".into())?;
+        let some = clients + tail > 0.0 || !only.is_empty();
+        self.field(some, "heldout", || "clients or tail above 0, or only".into())?;
+        self.check_task()?;
         if let Data::Rows(rows) = &self.data {
             self.check_rows(rows)?;
         }
@@ -54,6 +56,27 @@ impl Scenario {
             }
         }
         self.check_methods()
+    }
+
+    /// Whether data and evaluation are those of the task.
+    fn check_task(&self) -> Result<(), ScenarioError> {
+        let jsonl = matches!(&self.data, Data::Rows(rows) if rows.is_jsonl());
+        let why = || "nothing: only rows of a .jsonl have keys".into();
+        self.field(self.heldout.only.is_empty() || jsonl, "heldout.only", why)?;
+        if self.head.is_none() {
+            let why = || "nothing: without a [head] tokens are counted".into();
+            return self.field(self.eval.examples.is_none(), "eval.examples", why);
+        }
+        let why = || "nothing: with a [head] examples are counted".into();
+        self.field(self.eval.tokens.is_none(), "eval.tokens", why)?;
+        self.field(self.eval.examples != Some(0), "eval.examples", || "at least 1".into())?;
+        let why = || "0: half a text still tells its class".into();
+        self.field(self.heldout.tail == 0.0, "heldout.tail", why)?;
+        let labelled = match &self.data {
+            Data::Rows(rows) => rows.label.is_some(),
+            Data::Languages(_) => true,
+        };
+        self.field(labelled, "data.label", || "the key of the class: [head] needs it".into())
     }
 
     /// Whether the rows have what the partition asks for.
@@ -101,6 +124,14 @@ impl Scenario {
             let linear = BaseLinear { name: "any.w".into(), d_in: 1, d_out: 1 };
             let layout = Layout::lora(&[linear], &["w".into()], 1, false)
                 .expect("one weight of one entry is a layout");
+            let layout = match self.head {
+                Some(head) => layout.with_head(head.classes, 1),
+                None => Ok(layout),
+            };
+            let Ok(layout) = layout else {
+                let why = || "2 to 65,536".into();
+                return self.field(false, "head.classes", why);
+            };
             let base = Base { name: "any".into(), digest: Digest([0; 32]) };
             let refused = self.manifest(method, 0, base, layout).to_bytes();
             if let Err(error) = refused {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
-use gossamer_protocol::manifest::{Cohort, Lora, ServerOptimizer, Training};
+use gossamer_protocol::manifest::{Cohort, Head, Lora, ServerOptimizer, Training};
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
@@ -25,6 +25,7 @@ pub(super) struct Raw {
     pub(super) heldout: Heldout,
     pub(super) eval: Eval,
     pub(super) lora: Lora,
+    pub(super) head: Option<Head>,
     pub(super) training: Training,
     pub(super) cohort: Cohort,
     pub(super) optimizer: ServerOptimizer,

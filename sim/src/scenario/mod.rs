@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::{
-    Base, Cohort, LocalOptimizer, Lora, MANIFEST_VERSION, Manifest, Method, ServerOptimizer,
+    Base, Cohort, Head, LocalOptimizer, Lora, MANIFEST_VERSION, Manifest, Method, ServerOptimizer,
     Training,
 };
 use serde::Deserialize;
@@ -38,6 +38,8 @@ pub struct Scenario {
     pub rounds: u64,
     /// The adapter, unless a method says otherwise.
     pub lora: Lora,
+    /// Makes the task a classification of the data's labels; without it, it is the next token.
+    pub head: Option<Head>,
     /// A client's work, unless a method says otherwise.
     pub training: Training,
     /// Who takes part.
@@ -119,16 +121,19 @@ pub enum PartitionRule {
     },
 }
 
-/// What no client trains on; at least one of the two is above 0.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+/// What no client trains on; at least one of the three is there.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heldout {
     /// Share of clients held out whole, in `[0, 1)`; above 0, at least one is.
     #[serde(default)]
     pub clients: f64,
-    /// Share of each other client's characters, from the end, in `[0, 1)`.
+    /// Share of each other client's characters, from the end, in `[0, 1)`; only for next tokens.
     #[serde(default)]
     pub tail: f64,
+    /// Rows of the same file, in place of those that `data.only` asks for: a test set.
+    #[serde(default)]
+    pub only: BTreeMap<String, String>,
 }
 
 impl Heldout {
@@ -148,6 +153,8 @@ pub struct Eval {
     pub clients: Option<usize>,
     /// Tokens read at most in one evaluation, all clients together.
     pub tokens: Option<usize>,
+    /// The same in place of `tokens` where there is a head: examples, drawn by `partition.seed`.
+    pub examples: Option<usize>,
     /// Rounds between evaluations; before the first and after the last there is always one.
     #[serde(default = "one")]
     pub every: u64,
@@ -268,6 +275,7 @@ impl Scenario {
             base,
             lora: self.lora(method),
             layout,
+            head: self.head,
             method: method.method.clone(),
             training: self.training(method),
             cohort: self.cohort.clone(),
@@ -318,6 +326,7 @@ impl Scenario {
             seeds: raw.seeds,
             rounds: raw.rounds,
             lora: raw.lora,
+            head: raw.head,
             training: raw.training,
             cohort: raw.cohort,
             optimizer: raw.optimizer,
@@ -346,6 +355,7 @@ mod tests {
     const SHAKESPEARE: &str = include_str!("../../scenarios/shakespeare.toml");
     const SMOKE: &str = include_str!("../../scenarios/smoke.toml");
     const RESIDUAL: &str = include_str!("../../scenarios/residual.toml");
+    const NEWSGROUPS: &str = include_str!("../../scenarios/newsgroups.toml");
 
     #[test]
     fn the_shipped_scenarios_are_sound() {
@@ -359,6 +369,30 @@ mod tests {
         let smoke = Scenario::parse(SMOKE, &dir).expect("sound");
         assert_eq!(smoke.base, BaseModel::Tiny);
         assert!(matches!(smoke.data, Data::Languages(_)));
+        let newsgroups = Scenario::parse(NEWSGROUPS, &dir).expect("sound");
+        assert_eq!(newsgroups.head, Some(Head { classes: 20 }));
+        assert_eq!(newsgroups.heldout.only["split"], "test");
+    }
+
+    /// What only a classification has, and what it cannot have.
+    #[test]
+    fn a_head_needs_labels_and_whole_texts() {
+        let cases = [
+            ("label = \"label\"\n", "", "field data.label"),
+            ("classes = 20", "classes = 1", "field head.classes: expected 2 to 65,536"),
+            ("classes = 20", "classes = 20\nnames = 3", "names"),
+            ("only = { split = \"test\" }", "tail = 0.2", "field heldout.tail"),
+            ("examples = ", "tokens = ", "field eval.tokens"),
+            ("examples = ", "examples = 0 #", "field eval.examples"),
+            ("context = 64", "context = 2", "field training.context"),
+            ("[head]\nclasses = 20\n", "", "field eval.examples"),
+        ];
+        for (from, to, expected) in cases {
+            let text = NEWSGROUPS.replacen(from, to, 1);
+            assert_ne!(text, NEWSGROUPS, "{from:?} is not in the file");
+            let refused = Scenario::parse(&text, Path::new("")).expect_err(to).to_string();
+            assert!(refused.contains(expected), "{to:?} gave: {refused}");
+        }
     }
 
     #[test]
@@ -457,14 +491,14 @@ mod tests {
 
     #[test]
     fn evaluations_frame_the_run() {
-        let eval = Eval { clients: None, tokens: None, every: 4 };
+        let eval = Eval { clients: None, tokens: None, examples: None, every: 4 };
         let due: Vec<u64> = (0..=10).filter(|&r| eval.is_due(r, 10)).collect();
         assert_eq!(due, [0, 4, 8, 10]);
     }
 
     #[test]
     fn held_out_clients_leave_some_to_train() {
-        let heldout = |clients| Heldout { clients, tail: 0.0 };
+        let heldout = |clients| Heldout { clients, ..Heldout::default() };
         assert_eq!(heldout(0.1).count(620), 62);
         assert_eq!(heldout(0.01).count(10), 1);
         assert_eq!(heldout(0.99).count(3), 2);

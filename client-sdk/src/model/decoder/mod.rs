@@ -15,10 +15,10 @@ use crate::lora::Adapter;
 use crate::ops::linear::{self, Dropout, Linear};
 use crate::ops::product::{Store, View, product};
 use crate::ops::rope::Rope;
-use crate::ops::{self, attention, norm, swiglu};
+use crate::ops::{self, attention, norm, room, swiglu};
 
 pub(crate) use tape::Tape;
-use tape::{LayerTape, Scratch, room};
+use tape::{LayerTape, Scratch};
 
 const Q: usize = 0;
 const K: usize = 1;
@@ -107,7 +107,8 @@ impl<'a> Decoder<'a> {
             let to = room(to, n * map.linears[i].d_out);
             run(i, to, Store::Set, normed, &mut linears[i]);
         }
-        attention::forward(room(attended, q.len()), q, k, v, shape, rope, &mut tape.attention);
+        let reach = attention::Reach::Back(rope);
+        attention::forward(room(attended, q.len()), q, k, v, shape, reach, &mut tape.attention);
         let LayerTape { middle, middle_roots, middle_normed, gate, up, gated, .. } = tape;
         middle.clear();
         middle.extend_from_slice(x);
@@ -215,7 +216,7 @@ impl<'a> Decoder<'a> {
             v,
             attended,
             shape,
-            rope,
+            attention::Reach::Back(rope),
             attention,
         );
         for (i, dy, store) in [(Q, dq, Store::Set), (K, dk, Store::Add), (V, dv, Store::Add)] {

@@ -65,9 +65,3 @@ impl Tape {
         }
     }
 }
-
-/// `buffer` with room for `n` entries, whatever they are.
-pub(super) fn room(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    buffer.resize(n, 0.0);
-    buffer
-}

@@ -1,5 +1,5 @@
-//! Causal self-attention with rotary positions and grouped heads:
-//! `o_i = sum over j <= i of softmax_j(R(q_i) . R(k_j) / sqrt(d)) v_j`.
+//! Self-attention with grouped heads, causal with rotary positions, or both ways without:
+//! `o_i = sum over j of softmax_j(R(q_i) . R(k_j) / sqrt(d)) v_j`, `j` as [`Reach`] says.
 //!
 //! `q`, `o`: `[rows * cols, heads * d]`; `k`, `v`: `[rows * cols, kv_heads * d]`; query head `h` meets
 //! key head `h / (heads / kv_heads)`. Scores are formed for 32 queries at a time, transposed
@@ -28,6 +28,16 @@ pub(crate) struct Shape {
     pub(crate) head_dim: usize,
 }
 
+/// Which keys a query meets, and how positions enter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reach<'a> {
+    /// Its own position's and those before it; `R` turns queries and keys by position.
+    Back(&'a Rope),
+    /// The first `lengths[row]` of its row, wherever it stands itself: what is behind them is padding.
+    /// `R` turns nothing.
+    Row(&'a [usize]),
+}
+
 /// What the backward pass needs besides inputs and output.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Saved {
@@ -42,23 +52,29 @@ impl Shape {
         self.heads / self.kv_heads
     }
 
-    fn check(self, rope: &Rope, q: &[f32], kv: [&[f32]; 2]) {
+    fn check(self, reach: Reach<'_>, q: &[f32], kv: [&[f32]; 2]) {
         let n = self.rows * self.cols * self.head_dim;
         assert!(
             q.len() == n * self.heads && kv.map(<[f32]>::len) == [n * self.kv_heads; 2],
             "lengths"
         );
-        assert!(
-            self.heads.is_multiple_of(self.kv_heads) && self.head_dim.is_multiple_of(2),
-            "heads"
-        );
-        assert!(self.cols <= rope.len(), "positions");
+        assert!(self.heads.is_multiple_of(self.kv_heads), "heads");
+        match reach {
+            Reach::Back(rope) => {
+                assert!(self.head_dim.is_multiple_of(2), "heads");
+                assert!(self.cols <= rope.len(), "positions");
+            }
+            Reach::Row(lengths) => {
+                let fit = lengths.iter().all(|length| (1..=self.cols).contains(length));
+                assert!(fit && lengths.len() == self.rows, "lengths of rows");
+            }
+        }
     }
 
-    fn parts(self, rope: &Rope) -> impl Iterator<Item = Part<'_>> {
+    fn parts(self, reach: Reach<'_>) -> impl Iterator<Item = Part<'_>> {
         (0..self.rows * self.kv_heads).map(move |at| Part {
             shape: self,
-            rope,
+            reach,
             row: at / self.kv_heads,
             kv: at % self.kv_heads,
         })
@@ -72,21 +88,21 @@ pub(crate) fn forward(
     k: &[f32],
     v: &[f32],
     shape: Shape,
-    rope: &Rope,
+    reach: Reach<'_>,
     saved: &mut Saved,
 ) {
-    shape.check(rope, q, [k, v]);
+    shape.check(reach, q, [k, v]);
     assert_eq!(out.len(), q.len(), "lengths");
     let queries = shape.rows * shape.cols * shape.heads;
     saved.top.resize(queries, 0.0);
     saved.inverse.resize(queries, 0.0);
     let (d, cols) = (shape.head_dim, shape.cols);
     let mut scratch = Scratch::default();
-    for part in shape.parts(rope) {
+    for part in shape.parts(reach) {
         part.load_keys(&mut scratch, k, v);
         for block in part.blocks() {
             let width = part.shape.group() * block.n;
-            let keys = block.start + block.n;
+            let keys = part.keys(block);
             part.scores(&mut scratch, q, block);
             let top = &mut saved.top[block.saved..][..width];
             let inverse = &mut saved.inverse[block.saved..][..width];
@@ -123,24 +139,24 @@ pub(crate) fn backward(
     v: &[f32],
     out: &[f32],
     shape: Shape,
-    rope: &Rope,
+    reach: Reach<'_>,
     saved: &Saved,
 ) {
-    shape.check(rope, q, [k, v]);
-    shape.check(rope, dq, [dk, dv]);
+    shape.check(reach, q, [k, v]);
+    shape.check(reach, dq, [dk, dv]);
     assert!(out.len() == q.len() && dout.len() == q.len(), "lengths");
     let (d, cols) = (shape.head_dim, shape.cols);
     let scale = scale(d);
     let mut scratch = Scratch::default();
     let (mut dkeys, mut dvalues) = (vec![0.0; cols * d], vec![0.0; cols * d]);
     let (mut go, mut dp, mut along) = (Vec::new(), Vec::new(), Vec::new());
-    for part in shape.parts(rope) {
+    for part in shape.parts(reach) {
         part.load_keys(&mut scratch, k, v);
         dkeys.fill(0.0);
         dvalues.fill(0.0);
         for block in part.blocks() {
             let width = part.shape.group() * block.n;
-            let keys = block.start + block.n;
+            let keys = part.keys(block);
             part.scores(&mut scratch, q, block);
             part.load_queries(&mut scratch.o, out, block, None);
             part.load_queries(&mut go, dout, block, None);
@@ -173,7 +189,7 @@ pub(crate) fn backward(
     }
 }
 
-/// Scores `[keys, width]` become `e^(score - top)`, 0 where the key is ahead of the query.
+/// Scores `[keys, width]` become `e^(score - top)`, 0 where it is out of the query's reach.
 fn softmax(scores: &mut [f32], top: &mut [f32], inverse: &mut [f32], block: Block) {
     let width = top.len();
     vectorised(

@@ -3,7 +3,7 @@
 //! Slices from outside are `[positions, heads * d]`; inside, everything is `[d, positions]`, so that
 //! whole vectors run over positions.
 
-use super::Shape;
+use super::{Reach, Shape};
 use crate::ops::product::{Store, View, product};
 use crate::ops::rope::{Rope, Turn};
 
@@ -24,7 +24,7 @@ pub(super) struct Scratch {
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
     pub(super) shape: Shape,
-    pub(super) rope: &'a Rope,
+    pub(super) reach: Reach<'a>,
     pub(super) row: usize,
     pub(super) kv: usize,
 }
@@ -34,6 +34,8 @@ pub(super) struct Part<'a> {
 pub(super) struct Block {
     pub(super) start: usize,
     pub(super) n: usize,
+    /// Whether its queries meet no key ahead of them.
+    pub(super) causal: bool,
     /// Where its columns lie in [`super::Saved`].
     pub(super) saved: usize,
 }
@@ -44,10 +46,10 @@ pub(super) fn scale(head_dim: usize) -> f32 {
 }
 
 impl Block {
-    /// Writes `value` over key `j`'s scores with queries before it.
+    /// Writes `value` over key `j`'s scores with queries that do not reach it.
     #[inline(always)]
     pub(super) fn hide(self, j: usize, row: &mut [f32], value: f32) {
-        if j > self.start {
+        if self.causal && j > self.start {
             for head in row.chunks_exact_mut(self.n) {
                 head[..j - self.start].fill(value);
             }
@@ -56,17 +58,34 @@ impl Block {
 }
 
 impl Part<'_> {
+    /// The keys that any query of the block meets: the first so many.
+    pub(super) fn keys(self, block: Block) -> usize {
+        match self.reach {
+            Reach::Back(_) => block.start + block.n,
+            Reach::Row(lengths) => lengths[self.row],
+        }
+    }
+
+    fn rope(&self) -> Option<&Rope> {
+        match self.reach {
+            Reach::Back(rope) => Some(rope),
+            Reach::Row(_) => None,
+        }
+    }
+
     pub(super) fn blocks(self) -> impl Iterator<Item = Block> {
         let (cols, group) = (self.shape.cols, self.shape.group());
+        let causal = matches!(self.reach, Reach::Back(_));
         let base = (self.row * self.shape.kv_heads + self.kv) * cols * group;
         (0..cols).step_by(BLOCK).map(move |start| Block {
             start,
             n: BLOCK.min(cols - start),
+            causal,
             saved: base + start * group,
         })
     }
 
-    /// Keys, turned, and values, each as `[d, cols]`.
+    /// Keys, turned where positions turn, and values, each as `[d, cols]`.
     pub(super) fn load_keys(self, scratch: &mut Scratch, k: &[f32], v: &[f32]) {
         let (d, cols) = (self.shape.head_dim, self.shape.cols);
         scratch.k.resize(d * cols, 0.0);
@@ -75,13 +94,13 @@ impl Part<'_> {
         let from = self.row * cols * stride + self.kv * d;
         transpose(&mut scratch.k, cols, &k[from..], stride, d, cols);
         transpose(&mut scratch.v, cols, &v[from..], stride, d, cols);
-        turn(&mut scratch.k, cols, [d, cols], self.rope, 0, Turn::Forward, 1.0);
+        turn(&mut scratch.k, cols, [d, cols], self.rope(), 0, Turn::Forward, 1.0);
     }
 
     /// The block's scores, `[keys, group * n]`; leaves its queries, turned and scaled, in `q`.
     pub(super) fn scores(self, scratch: &mut Scratch, q: &[f32], block: Block) {
         let (d, cols) = (self.shape.head_dim, self.shape.cols);
-        let (width, keys) = (self.shape.group() * block.n, block.start + block.n);
+        let (width, keys) = (self.shape.group() * block.n, self.keys(block));
         self.load_queries(&mut scratch.q, q, block, Some(Turn::Forward));
         scratch.scores.resize(keys * width, 0.0);
         let k = View::strided(&scratch.k, d, keys, cols);
@@ -112,7 +131,7 @@ impl Part<'_> {
             let from = &from[self.query_start(h, block)..];
             transpose(to, width, from, self.shape.heads * d, d, block.n);
             if let Some(way) = rope {
-                turn(to, width, [d, block.n], self.rope, block.start, way, scale(d));
+                turn(to, width, [d, block.n], self.rope(), block.start, way, scale(d));
             }
         }
     }
@@ -130,11 +149,11 @@ impl Part<'_> {
         let stride = self.shape.heads * d;
         let mut turned = Vec::new();
         let mut from = from;
-        if let Some(way) = rope {
+        if let (Some(way), Some(_)) = (rope, self.rope()) {
             turned.extend_from_slice(from);
             for h in 0..group {
                 let part = &mut turned[h * block.n..];
-                turn(part, width, [d, block.n], self.rope, block.start, way, 1.0);
+                turn(part, width, [d, block.n], self.rope(), block.start, way, 1.0);
             }
             from = &turned;
         }
@@ -155,12 +174,12 @@ impl Part<'_> {
         let to = &mut to[self.row * cols * stride + self.kv * d..];
         for (t, (to, from)) in to.chunks_mut(stride).zip(from.chunks_exact(d)).enumerate() {
             let to = &mut to[..d];
-            if rope.is_none() {
+            let (Some(_), Some(table)) = (rope, self.rope()) else {
                 to.copy_from_slice(from);
                 continue;
-            }
+            };
             for i in 0..d / 2 {
-                let (cos, sin) = self.rope.row(i, t, 1);
+                let (cos, sin) = table.row(i, t, 1);
                 let (x, y) = (from[i], from[i + d / 2]);
                 to[i] = x * cos[0] + y * sin[0];
                 to[i + d / 2] = y * cos[0] - x * sin[0];
@@ -186,16 +205,23 @@ fn transpose(
     }
 }
 
-/// Turns `[d, n]` (rows `stride` apart) by the angles of positions from `start`, and scales it.
+/// Turns `[d, n]` (rows `stride` apart) by the angles of positions from `start`, where there are any,
+/// and scales it.
 fn turn(
     x: &mut [f32],
     stride: usize,
     [d, n]: [usize; 2],
-    rope: &Rope,
+    rope: Option<&Rope>,
     start: usize,
     way: Turn,
     scale: f32,
 ) {
+    let Some(rope) = rope else {
+        for row in x.chunks_mut(stride).take(d) {
+            row[..n].iter_mut().for_each(|x| *x *= scale);
+        }
+        return;
+    };
     let half = d / 2;
     let (low, high) = x.split_at_mut(half * stride);
     for i in 0..half {

@@ -183,6 +183,8 @@ impl Federation {
                 train_loss: told.mean_loss(),
                 heldout_loss: Some(now.iter().sum::<f64>() / now.len() as f64),
                 server_loss: None,
+                heldout_accuracy: None,
+                server_accuracy: None,
                 upload_bytes: told.upload_bytes,
                 download_bytes: told.download_bytes,
                 control_bytes: 0,
