@@ -38,7 +38,7 @@ PLAIN = {
 class Terms:
     """A manifest with its bytes and its tensors."""
 
-    def __init__(self, name, linears=SMALL, **changes):
+    def __init__(self, name, linears=SMALL, tail=(), **changes):
         self.name = name
         body = copy.deepcopy(PLAIN)
         for path, value in changes.items():
@@ -48,7 +48,7 @@ class Terms:
                 at = at[step]
             at[last] = value
         lo = body["lora"]
-        self.tensors = lora(linears, lo["targets"], lo["rank"], lo["freeze_a"])
+        self.tensors = lora(linears, lo["targets"], lo["rank"], lo["freeze_a"]) + list(tail)
         body["layout"] = [{"name": n, "part": p, "shape": s} for n, p, s in self.tensors]
         self.body, self.n, self.seed = body, size(self.tensors), body["seed"]
         self.text = dump(body)

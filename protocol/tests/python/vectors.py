@@ -1,15 +1,16 @@
-"""Writes `protocol/tests/vectors/v1.json` from docs/wire.md alone; no Rust code has a part in it.
+"""Writes `protocol/tests/vectors/*.json` from docs/wire.md alone; no Rust code has a part in them.
 
     python3 vectors.py           compares with what is committed, and fails where they differ
-    python3 vectors.py --write   writes it, only where it does not exist yet
+    python3 vectors.py --write   writes those that do not exist yet
 
-The standard library is all it needs. v1.json is never edited: another wire gets another file.
+The standard library is all it needs. No file is ever edited: another wire gets another file.
 """
 
 import json
 import pathlib
 import sys
 
+import document_v2
 import frames
 import messages
 from chacha8 import Stream
@@ -17,7 +18,7 @@ from gsmr import bits
 from manifests import ALL, minimal
 from words import count, init, layout_digest, lora
 
-OUT = pathlib.Path(__file__).parent.parent / "vectors" / "v1.json"
+OUT = pathlib.Path(__file__).parent.parent / "vectors"
 ABOUT = [
     "Golden vectors of Gossamer's wire, version 1 (docs/wire.md), made by protocol/tests/python/vectors.py.",
     "Never edited: devices in the field keep to these bytes. A new version gets a new file beside it.",
@@ -111,14 +112,13 @@ def text(document):
 
 
 def main():
-    made = text(document())
-    if "--write" in sys.argv[1:]:
-        with OUT.open("x", encoding="ascii", newline="\n") as file:
-            file.write(made)
-    elif OUT.read_text(encoding="ascii") != made:
-        sys.exit(f"{OUT.name} is not what docs/wire.md gives")
-    else:
-        print(f"{OUT.name} is what docs/wire.md gives")
+    for name, made in (("v1.json", document()), ("v2.json", document_v2.document())):
+        out, made = OUT / name, text(made)
+        if "--write" in sys.argv[1:] and not out.exists():
+            out.write_text(made, encoding="ascii", newline="\n")
+        elif out.read_text(encoding="ascii") != made:
+            sys.exit(f"{name} is not what docs/wire.md gives")
+        print(f"{name} is what docs/wire.md gives")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def layout_digest(tensors):
     text = b"gossamer/v1/layout\0"
     for name, part, shape in tensors:
         text += struct.pack("<Q", len(name.encode())) + name.encode()
-        text += bytes([["lora_a", "lora_b"].index(part)]) + struct.pack("<2Q", *shape)
+        text += bytes([["lora_a", "lora_b", "head"].index(part)]) + struct.pack("<2Q", *shape)
     return sha(text)
 
 
@@ -39,7 +39,7 @@ def init(tensors, seed):
     """The flat adapter before training."""
     out = []
     for name, part, (rows, columns) in tensors:
-        if part == "lora_b":
+        if part != "lora_a":
             out += [0.0] * (rows * columns)
             continue
         # Each step is rounded to binary32.
