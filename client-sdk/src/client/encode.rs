@@ -123,3 +123,127 @@ pub(super) fn trainable(
     let indices = of_turn.flat_map(|(_, range)| range.start as u32..range.end as u32).collect();
     Some(Support::Indices(indices))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gossamer_protocol::digest::Digest;
+    use gossamer_protocol::frame::Origin;
+    use gossamer_protocol::ids::{Attempt, ClientId, RunId};
+    use gossamer_protocol::rng::Stream;
+
+    use crate::model::config::tests::tiny;
+    use crate::model::fixture;
+
+    const RUN: RunId = RunId([1; 16]);
+
+    fn manifest(change: impl FnOnce(&mut Manifest)) -> Manifest {
+        let base = fixture::base(&tiny());
+        let mut manifest = fixture::manifest(&base, &["q_proj"], false);
+        change(&mut manifest);
+        manifest
+    }
+
+    fn nothing(manifest: &Manifest, round: u64) -> Update {
+        let origin = Origin {
+            run: RUN,
+            round: RoundId(round),
+            attempt: Attempt(0),
+            client: ClientId([2; 16]),
+            snapshot: Digest::of(b"s"),
+        };
+        let none = Support::Indices(Vec::new());
+        let delta = Sparse::new(manifest.layout.n(), none, Vec::new()).expect("empty");
+        Update { origin, examples: 1, loss: 1.0, delta }
+    }
+
+    fn sent(manifest: &Manifest, made: &Made, round: u64) -> Vec<f32> {
+        let terms = Terms::new(manifest, RUN, RoundId(round));
+        let origin = nothing(manifest, round).origin;
+        let update = Update::decode(&made.frame, &terms, &origin, None).expect("own frame");
+        let mut dense = vec![0.0; manifest.layout.n()];
+        update.delta.add_to(&mut dense);
+        dense
+    }
+
+    fn drift(manifest: &Manifest) -> Vec<f32> {
+        let mut rng = Stream::new(4, "drift", &[]);
+        (0..manifest.layout.n()).map(|_| (0.01 * rng.normal()) as f32).collect()
+    }
+
+    /// With nothing forgotten, four rounds of a quarter each send the whole change, bit for bit.
+    #[test]
+    fn what_was_not_sent_is_sent_later() {
+        let manifest = manifest(|m| {
+            m.method.upload.density = 0.25_f64.try_into().expect("a share");
+            m.method.upload.feedback = Some(Feedback { decay: 1.0, rounds_max: 9 });
+        });
+        let n = manifest.layout.n();
+        let delta = drift(&manifest);
+        let (mut before, mut sum) = (None, vec![0.0_f32; n]);
+        for round in 0..5 {
+            let terms = Terms::new(&manifest, RUN, RoundId(round));
+            let trained = if round == 0 { delta.clone() } else { vec![0.0; n] };
+            let update = nothing(&manifest, round);
+            let made = make(&terms, update, trained, &vec![0.0; n], None, before.as_ref());
+            let made = made.expect("in range");
+            sum.iter_mut().zip(sent(&manifest, &made, round)).for_each(|(s, v)| *s += v);
+            before = made.residual;
+        }
+        assert_eq!(sum, delta);
+    }
+
+    #[test]
+    fn a_residual_decays_by_rounds_gone_and_is_forgotten() {
+        let feedback = Feedback { decay: 0.5, rounds_max: 3 };
+        let residual = Residual { round: RoundId(4), values: vec![8.0, -2.0] };
+        let after = |round| {
+            let mut delta = vec![1.0, 0.0];
+            residual.add_to(&mut delta, RoundId(round), feedback);
+            delta
+        };
+        assert_eq!(after(4), [1.0, 0.0], "the same round again");
+        assert_eq!(after(5), [5.0, -1.0]);
+        assert_eq!(after(7), [2.0, -0.25]);
+        assert_eq!(after(8), [1.0, 0.0], "too old");
+    }
+
+    #[test]
+    fn a_residual_of_another_adapter_or_torn_is_forgotten() {
+        let residual = Residual { round: RoundId(9), values: vec![0.5, -0.25] };
+        let bytes = residual.to_bytes();
+        assert_eq!(Residual::from_bytes(&bytes, 2), Some(residual));
+        assert_eq!(Residual::from_bytes(&bytes, 3), None);
+        for cut in 0..bytes.len() {
+            assert_eq!(Residual::from_bytes(&bytes[..cut], 2), None, "{cut}");
+        }
+        let nan = Residual { round: RoundId(0), values: vec![f32::NAN, 0.0] };
+        assert_eq!(Residual::from_bytes(&nan.to_bytes(), 2), None);
+    }
+
+    /// The manifest says bytes: the frame has no more, and the prediction is told.
+    #[test]
+    fn a_byte_budget_is_kept() {
+        let manifest = manifest(|m| m.method.upload.bytes_max = Some(300));
+        let terms = Terms::new(&manifest, RUN, RoundId(0));
+        let n = manifest.layout.n();
+        let made = make(&terms, nothing(&manifest, 0), drift(&manifest), &vec![0.0; n], None, None);
+        let made = made.expect("fits");
+        assert!((200..=300).contains(&made.frame.len()), "{}", made.frame.len());
+        assert!(made.predicted.abs_diff(made.frame.len() as u64) < 60, "{}", made.predicted);
+        assert!(sent(&manifest, &made, 0).iter().any(|&v| v != 0.0));
+    }
+
+    #[test]
+    fn only_the_part_whose_turn_it_is_trains() {
+        let manifest = manifest(|m| {
+            m.method.alternate = Some(gossamer_protocol::manifest::Alternation { rounds: 1 });
+        });
+        for round in 0..2 {
+            let terms = Terms::new(&manifest, RUN, RoundId(round));
+            let trains = trainable(&terms, &manifest, None).expect("a part");
+            assert_eq!(trains, terms.domain(ClientId([2; 16]), None), "what trains may travel");
+            assert!(trains.count(manifest.layout.n()) < manifest.layout.n());
+        }
+    }
+}

@@ -79,8 +79,8 @@ fn quantise(
     let mut outliers = Vec::new();
     let mut close = |from: usize, to: usize, out: &mut Quantised| {
         let entries = &sparse.values()[from..to];
-        let block =
-            levels::quantise(values, entries, &mut options.dice, &mut out.levels, &mut outliers);
+        let (limit, dice) = (options.limit, &mut options.dice);
+        let block = levels::quantise(values, entries, limit, dice, &mut out.levels, &mut outliers);
         let place = out.blocks.len();
         out.outliers.extend(outliers.drain(..).map(|(rank, rest)| (place, rank, rest)));
         out.blocks.push((to - from, block));

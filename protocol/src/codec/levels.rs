@@ -151,13 +151,20 @@ impl Ladder {
 pub(super) fn quantise(
     code: Values,
     values: &[f32],
+    limit: f32,
     dice: &mut Option<Stream>,
     levels: &mut Vec<Level>,
     outliers: &mut Vec<(u8, half::f16)>,
 ) -> Block {
-    let block = fit(code, values);
+    let block = fit(code, values, limit);
     let ladder = Ladder::new(code, block);
-    let top = (1_u32 << code.index_bits()) - 1;
+    // Levels above the limit stand for nothing that may travel; a receiver refuses them.
+    let levels_there = 1_usize << code.index_bits().min(3);
+    let within = ladder.magnitudes[..levels_there].iter().take_while(|&&m| m <= limit).count();
+    let most = match block.scale.value() {
+        0.0 => 0.0,
+        scale => (limit / scale).floor().min(127.0),
+    };
     for (rank, &value) in values.iter().enumerate() {
         let size = value.abs();
         let index = match code {
@@ -165,18 +172,28 @@ pub(super) fn quantise(
             Values::F16 => u32::from(half::f16::from_f32(size).to_bits()),
             Values::Int8 => match block.scale.value() {
                 0.0 => 0,
-                scale => round(size / scale, dice).min(127.0) as u32,
+                scale => round(size / scale, dice).min(most) as u32,
             },
-            _ => nearest(&ladder.magnitudes[..=top as usize], size, dice),
+            _ => nearest(&ladder.magnitudes[..within], size, dice),
         };
         let zero = index == 0 && matches!(code, Values::Int8 | Values::Fp4);
         let level = Level { negative: value.is_sign_negative() && !zero, index };
         levels.push(level);
-        if code == Values::Fp4 && size > ladder.magnitudes[7] {
-            outliers.push((rank as u8, half::f16::from_f32(value - ladder.value(level))));
+        if code == Values::Fp4 && size > ladder.magnitudes[within - 1] {
+            outliers.push((rank as u8, remainder(value, ladder.value(level), limit)));
         }
     }
     block
+}
+
+/// What is sent beside `level`, so that the sum is `value` and not above the limit.
+fn remainder(value: f32, level: f32, limit: f32) -> half::f16 {
+    let rest = half::f16::from_f32(value - level);
+    if (level + rest.to_f32()).abs() <= limit {
+        return rest;
+    }
+    // The next one towards zero.
+    half::f16::from_bits(rest.to_bits() - 1)
 }
 
 fn round(x: f32, dice: &mut Option<Stream>) -> f32 {
@@ -205,7 +222,7 @@ fn nearest(magnitudes: &[f32], size: f32, dice: &mut Option<Stream>) -> u32 {
 }
 
 /// Floor and scale for the least square error, near enough.
-fn fit(code: Values, values: &[f32]) -> Block {
+fn fit(code: Values, values: &[f32], limit: f32) -> Block {
     let sizes = || values.iter().map(|v| v.abs());
     let count = values.len() as f32;
     let mean = sizes().sum::<f32>() / count;
@@ -223,12 +240,12 @@ fn fit(code: Values, values: &[f32]) -> Block {
             let clamp = sorted[(99 * (sorted.len() - 1)) / 100];
             Block { floor: Scale::ZERO, scale: Scale::at_least(clamp / 6.0) }
         }
-        _ => fit_ladder(code, values, mean),
+        _ => fit_ladder(code, values, mean, limit),
     }
 }
 
 /// A few rounds of Lloyd's: assign to the nearest level, then the best line through table and means.
-fn fit_ladder(code: Values, values: &[f32], mean: f32) -> Block {
+fn fit_ladder(code: Values, values: &[f32], mean: f32, limit: f32) -> Block {
     let table = code.table();
     let count = 1_usize << code.index_bits();
     let least = values.iter().fold(f32::INFINITY, |m, v| m.min(v.abs()));
@@ -268,7 +285,8 @@ fn fit_ladder(code: Values, values: &[f32], mean: f32) -> Block {
         scale = ((n * xy - x * y) / spread).max(0.0);
         floor = ((y - scale * x) / n).max(0.0);
     }
-    Block { floor: Scale::nearest(floor), scale: Scale::nearest(scale) }
+    // The limit is one of the scales, so the least level never lies above it.
+    Block { floor: Scale::nearest(floor.min(limit)), scale: Scale::nearest(scale) }
 }
 
 /// Checks an index that a decoder read.

@@ -143,6 +143,31 @@ proptest! {
     }
 }
 
+/// Values up to the very limit, in blocks of small ones: what an encoder writes, a decoder takes.
+#[test]
+fn near_the_limit() {
+    let tensor = TensorSpec { name: "t".into(), part: Part::LoraB, shape: [1, 1_024] };
+    let layout = Layout::new(vec![tensor]).expect("valid");
+    let shape = Shape { layout: &layout, domain: &Support::All };
+    let mut rng = Stream::new(8, "limit", &[]);
+    for round in 0..60 {
+        let mut source: Vec<f32> = (0..1_024).map(|_| rng.unit() * 0.01).collect();
+        for _ in 0..=rng.below(40) {
+            source[rng.below(1_024) as usize] =
+                if round % 2 == 0 { -8.0 } else { 7.0 + rng.unit() };
+        }
+        let sparse = Sparse::gather(&source, Support::All).expect("all");
+        for values in VALUES {
+            for dice in [None, Some(Stream::new(round, "dice", &[]))] {
+                let options = Options { values, coding: Coding::Packed, limit: 8.0, dice };
+                let coded = encode(shape, &sparse, options).expect("in range");
+                let read = decoded(shape, &coded, values);
+                assert!(read.is_ok(), "{values:?}: {read:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn stochastic_rounding_is_unbiased() {
     let layout =

@@ -87,8 +87,9 @@ impl<'a> Terms<'a> {
         if self.is_dense_round() {
             return n;
         }
-        let density = self.manifest.method.download.at(self.round).0;
-        domain::share(self.manifest, &Support::All, density)
+        let download = &self.manifest.method.download;
+        let density = download.at(self.round).0;
+        domain::share(self.manifest, &Support::All, density, download.select.scope)
     }
 
     /// Most entries an update may have, whoever sends it.
@@ -101,8 +102,7 @@ impl<'a> Terms<'a> {
             self.download_entries()
         } else {
             // The share of any domain is at most the share of all.
-            let density = self.manifest.method.upload.at(self.round).0;
-            domain::share(self.manifest, &Support::All, density)
+            self.share(&Support::All)
         }
     }
 
@@ -115,7 +115,12 @@ impl<'a> Terms<'a> {
         {
             return domain.count(self.manifest.layout.n());
         }
-        domain::share(self.manifest, domain, self.manifest.method.upload.at(self.round).0)
+        self.share(domain)
+    }
+
+    fn share(&self, domain: &Support) -> usize {
+        let upload = &self.manifest.method.upload;
+        domain::share(self.manifest, domain, upload.at(self.round).0, upload.select.scope)
     }
 
     /// Most bytes an update's frame may have.

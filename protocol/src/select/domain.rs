@@ -7,7 +7,7 @@ use super::is_head;
 use crate::density::Density;
 use crate::ids::{ClientId, RoundId};
 use crate::layout::{Part, TensorSpec};
-use crate::manifest::{Coverage, Manifest};
+use crate::manifest::{Coverage, Manifest, Scope};
 use crate::rng::Stream;
 use crate::sparse::Support;
 
@@ -82,9 +82,10 @@ fn turn(round: RoundId, client: ClientId, segments: u64) -> u64 {
     (round.0 % segments + u64::from(name) % segments) % segments
 }
 
-/// Entries of `domain` that `density` lets travel: the adapter's and a head's share of their own.
+/// Entries of `domain` that `density` lets travel: the adapter's and a head's share of their own, under
+/// [`Scope::Tensor`] each tensor's.
 #[must_use]
-pub fn share(manifest: &Manifest, domain: &Support, density: Density) -> usize {
+pub fn share(manifest: &Manifest, domain: &Support, density: Density, scope: Scope) -> usize {
     let count = |ranges: &[Range<usize>]| -> usize {
         match domain {
             Support::All => ranges.iter().map(Range::len).sum(),
@@ -94,7 +95,11 @@ pub fn share(manifest: &Manifest, domain: &Support, density: Density) -> usize {
             }
         }
     };
-    groups(manifest, density).map(|(ranges, density)| density.count(count(&ranges))).sum()
+    let of_group = |(ranges, density): (Vec<Range<usize>>, Density)| match scope {
+        Scope::Tensor => ranges.chunks(1).map(|range| density.count(count(range))).sum(),
+        Scope::Global | Scope::Floor(_) => density.count(count(&ranges)),
+    };
+    groups(manifest, density).map(of_group).sum::<usize>()
 }
 
 /// Tensors that compete with each other, and their density: the adapter's, then a head's.

@@ -79,7 +79,7 @@ pub fn select(
         return Err(SelectError::NonFinite { index, value: scene.delta[index] });
     }
     let n = scene.layout.n();
-    if domain::share(manifest, domain, density) == domain.count(n) {
+    if domain::share(manifest, domain, density, rule.scope) == domain.count(n) {
         return Ok(domain.clone());
     }
     let scores = selector(rule.by).scores(scene);

@@ -109,6 +109,23 @@ fn scopes_share_as_they_say() {
     assert_eq!(of(Scope::Floor(0.5)), [2, 3, 8, 7]);
 }
 
+/// What is selected is what the terms allow, also where each tensor rounds for itself.
+#[test]
+fn no_scope_selects_more_than_is_allowed() {
+    let mut manifest = two();
+    let delta: Vec<f32> = (0..40).map(|i| (i as f32 - 19.5) * 0.01).collect();
+    for density in [0.01, 0.05, 0.3, 0.9] {
+        for scope in [Scope::Global, Scope::Tensor, Scope::Floor(0.9)] {
+            manifest.method.upload.density = share(density);
+            manifest.method.upload.select.scope = scope;
+            let terms = crate::frame::Terms::new(&manifest, crate::ids::RunId([0; 16]), RoundId(0));
+            let rule = manifest.method.upload.select;
+            let kept = chosen(&manifest, rule, density, &delta, &[0.0; 40]).len();
+            assert_eq!(kept, terms.upload_share(&Support::All), "{density} {scope:?}");
+        }
+    }
+}
+
 #[test]
 fn alternation_halves_the_domain_and_takes_turns() {
     let mut manifest = two();
