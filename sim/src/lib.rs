@@ -10,6 +10,7 @@
 //! - [`transport`], [`engine`]: the federation.
 //! - [`compare`]: every method and seed of a scenario, side by side; what was done before is kept.
 //! - [`report`]: tables, plots, one page.
+//! - [`deltas`], [`wire`]: saved changes, and what they cost on the wire.
 //!
 //! Nothing here reads a clock except to say how long a round took.
 
@@ -24,3 +25,4 @@ pub mod pretrain;
 pub mod report;
 pub mod scenario;
 pub mod transport;
+pub mod wire;

@@ -8,10 +8,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use gossamer_protocol::density::Density;
+use gossamer_protocol::manifest::{Coding, Ranking, Scope, Select, Values};
 use gossamer_sim::compare::{Options, Progress, compare};
+use gossamer_sim::deltas;
 use gossamer_sim::pretrain::{Recipe, pretrain};
 use gossamer_sim::report::table;
 use gossamer_sim::scenario::Scenario;
+use gossamer_sim::wire::{self, Change, Cost, Entries, Opened, Rule};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -53,6 +57,81 @@ enum Command {
     },
     /// Trains a tiny base model on real sentences, from scratch.
     Pretrain(Pretrain),
+    /// What saved changes cost on the wire, part by part.
+    ///
+    /// Changes are saved by `run --deltas`; any safetensors file of LoRA tensors will do.
+    #[command(subcommand)]
+    Wire(Wire),
+}
+
+#[derive(Subcommand)]
+enum Wire {
+    /// Shows the bytes of a change by part, beside the bound and other ways to write the same.
+    ///
+    /// FILE is a change, for which a table over densities and values is shown, or what `encode` wrote.
+    /// They are told apart by their first bytes.
+    Inspect {
+        /// The file.
+        file: PathBuf,
+        /// Shares of entries sent [default: 1, 1/4, 1/16, 1/64].
+        #[arg(long = "density", value_name = "SHARE", value_parser = wire::rule::density)]
+        densities: Vec<Density>,
+        /// How values are coded, as in a manifest [default: f32, int8, int4, lloyd3, lloyd2, sign].
+        #[arg(long = "values", value_parser = wire::rule::word::<Values>)]
+        values: Vec<Values>,
+        #[command(flatten)]
+        choice: Choice,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes a change as coded entries, in a file that stands alone.
+    ///
+    /// The file is one line of JSON, which has the layout, the values, the body's name, the number of
+    /// entries, the bits spent on each part and the body's SHA-256; behind the line, the body.
+    Encode {
+        /// The change, a safetensors file.
+        file: PathBuf,
+        /// The file to write.
+        #[arg(long, short)]
+        out: PathBuf,
+        /// Share of entries sent.
+        #[arg(long, value_name = "SHARE", default_value = "1/16", value_parser = wire::rule::density)]
+        density: Density,
+        /// How values are coded, as in a manifest.
+        #[arg(long, default_value = "int8", value_parser = wire::rule::word::<Values>)]
+        values: Values,
+        #[command(flatten)]
+        choice: Choice,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes what `encode` wrote as a dense change again: zero where nothing was sent.
+    Decode {
+        /// The file that `encode` wrote.
+        file: PathBuf,
+        /// The safetensors file to write.
+        #[arg(long, short)]
+        out: PathBuf,
+    },
+}
+
+/// Which entries travel, and in which bodies. A task head travels whole.
+#[derive(Args)]
+struct Choice {
+    /// What ranks entries: magnitude, importance or rank-wise [default: magnitude].
+    #[arg(long, value_name = "RANKING", value_parser = wire::rule::word::<Ranking>)]
+    by: Option<Ranking>,
+    /// What entries compete with: global, tensor or floor=SHARE [default: global].
+    #[arg(long, value_parser = wire::rule::scope)]
+    scope: Option<Scope>,
+    /// Which bodies to choose from: smallest or packed [default: smallest].
+    #[arg(long, value_parser = wire::rule::word::<Coding>)]
+    coding: Option<Coding>,
+    /// The adapter that was trained, a safetensors file; for importance.
+    #[arg(long, value_name = "FILE")]
+    adapter: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -138,6 +217,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Wire(command) => command.run(),
     }
 }
 
@@ -148,6 +228,78 @@ fn keep_methods(scenario: &mut Scenario, names: &[String]) -> anyhow::Result<()>
     }
     scenario.methods.retain(|method| names.contains(&method.name));
     Ok(())
+}
+
+impl Wire {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Inspect { file, densities, values, choice, json } => {
+                let costs = match wire::open(&file)? {
+                    Opened::Change(change) => {
+                        let theta = choice.theta(&change)?;
+                        let rules = choice.rules(&densities, &values);
+                        wire::inspect(&change, theta.as_deref(), &rules)?
+                    }
+                    Opened::Entries(entries) => {
+                        let free = densities.is_empty() && values.is_empty() && choice.is_empty();
+                        let name = file.display();
+                        anyhow::ensure!(free, "{name} is coded already: options cannot change it");
+                        vec![Cost::of(&entries, None)]
+                    }
+                };
+                show(&costs, json)
+            }
+            Self::Encode { file, out, density, values, choice, json } => {
+                let change = Change::load(&file)?;
+                let theta = choice.theta(&change)?;
+                let rule = choice.rule(density, values);
+                let entries = rule.encode(&change, theta.as_deref())?;
+                entries.save(&out)?;
+                show(&[Cost::of(&entries, Some(&change.delta))], json)
+            }
+            Self::Decode { file, out } => {
+                let entries = Entries::load(&file)?;
+                Ok(deltas::save(&out, &entries.layout, &entries.dense())?)
+            }
+        }
+    }
+}
+
+fn show(costs: &[Cost], json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(costs)?);
+    } else {
+        println!("{}", wire::table(costs).text());
+        println!("{}", wire::caption());
+    }
+    Ok(())
+}
+
+impl Choice {
+    fn is_empty(&self) -> bool {
+        let Self { by, scope, coding, adapter } = self;
+        by.is_none() && scope.is_none() && coding.is_none() && adapter.is_none()
+    }
+
+    fn theta(&self, change: &Change) -> anyhow::Result<Option<Vec<f32>>> {
+        let read = |path: &PathBuf| wire::rule::adapter(path, change);
+        Ok(self.adapter.as_ref().map(read).transpose()?)
+    }
+
+    fn rule(&self, density: Density, values: Values) -> Rule {
+        let by = self.by.unwrap_or_default();
+        let select = Select { by, scope: self.scope.unwrap_or_default(), ..Select::default() };
+        Rule { density, values, select, coding: self.coding.unwrap_or_default() }
+    }
+
+    /// Every density with every one of `values`; the usual ones where none are given.
+    fn rules(&self, densities: &[Density], values: &[Values]) -> Vec<Rule> {
+        let densities =
+            if densities.is_empty() { &wire::rule::usual_densities() } else { densities };
+        let values = if values.is_empty() { &wire::rule::USUAL_VALUES } else { values };
+        let each = |&density| values.iter().map(move |&values| self.rule(density, values));
+        densities.iter().flat_map(each).collect()
+    }
 }
 
 impl Common {
@@ -190,5 +342,38 @@ impl Common {
             println!("Report: {}", out.join("report.html").display());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn commands_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_table_has_what_is_asked_for_or_the_usual() {
+        let rules = |line: &[&str]| {
+            let line = ["gossamer-sim", "wire", "inspect", "f"].iter().chain(line);
+            let Command::Wire(Wire::Inspect { densities, values, choice, .. }) =
+                Cli::try_parse_from(line).expect("sound").command
+            else {
+                panic!("another command")
+            };
+            choice.rules(&densities, &values)
+        };
+        assert_eq!(rules(&[]).len(), 4 * 6);
+        let asked =
+            ["--density", "1/8", "--values", "fp4", "--scope", "floor=0.5", "--by", "rank-wise"];
+        let select =
+            Select { by: Ranking::RankWise, scope: Scope::Floor(0.5), ..Select::default() };
+        let density = Density::try_from(0.125).expect("a share");
+        let expected = Rule { density, values: Values::Fp4, select, coding: Coding::Smallest };
+        assert_eq!(rules(&asked), [expected]);
     }
 }
