@@ -1,7 +1,7 @@
 //! `gossamer-sim`: simulated federations from the command line.
 
 use std::collections::HashSet;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -266,13 +266,15 @@ impl Wire {
 }
 
 fn show(costs: &[Cost], json: bool) -> anyhow::Result<()> {
-    if json {
-        println!("{}", serde_json::to_string_pretty(costs)?);
-    } else {
-        println!("{}", wire::table(costs).text());
-        println!("{}", wire::caption());
+    let text = match json {
+        true => serde_json::to_string_pretty(costs)?,
+        false => format!("{}\n{}", wire::table(costs).text(), wire::caption()),
+    };
+    // A reader that has seen enough, such as `head`, is no fault.
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 impl Choice {

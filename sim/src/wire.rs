@@ -94,9 +94,9 @@ pub enum WireError {
         /// The adapter's file.
         path: PathBuf,
     },
-    /// An option that is none of those there are.
-    #[error("expected {0}")]
-    Expected(String),
+    /// An option's value that stands for nothing.
+    #[error("{0}")]
+    Word(String),
 }
 
 /// A file, told by its first bytes.

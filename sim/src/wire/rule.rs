@@ -115,30 +115,32 @@ fn manifest(layout: &Layout) -> Manifest {
 /// A word of the manifest: a ranking, values, a coding.
 ///
 /// # Errors
-/// [`WireError::Expected`] with the words there are.
+/// [`WireError::Word`] with the words there are.
 pub fn word<T: DeserializeOwned>(text: &str) -> Result<T, WireError> {
     let word = serde_json::Value::String(text.into());
-    serde_json::from_value(word).map_err(|error| WireError::Expected(error.to_string()))
+    serde_json::from_value(word).map_err(|error| WireError::Word(error.to_string()))
 }
 
 /// `global`, `tensor` or `floor=SHARE`.
 ///
 /// # Errors
-/// [`WireError::Expected`] for anything else.
+/// [`WireError::Word`] for anything else.
 pub fn scope(text: &str) -> Result<Scope, WireError> {
     let floor = text.strip_prefix("floor=").and_then(|share| share.parse().ok());
     match (text, floor) {
         ("global", _) => Ok(Scope::Global),
         ("tensor", _) => Ok(Scope::Tensor),
         (_, Some(share)) if 0.0 < share && share < 1.0 => Ok(Scope::Floor(share)),
-        _ => Err(WireError::Expected("global, tensor, or floor= and a share in (0, 1)".into())),
+        _ => {
+            Err(WireError::Word("expected global, tensor, or floor= and a share in (0, 1)".into()))
+        }
     }
 }
 
 /// `0.0625` or `1/16`.
 ///
 /// # Errors
-/// [`WireError::Expected`] for what is no share in `(0, 1]`.
+/// [`WireError::Word`] for what is no share in `(0, 1]`.
 pub fn density(text: &str) -> Result<Density, WireError> {
     let number = |text: &str| text.trim().parse::<f64>().ok();
     let share = match text.split_once('/') {
@@ -147,5 +149,5 @@ pub fn density(text: &str) -> Result<Density, WireError> {
     };
     share
         .and_then(|share| Density::try_from(share).ok())
-        .ok_or_else(|| WireError::Expected("a share in (0, 1], as 0.0625 or 1/16".into()))
+        .ok_or_else(|| WireError::Word("expected a share in (0, 1], as 0.0625 or 1/16".into()))
 }
