@@ -76,11 +76,7 @@ impl Staging {
                     held.filter(|(round, digest, _)| (*round, *digest) == (key.round, key.digest));
                 Ok(held.map_or(0, |(_, _, bytes)| bytes.len() as u64))
             }
-            Place::Directory(root, _) => match std::fs::metadata(path(root, key)) {
-                Ok(found) => Ok(found.len()),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
-                Err(e) => Err(e.into()),
-            },
+            Place::Directory(root, _) => length(&path(root, key)),
         }
     }
 
@@ -101,15 +97,17 @@ impl Staging {
         match &self.0 {
             Place::Memory(waiting) => {
                 let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let held = waiting.get(&(key.run, key.client));
+                let same = held.filter(|held| (held.0, held.1) == (key.round, key.digest));
+                let stands = same.map_or(0, |(_, _, bytes)| bytes.len() as u64);
+                if stands != offset {
+                    return Ok(Staged::Elsewhere(stands));
+                }
                 let place = waiting
                     .entry((key.run, key.client))
                     .or_insert_with(|| (key.round, key.digest, Vec::new()));
                 if (place.0, place.1) != (key.round, key.digest) {
                     *place = (key.round, key.digest, Vec::new());
-                }
-                let stands = place.2.len() as u64;
-                if stands != offset {
-                    return Ok(Staged::Elsewhere(stands));
                 }
                 place.2.extend(chunk);
                 if (place.2.len() as u64) < total {
@@ -161,6 +159,15 @@ fn path(root: &Path, key: &Key) -> PathBuf {
     root.join(run.to_string()).join(client.to_string()).join(format!("{round}-{digest}"))
 }
 
+/// Bytes of a file; none where it is not there.
+fn length(path: &Path) -> Result<u64, StoreError> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.len()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e.into()),
+    }
+}
+
 fn append_to_file(
     root: &Path,
     key: &Key,
@@ -169,6 +176,11 @@ fn append_to_file(
     total: u64,
 ) -> Result<Staged, StoreError> {
     let path = path(root, key);
+    // Looked at first: what is refused must not drop another upload, or begin one.
+    let stands = length(&path)?;
+    if stands != offset {
+        return Ok(Staged::Elsewhere(stands));
+    }
     let folder = path.parent().unwrap_or(root);
     std::fs::create_dir_all(folder)?;
     for other in entries(folder)? {
@@ -177,10 +189,6 @@ fn append_to_file(
         }
     }
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
-    let stands = file.metadata()?.len();
-    if stands != offset {
-        return Ok(Staged::Elsewhere(stands));
-    }
     file.write_all(chunk)?;
     let stands = stands + chunk.len() as u64;
     if stands < total {
