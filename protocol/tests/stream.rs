@@ -61,8 +61,7 @@ fn memory_does_not_grow_with_the_frame() {
         let mut file = tempfile::tempfile().expect("a file");
         let (expected, entries) = {
             let mut rng = Stream::new(1, "stream", &[]);
-            let dense: Vec<f32> =
-                (0..ROWS * COLUMNS).map(|_| rng.unit() - 0.5).collect();
+            let dense: Vec<f32> = (0..ROWS * COLUMNS).map(|_| rng.unit() - 0.5).collect();
             let k = Density::try_from(density).expect("a share").count(dense.len());
             let support = top_k(&dense, k).expect("finite");
             let delta = Sparse::gather(&dense, support).expect("rising");
