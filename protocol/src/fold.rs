@@ -15,6 +15,8 @@ pub const UPDATES_MAX: u64 = 1 << 29;
 
 /// Units per 1.0.
 const UNITS: f64 = 1_073_741_824.0;
+/// Entries added at once.
+const PIECE: usize = 256;
 
 /// Why an update cannot be added; nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -31,6 +33,9 @@ pub enum FoldError {
     /// A value that is not finite or over [`VALUE_MAX`].
     #[error("update value {0} is over the limit of {VALUE_MAX}")]
     Value(f32),
+    /// A coordinate that is not above the one before it, or not below the length.
+    #[error("update entry {0} is out of order or range")]
+    Index(u32),
     /// More than [`UPDATES_MAX`] updates.
     #[error("the fold is full")]
     Full,
@@ -81,19 +86,50 @@ impl Fold {
                 for (sum, &value) in self.sums.iter_mut().zip(update.values()) {
                     *sum += units(value);
                 }
-            }
-            Some(indices) => {
-                for (&index, &value) in indices.iter().zip(update.values()) {
-                    self.sums[index as usize] += units(value);
+                for count in self.contributors.iter_mut().flatten() {
+                    *count += 1;
                 }
             }
-        }
-        if let Some(contributors) = &mut self.contributors {
-            for (index, _) in update.iter() {
-                contributors[index] += 1;
+            Some(indices) => {
+                let mut adding = Adding::new(self, 1.0);
+                for (&index, &value) in indices.iter().zip(update.values()) {
+                    adding.entry(index, value);
+                }
+                adding.flush();
             }
         }
         Ok(())
+    }
+
+    /// Adds one update as it is decoded: `visit` gives its entries to an [`Adding`], so that the update
+    /// is never in memory as a whole.
+    ///
+    /// # Errors
+    /// What `visit` returns, or [`FoldError`]; then nothing changed. For that `visit` is called once more
+    /// and must give the same entries, which are taken back.
+    pub fn add_entries<T, E: From<FoldError>>(
+        &mut self,
+        mut visit: impl FnMut(&mut Adding<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if self.updates == UPDATES_MAX {
+            return Err(FoldError::Full.into());
+        }
+        let mut adding = Adding::new(self, 1.0);
+        let said = visit(&mut adding);
+        adding.flush();
+        let failure = match (said, adding.fault) {
+            (Ok(said), None) => {
+                self.updates += 1;
+                return Ok(said);
+            }
+            (_, Some(fault)) => fault.into(),
+            (Err(error), None) => error,
+        };
+        let mut back = Adding::new(self, -1.0);
+        // It fails as it did before.
+        let _ = visit(&mut back);
+        back.flush();
+        Err(failure)
     }
 
     /// Adds another partial sum.
@@ -148,9 +184,74 @@ impl Fold {
     }
 }
 
-/// `value` in units of 2^-30, ties to even. The product is exact in f64.
+/// Takes the entries of one update.
+pub struct Adding<'a> {
+    fold: &'a mut Fold,
+    /// -1 where entries are taken back.
+    sign: f32,
+    /// Entries that wait, and how many.
+    indices: [u32; PIECE],
+    sums: [i64; PIECE],
+    held: usize,
+    /// The least coordinate that the next entry may have.
+    next: u64,
+    fault: Option<FoldError>,
+}
+
+impl<'a> Adding<'a> {
+    fn new(fold: &'a mut Fold, sign: f32) -> Self {
+        let (indices, sums) = ([0; PIECE], [0; PIECE]);
+        Self { fold, sign, indices, sums, held: 0, next: 0, fault: None }
+    }
+
+    /// Adds `value` at `index`; coordinates rise. What does not fit makes the whole update fail.
+    #[inline]
+    pub fn entry(&mut self, index: u32, value: f32) {
+        // NaN fails the comparison too.
+        let travels = value.abs() <= VALUE_MAX;
+        let follows = u64::from(index) >= self.next && (index as usize) < self.fold.sums.len();
+        if !(travels && follows) {
+            let fault = if travels { FoldError::Index(index) } else { FoldError::Value(value) };
+            self.fault = self.fault.or(Some(fault));
+            return;
+        }
+        self.next = u64::from(index) + 1;
+        self.indices[self.held] = index;
+        self.sums[self.held] = units(self.sign * value);
+        self.held += 1;
+        if self.held == PIECE {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        let (indices, waiting) = (&self.indices[..held], &mut self.sums[..held]);
+        let sums = &mut self.fold.sums;
+        // All are read before one is written: so memory is asked for many at once, which takes less time.
+        for (sum, &index) in waiting.iter_mut().zip(indices) {
+            *sum += sums[index as usize];
+        }
+        for (&sum, &index) in waiting.iter().zip(indices) {
+            sums[index as usize] = sum;
+        }
+        if let Some(contributors) = &mut self.fold.contributors {
+            let one = if self.sign < 0.0 { -1 } else { 1 };
+            for &index in indices {
+                let count = &mut contributors[index as usize];
+                *count = count.wrapping_add_signed(one);
+            }
+        }
+    }
+}
+
+/// `value` in units of 2^-30, ties to even. The product is exact in f64, and at most 2^33.
+#[inline]
 fn units(value: f32) -> i64 {
-    (f64::from(value) * UNITS).round_ties_even() as i64
+    // Between 2^52 and 2^53 an f64 has no fraction, so the sum is rounded, and its low bits are the
+    // integer.
+    const WHOLE: f64 = 6_755_399_441_055_744.0;
+    (f64::from(value) * UNITS + WHOLE).to_bits() as i64 - WHOLE.to_bits() as i64
 }
 
 #[cfg(test)]
@@ -188,6 +289,79 @@ mod tests {
         }
         assert!(fold.merge(&Fold::new(2, Average::Contributors)).is_err());
         assert_eq!(fold, before);
+    }
+
+    #[test]
+    fn units_are_rounded_to_even() {
+        let unit = 1.0 / 1_073_741_824.0_f32;
+        for (value, expected) in [
+            (0.0, 0),
+            (-0.0, 0),
+            (0.5 * unit, 0),
+            (1.5 * unit, 2),
+            (-2.5 * unit, -2),
+            (-3.5 * unit, -4),
+            (0.75 * unit, 1),
+            (f32::MIN_POSITIVE, 0),
+            (1.0, 1 << 30),
+            (-8.0, -(8 << 30)),
+        ] {
+            assert_eq!(units(value), expected, "{value}");
+        }
+    }
+
+    /// Entries one by one are what they are together, whatever the number of pieces.
+    #[test]
+    fn entry_by_entry() {
+        let n = 3 * PIECE;
+        let mut rng = Stream::new(12, "entries", &[]);
+        for average in [Average::Cohort, Average::Contributors] {
+            let (mut whole, mut single) = (Fold::new(n, average), Fold::new(n, average));
+            for count in [0, 1, PIECE, PIECE + 1, n] {
+                let entries: Vec<(u32, f32)> =
+                    (0..count as u32).map(|i| (i, rng.normal() as f32)).collect();
+                whole.add(&sparse(n, &entries)).expect("fits");
+                let said = single.add_entries(|adding| {
+                    entries.iter().for_each(|&(index, value)| adding.entry(index, value));
+                    Ok::<_, FoldError>(count)
+                });
+                assert_eq!(said, Ok(count));
+                assert_eq!(single, whole);
+            }
+        }
+    }
+
+    /// Whatever is wrong, and wherever: the entries before it are taken back.
+    #[test]
+    fn a_failed_visit_changes_nothing() {
+        let n = 2 * PIECE;
+        for average in [Average::Cohort, Average::Contributors] {
+            let mut fold = Fold::new(n, average);
+            fold.add(&sparse(n, &[(0, 1.0), (7, -0.3)])).expect("fits");
+            let before = fold.clone();
+            for (bad, expected) in [
+                ((n as u32, 1.0), FoldError::Index(n as u32)),
+                ((u32::MAX, 1.0), FoldError::Index(u32::MAX)),
+                ((3, 1.0), FoldError::Index(3)),
+                ((400, 8.1), FoldError::Value(8.1)),
+                ((400, f32::INFINITY), FoldError::Value(f32::INFINITY)),
+            ] {
+                let refused = fold.add_entries(|adding| {
+                    (0..PIECE as u32 + 9).for_each(|index| adding.entry(index, 0.1));
+                    adding.entry(bad.0, bad.1);
+                    adding.entry(500, 0.1);
+                    Ok::<_, FoldError>(())
+                });
+                assert_eq!(refused, Err(expected));
+                assert_eq!(fold, before);
+            }
+            let refused: Result<(), FoldError> = fold.add_entries(|adding| {
+                (0..PIECE as u32 + 9).for_each(|index| adding.entry(index, 0.1));
+                Err(FoldError::Average) // stands for a decoder's error
+            });
+            assert_eq!(refused, Err(FoldError::Average));
+            assert_eq!(fold, before);
+        }
     }
 
     /// A thousand random orders and splits of the same updates give one sum, bit for bit.
