@@ -11,18 +11,28 @@
 //!
 //! Decoders take entries one by one and reserve nothing; see [`decode`].
 
+mod assign;
 mod bits;
-mod body;
+mod block;
 pub mod bound;
+mod fit;
 mod levels;
 mod model;
+mod modelled;
+mod packed;
+mod quantised;
 mod range;
 mod scale;
+
+use std::io::BufRead;
 
 use crate::layout::Layout;
 use crate::manifest::{Coding, Values};
 use crate::rng::Stream;
 use crate::sparse::{Sparse, SparseError, Support};
+use bits::BitReader;
+use quantised::Quantised;
+use range::RangeDecoder;
 
 /// Where entries may lie: both ends know it.
 #[derive(Clone, Copy, Debug)]
@@ -183,7 +193,75 @@ impl From<std::io::Error> for CodecError {
     }
 }
 
-pub use body::{decode, encode};
+/// Codes `sparse`, whose entries lie in the domain.
+///
+/// # Errors
+/// [`CodecError::Value`] for a value that is not finite or over the limit, [`CodecError::Outside`] for
+/// an entry that is not in the domain.
+pub fn encode(
+    shape: Shape<'_>,
+    sparse: &Sparse,
+    mut options: Options,
+) -> Result<Encoded, CodecError> {
+    let limit = options.limit;
+    // NaN fails the comparison too.
+    let good = |value: f32| value.abs() <= limit;
+    // All of them first, which needs no branch, and only then which.
+    if !sparse.values().iter().fold(true, |all, &value| all & good(value))
+        && let Some(rank) = sparse.values().iter().position(|&value| !good(value))
+    {
+        return Err(CodecError::Value { rank, value: sparse.values()[rank], limit });
+    }
+    let quantised = Quantised::new(shape, sparse, &mut options)?;
+    let whole = quantised.len() == shape.len();
+    let (bits, model) = if whole {
+        (Body::DensePacked, Body::DenseModelled)
+    } else {
+        (Body::RicePacked, Body::MapModelled)
+    };
+    let packed = packed::encode(&quantised, bits);
+    if options.coding == Coding::Packed {
+        return Ok(packed);
+    }
+    let modelled = modelled::encode(shape, &quantised, model);
+    Ok(if modelled.bytes.len() < packed.bytes.len() { modelled } else { packed })
+}
+
+/// Decodes `k` entries from `source`, which has `len` bytes, and gives each coordinate, in rising order,
+/// with its value.
+///
+/// Reserves nothing that grows with `k`: what it needs beside `entry`'s own memory is a block and a few
+/// rows of the widest tensor.
+///
+/// # Errors
+/// [`CodecError`] at the first thing that is off; entries before it were given.
+#[expect(clippy::too_many_arguments, reason = "the fields of one frame")]
+pub fn decode<R: BufRead>(
+    shape: Shape<'_>,
+    body: Body,
+    values: Values,
+    k: usize,
+    len: u64,
+    source: R,
+    limit: f32,
+    entry: &mut impl FnMut(u32, f32),
+) -> Result<(), CodecError> {
+    if body.is_dense() && k != shape.len() {
+        return Err(CodecError::Count { got: k, expected: shape.len() });
+    }
+    // Every entry's sign takes a bit, in every body.
+    if k as u64 > 8 * (len + 4) {
+        return Err(CodecError::TooFew { k, bytes: len });
+    }
+    match body {
+        Body::DensePacked | Body::RicePacked => {
+            packed::decode(shape, body, values, k, BitReader::new(source), limit, entry)
+        }
+        Body::DenseModelled | Body::MapModelled => {
+            modelled::decode(shape, body, values, k, RangeDecoder::new(source)?, limit, entry)
+        }
+    }
+}
 
 /// Decodes into a sparse vector. See [`decode`].
 ///

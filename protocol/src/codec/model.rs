@@ -31,8 +31,8 @@ fn squash(x: i32) -> u32 {
 }
 
 /// Log-odds of a chance given by its top 12 bits: the least `x` whose chance reaches them.
-static STRETCH: LazyLock<Vec<i16>> = LazyLock::new(|| {
-    let mut table = vec![ODDS_MAX as i16; 4_096];
+static STRETCH: LazyLock<[i16; 4_096]> = LazyLock::new(|| {
+    let mut table = [ODDS_MAX as i16; 4_096];
     let mut next = 0;
     for x in -ODDS_MAX..=ODDS_MAX {
         let reaches = squash(x) >> 4;
@@ -82,7 +82,7 @@ const RATE: i32 = 20;
 
 /// The model of which entries are sent, for one frame.
 pub(super) struct Map {
-    stretch: &'static [i16],
+    stretch: &'static [i16; 4_096],
     pace: &'static [i32; 256],
     /// By what lies around: 3 x 3 x 5 x 3 for each part.
     around: Vec<Chance>,
