@@ -18,20 +18,6 @@ const MANIFEST: &str = r#"{"version":2,"name":"fuzz","seed":1,"rounds":9,
 "training":{"steps":1,"batch":1,"context":8,"optimizer":{"kind":"sgd","lr":0.1}},
 "cohort":{"ask":1,"goal":1,"min":1,"deadline_s":9},"optimizer":{"kind":"sgd","lr":1.0}}"#;
 
-const VALUES: [Values; 11] = [
-    Values::F32,
-    Values::F16,
-    Values::Int8,
-    Values::Int4,
-    Values::Int3,
-    Values::Int2,
-    Values::Lloyd4,
-    Values::Lloyd3,
-    Values::Lloyd2,
-    Values::Sign,
-    Values::Fp4,
-];
-
 /// Terms, and the support that a round's snapshot might have.
 pub struct Case {
     /// The run's manifest.
@@ -46,7 +32,7 @@ impl Case {
     /// The case that three bytes choose.
     pub fn of(choice: [u8; 3]) -> Self {
         let mut manifest = Manifest::from_bytes(MANIFEST.as_bytes()).expect("a manifest");
-        let values = VALUES[usize::from(choice[0]) % VALUES.len()];
+        let values = Values::ALL[usize::from(choice[0]) % Values::ALL.len()];
         let method = &mut manifest.method;
         method.download.values = values;
         method.upload.values = values;

@@ -3,20 +3,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::layout::{Part, TensorSpec};
 
-const VALUES: [Values; 11] = [
-    Values::F32,
-    Values::F16,
-    Values::Int8,
-    Values::Int4,
-    Values::Int3,
-    Values::Int2,
-    Values::Lloyd4,
-    Values::Lloyd3,
-    Values::Lloyd2,
-    Values::Sign,
-    Values::Fp4,
-];
-
 fn layout() -> Layout {
     let tensor = |name: &str, part, shape| TensorSpec { name: name.into(), part, shape };
     Layout::new(vec![
@@ -78,7 +64,7 @@ proptest! {
     fn round_trip((domain, sparse) in any_sparse()) {
         let layout = layout();
         let shape = Shape { layout: &layout, domain: &domain };
-        for values in VALUES {
+        for values in Values::ALL {
             for coding in [Coding::Packed, Coding::Smallest] {
                 let coded = encode(shape, &sparse, options(values, coding)).expect("in range");
                 let back = decoded(shape, &coded, values).expect("own bytes");
@@ -112,7 +98,7 @@ proptest! {
     ) {
         let layout = layout();
         let shape = Shape { layout: &layout, domain: &domain };
-        let read = decode_sparse(shape, Body::ALL[body], VALUES[values], k, &bytes, 8.0);
+        let read = decode_sparse(shape, Body::ALL[body], Values::ALL[values], k, &bytes, 8.0);
         if let Ok(sparse) = read {
             prop_assert_eq!(sparse.values().len(), k);
             prop_assert!(sparse.values().iter().all(|v| v.abs() <= 8.0));
@@ -126,7 +112,7 @@ proptest! {
     fn truncated_and_longer((domain, sparse) in any_sparse(), at in 0.0_f64..1.0, extra in any::<u8>()) {
         let layout = layout();
         let shape = Shape { layout: &layout, domain: &domain };
-        for values in VALUES {
+        for values in Values::ALL {
             for coding in [Coding::Packed, Coding::Smallest] {
                 let mut coded = encode(shape, &sparse, options(values, coding)).expect("in range");
                 let whole = coded.bytes.clone();
@@ -157,7 +143,7 @@ fn near_the_limit() {
                 if round % 2 == 0 { -8.0 } else { 7.0 + rng.unit() };
         }
         let sparse = Sparse::gather(&source, Support::All).expect("all");
-        for values in VALUES {
+        for values in Values::ALL {
             for dice in [None, Some(Stream::new(round, "dice", &[]))] {
                 let options = Options { values, coding: Coding::Packed, limit: 8.0, dice };
                 let coded = encode(shape, &sparse, options).expect("in range");

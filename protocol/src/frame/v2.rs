@@ -46,25 +46,11 @@ impl Kind {
     }
 }
 
-const VALUES: [Values; 11] = [
-    Values::F32,
-    Values::F16,
-    Values::Int8,
-    Values::Int4,
-    Values::Int3,
-    Values::Int2,
-    Values::Lloyd4,
-    Values::Lloyd3,
-    Values::Lloyd2,
-    Values::Sign,
-    Values::Fp4,
-];
-
 /// Body in the low two bits, values in the four above.
 fn coding_byte(body: Body, values: Values) -> u8 {
     let place = |found: Option<usize>| found.unwrap_or_default() as u8;
     place(Body::ALL.iter().position(|&b| b == body))
-        | place(VALUES.iter().position(|&v| v == values)) << 2
+        | place(Values::ALL.iter().position(|&v| v == values)) << 2
 }
 
 /// Hashes what a frame is for.
@@ -172,7 +158,7 @@ impl Head {
         let got = at.u8();
         let unknown = FrameError::Code { field: "coding", got };
         let body = Body::ALL[usize::from(got & 3)];
-        let values = *VALUES.get(usize::from(got >> 2)).ok_or(unknown)?;
+        let values = *Values::ALL.get(usize::from(got >> 2)).ok_or(unknown)?;
         Ok(Self { body, values, k: at.u32(), len: at.u32() })
     }
 }

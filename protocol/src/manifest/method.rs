@@ -179,6 +179,23 @@ pub enum Values {
     Fp4,
 }
 
+impl Values {
+    /// Every one, in the order of their codes in version 2 frames.
+    pub const ALL: [Self; 11] = [
+        Self::F32,
+        Self::F16,
+        Self::Int8,
+        Self::Int4,
+        Self::Int3,
+        Self::Int2,
+        Self::Lloyd4,
+        Self::Lloyd3,
+        Self::Lloyd2,
+        Self::Sign,
+        Self::Fp4,
+    ];
+}
+
 /// How values between two levels are rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -400,7 +417,10 @@ impl Method {
         field(free, "method.upload.bytes_max", "absent under train = \"support\"")?;
         field(u.bytes_max.is_none_or(|b| b >= 256), "method.upload.bytes_max", "at least 256")?;
         let ok = u.feedback.is_none_or(|f| 0.0 < f.decay && f.decay <= 1.0);
-        field(ok, "method.upload.feedback.decay", "in (0, 1]")
+        field(ok, "method.upload.feedback.decay", "in (0, 1]")?;
+        // A client multiplies once for each round gone by.
+        let ok = u.feedback.is_none_or(|f| f.rounds_max <= 1_000_000);
+        field(ok, "method.upload.feedback.rounds_max", "at most 1,000,000")
     }
 }
 

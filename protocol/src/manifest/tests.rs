@@ -109,3 +109,16 @@ fn head_and_layout_agree() {
     let headless = Manifest { layout: three(manifest().layout), ..manifest() };
     assert_eq!(field(headless.to_bytes().map(|_| headless.clone())), "head");
 }
+
+/// A client multiplies once for each round gone by, so that a manifest must not ask for ever.
+#[test]
+fn feedback_reaches_back_so_far() {
+    let with = |rounds_max| {
+        let mut manifest = manifest();
+        manifest.method.upload.feedback = Some(Feedback { decay: 0.5, rounds_max });
+        manifest.to_bytes().map(|_| ())
+    };
+    assert_eq!(with(1_000_000), Ok(()));
+    let field = "method.upload.feedback.rounds_max";
+    assert_eq!(with(1_000_001), Err(ManifestError::Field { field, why: "at most 1,000,000" }));
+}
