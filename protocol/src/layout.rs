@@ -7,6 +7,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hasher};
+use crate::modules::{BadPattern, ends_in};
 use crate::rng::Stream;
 
 /// Most parameters an adapter may have: 2^28, 1 GiB in `f32`.
@@ -110,6 +111,19 @@ pub enum LayoutError {
     /// Rank 0.
     #[error("LoRA rank must be at least 1")]
     ZeroRank,
+    /// A pattern that cannot be matched.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
+}
+
+impl LayoutError {
+    pub(crate) fn no_such_target(target: &str, linears: &[BaseLinear]) -> Self {
+        let mut known: Vec<&str> =
+            linears.iter().filter_map(|l| l.name.rsplit('.').next()).collect();
+        known.sort_unstable();
+        known.dedup();
+        Self::NoSuchTarget { target: target.to_owned(), known: known.join(", ") }
+    }
 }
 
 /// Adapter tensors in order, with their offsets in the flat vector.
@@ -165,22 +179,25 @@ impl Layout {
         if rank == 0 {
             return Err(LayoutError::ZeroRank);
         }
-        for target in targets {
-            if !linears.iter().any(|linear| matches(&linear.name, target)) {
-                let mut known: Vec<&str> =
-                    linears.iter().filter_map(|l| l.name.rsplit('.').next()).collect();
-                known.sort_unstable();
-                known.dedup();
-                return Err(LayoutError::NoSuchTarget {
-                    target: target.clone(),
-                    known: known.join(", "),
-                });
-            }
+        let meant = |linear: &BaseLinear, target: &String| ends_in(&linear.name, target);
+        if let Some(target) = targets.iter().find(|t| !linears.iter().any(|l| meant(l, t))) {
+            return Err(LayoutError::no_such_target(target, linears));
         }
+        let rank = |l: &BaseLinear| targets.iter().any(|t| meant(l, t)).then_some(rank);
+        Self::adapting(linears, rank, freeze_a)
+    }
+
+    /// As [`lora`](Self::lora), on the linears that `rank` gives one for.
+    pub(crate) fn adapting(
+        linears: &[BaseLinear],
+        rank: impl Fn(&BaseLinear) -> Option<usize>,
+        freeze_a: bool,
+    ) -> Result<Self, LayoutError> {
         let mut tensors = Vec::new();
         for linear in linears {
-            if !targets.iter().any(|target| matches(&linear.name, target)) {
-                continue;
+            let Some(rank) = rank(linear) else { continue };
+            if rank == 0 {
+                return Err(LayoutError::ZeroRank);
             }
             let [a, b] = lora_pair(linear, rank);
             if !freeze_a {
@@ -265,12 +282,6 @@ pub fn head_pair(classes: u32, hidden: usize) -> [TensorSpec; 2] {
         shape: [classes as usize, columns],
     };
     [tensor("classifier.weight", hidden), tensor("classifier.bias", 1)]
-}
-
-/// PEFT's rule for a list of targets: the whole path, or its end behind a dot.
-fn matches(path: &str, target: &str) -> bool {
-    path == target
-        || path.strip_suffix(target).is_some_and(|rest| !target.is_empty() && rest.ends_with('.'))
 }
 
 impl TryFrom<Vec<TensorSpec>> for Layout {

@@ -4,6 +4,7 @@
 //! list, never down.
 //!
 //! - [`hex`], [`digest`], [`ids`], [`density`], [`rng`]: words and numbers.
+//! - [`modules`]: which module of a model a name or a pattern means.
 //! - [`layout`]: adapter tensors in order, and their places in one flat vector.
 //! - [`manifest`]: what a run is.
 //! - [`sparse`], [`select`]: some entries of a flat vector, and which.
@@ -23,6 +24,7 @@ pub mod ids;
 pub mod layout;
 pub mod manifest;
 pub mod message;
+pub mod modules;
 pub mod problem;
 pub mod request;
 pub mod rng;

@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::layout::{Layout, LayoutError, Part, head_pair};
+use crate::modules::BadPattern;
 
+mod lora;
 mod method;
 
+pub use lora::{Lora, LoraRules, Patterns, Targets};
 pub use method::{
     Alternation, Average, Coding, Coverage, Download, Feedback, Method, Ranking, Reference,
     Rounding, Scope, Segments, Select, Stage, SupportRule, Upload, Values,
@@ -69,24 +72,6 @@ pub fn base_digest(config: Digest, tokenizer: Digest, weights: Digest) -> Digest
         "config.json\0{config}\ntokenizer.json\0{tokenizer}\nmodel.safetensors\0{weights}\n"
     );
     Digest::of(text.as_bytes())
-}
-
-/// The adapter: `W x + (alpha / rank) B A x`. Source: LoRA, arXiv:2106.09685.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Lora {
-    /// Inner dimension.
-    pub rank: usize,
-    /// Numerator of the scale `alpha / rank`.
-    pub alpha: f64,
-    /// Adapted modules: whole paths, or their ends behind a dot.
-    pub targets: Vec<String>,
-    /// Share of A's inputs dropped in training, in `[0, 1)`.
-    #[serde(default)]
-    pub dropout: f32,
-    /// FFA-LoRA: A stays at its seeded start and never travels.
-    #[serde(default)]
-    pub freeze_a: bool,
 }
 
 /// A linear layer over an encoder's mean features, trained and sent with the adapter.
@@ -297,6 +282,9 @@ pub enum ManifestError {
     /// Tensors that make no layout.
     #[error("manifest field layout")]
     Layout(#[from] LayoutError),
+    /// A pattern that cannot be matched.
+    #[error("manifest")]
+    Pattern(#[from] BadPattern),
 }
 
 impl Manifest {
@@ -320,12 +308,6 @@ impl Manifest {
         serde_json::to_vec(self).map_err(|e| ManifestError::Syntax(e.to_string()))
     }
 
-    /// `alpha / rank`.
-    #[must_use]
-    pub fn lora_scale(&self) -> f64 {
-        self.lora.alpha / self.lora.rank as f64
-    }
-
     fn check(&self) -> Result<(), ManifestError> {
         if !(1..=MANIFEST_VERSION).contains(&self.version) {
             return Err(ManifestError::Version { got: self.version });
@@ -337,10 +319,7 @@ impl Manifest {
         let share = |x: f64| (0.0..1.0).contains(&x);
         field(!self.name.is_empty() && self.name.len() <= 200, "name", "1 to 200 bytes")?;
         field(self.rounds > 0, "rounds", "at least 1")?;
-        field(self.lora.rank > 0, "lora.rank", "at least 1")?;
-        field(positive(self.lora.alpha), "lora.alpha", "positive")?;
-        field(share(f64::from(self.lora.dropout)), "lora.dropout", "in [0, 1)")?;
-
+        self.lora.check(self.version, field)?;
         self.method.check(self.version, field)?;
 
         let t = &self.training;

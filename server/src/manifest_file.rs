@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use gossamer_protocol::digest::{Digest, Hasher};
-use gossamer_protocol::layout::{BaseLinear, Layout, LayoutError};
+use gossamer_protocol::layout::{BaseLinear, LayoutError};
 use gossamer_protocol::manifest::{
     Base, Cohort, Lora, MANIFEST_VERSION, Manifest, ManifestError, Method, ServerOptimizer,
     Training, base_digest,
@@ -133,13 +133,14 @@ pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
         file_digest(&folder.join("model.safetensors"))?,
     );
     let lora = file.lora;
-    let layout = Layout::lora(&linears, &lora.targets, lora.rank, lora.freeze_a);
+    let layout = lora.layout(&linears);
     let layout = layout.map_err(|e| {
-        let at = match e {
-            LayoutError::ZeroRank => "lora.rank",
-            _ => "lora.targets",
+        let at = match &e {
+            LayoutError::ZeroRank => "lora.rank".to_owned(),
+            LayoutError::Pattern(bad) => format!("lora.{}", bad.field),
+            _ => "lora.targets".to_owned(),
         };
-        field(at, e.to_string())
+        field(&at, e.to_string())
     })?;
     let manifest = Manifest {
         version: MANIFEST_VERSION,

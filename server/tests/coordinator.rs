@@ -10,7 +10,6 @@ use fixtures::{id, key, manifest, share};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Snapshot, Terms, Update};
 use gossamer_protocol::ids::{Attempt, RoundId, RunId};
-use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::{
     Alternation, Coding, Coverage, MANIFEST_VERSION, Manifest, Reference, Rounding, Selection,
     Stage, SupportRule, Values,
@@ -141,8 +140,7 @@ const METHODS: [(&str, Change); 7] = [
     }),
     ("ffa", |m| {
         m.lora.freeze_a = true;
-        let targets = &m.lora.targets;
-        m.layout = Layout::lora(&[fixtures::linear()], targets, 2, true).expect("valid");
+        m.layout = m.lora.layout(&[fixtures::linear()]).expect("valid");
     }),
     ("fed-select", |m| m.method.train = Coverage::Support),
     ("sparse-adapter", |m| {
@@ -375,8 +373,7 @@ async fn an_adapter_that_diverges_ends_its_run() {
 async fn an_adapter_is_exported_under_pefts_names() {
     let mut frozen = manifest();
     frozen.lora.freeze_a = true;
-    frozen.layout =
-        Layout::lora(&[fixtures::linear()], &frozen.lora.targets, 2, true).expect("valid");
+    frozen.layout = frozen.lora.layout(&[fixtures::linear()]).expect("valid");
     let world = World::in_memory().await;
     let [plain, ffa] = [manifest(), frozen.clone()].map(|m| (m, [fixtures::linear()]));
     let mut first_a = None;

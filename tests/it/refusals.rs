@@ -278,14 +278,9 @@ async fn a_long_update_travels_in_pieces() {
     terms.lora.targets =
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
             .map(str::to_owned)
-            .to_vec();
-    let layout = gossamer_protocol::layout::Layout::lora(
-        &base.linears(),
-        &terms.lora.targets,
-        terms.lora.rank,
-        false,
-    );
-    terms.layout = layout.expect("fits");
+            .to_vec()
+            .into();
+    terms.layout = terms.lora.layout(&base.linears()).expect("fits");
     terms.method.upload.density = Density::FULL;
     terms.method.upload.values = Values::F32;
     server.coordinator.create_run(&terms).await.expect("sound");

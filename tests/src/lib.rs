@@ -62,7 +62,7 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
         seed: 7,
         rounds,
         base: gossamer_sim::base::describe(&Choice::Tiny, base),
-        lora: Lora { rank: 2, alpha: 4.0, targets, dropout: 0.0, freeze_a: false },
+        lora: Lora::new(2, 4.0, targets),
         layout,
         head: None,
         method,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use gossamer_protocol::layout::{BaseLinear, Part, TensorSpec, head_pair, lora_pair};
 use gossamer_protocol::manifest::{Head, Manifest};
+use gossamer_protocol::modules::BadPattern;
 
 use crate::model::BaseModel;
 use crate::ops::linear::{Linear, Lora};
@@ -59,13 +60,14 @@ pub enum LoraError {
     /// A value that is not finite.
     #[error("adapter value {0} is not finite")]
     NonFinite(usize),
+    /// A pattern that cannot be matched.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
 }
 
 /// A layout's tensors, found their linears.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    rank: usize,
-    scale: f32,
     n: usize,
     /// By linear, in the base model's order.
     pairs: Vec<Option<Pair>>,
@@ -85,6 +87,8 @@ struct HeadPlan {
 
 #[derive(Clone, Debug)]
 struct Pair {
+    rank: usize,
+    scale: f32,
     a: Factor,
     b: Range<usize>,
 }
@@ -109,7 +113,7 @@ impl Plan {
     }
 
     fn of(linears: &[BaseLinear], hidden: usize, manifest: &Manifest) -> Result<Self, LoraError> {
-        let rank = manifest.lora.rank;
+        let rules = manifest.lora.rules()?;
         let mut factors: Vec<[Option<Range<usize>>; 2]> = vec![[None, None]; linears.len()];
         let mut head = Vec::new();
         for (tensor, place) in manifest.layout.tensors() {
@@ -124,7 +128,7 @@ impl Plan {
             };
             let path = tensor.name.rsplit_once('.').map_or("", |(path, _)| path);
             let at = linears.iter().position(|l| l.name == path).ok_or_else(unknown)?;
-            let expected = &lora_pair(&linears[at], rank)[part];
+            let expected = &lora_pair(&linears[at], rules.rank(path))[part];
             if expected.name != tensor.name {
                 return Err(unknown());
             }
@@ -137,14 +141,16 @@ impl Plan {
         let mut frozen = Vec::new();
         let mut pairs = Vec::with_capacity(linears.len());
         for (linear, factors) in linears.iter().zip(factors) {
+            let rank = rules.rank(&linear.name);
+            let scale = rules.scale(&linear.name) as f32;
             let [a, b] = lora_pair(linear, rank);
             pairs.push(match factors {
                 [None, None] => None,
-                [Some(a), Some(b)] => Some(Pair { a: Factor::Trained(a), b }),
+                [Some(a), Some(b)] => Some(Pair { rank, scale, a: Factor::Trained(a), b }),
                 [None, Some(b)] if manifest.lora.freeze_a => {
                     let start = frozen.len();
                     frozen.extend(a.init(manifest.seed));
-                    Some(Pair { a: Factor::Frozen(start..frozen.len()), b })
+                    Some(Pair { rank, scale, a: Factor::Frozen(start..frozen.len()), b })
                 }
                 [None, Some(_)] => {
                     return Err(LoraError::Unpaired { found: b.name, missing: a.name });
@@ -154,9 +160,8 @@ impl Plan {
                 }
             });
         }
-        let scale = manifest.lora_scale() as f32;
         let head = Self::head(manifest, &head, hidden)?;
-        Ok(Self { rank, scale, n: manifest.layout.n(), pairs, frozen, head })
+        Ok(Self { n: manifest.layout.n(), pairs, frozen, head })
     }
 
     /// Matches the head's tensors with the manifest's head.
@@ -224,7 +229,7 @@ impl Plan {
         at: usize,
         gradient: &'g mut [f32],
     ) -> (Option<&'g mut [f32]>, Option<&'g mut [f32]>) {
-        let Some(Pair { a, b }) = &self.pairs[at] else { return (None, None) };
+        let Some(Pair { a, b, .. }) = &self.pairs[at] else { return (None, None) };
         let Factor::Trained(a) = a else { return (None, Some(&mut gradient[b.clone()])) };
         match gradient.get_disjoint_mut([a.clone(), b.clone()]) {
             Ok([a, b]) => (Some(a), Some(b)),
@@ -253,12 +258,12 @@ impl<'a> Adapter<'a> {
 
     /// The branch beside linear `at`.
     pub(crate) fn branch(self, at: usize) -> Option<Lora<'a>> {
-        let Pair { a, b } = self.plan.pairs[at].as_ref()?;
+        let Pair { rank, scale, a, b } = self.plan.pairs[at].as_ref()?;
         let a = match a {
             Factor::Trained(a) => &self.theta[a.clone()],
             Factor::Frozen(a) => &self.plan.frozen[a.clone()],
         };
-        let (rank, scale) = (self.plan.rank, self.plan.scale);
+        let (rank, scale) = (*rank, *scale);
         Some(Lora { rank, scale, a, b: &self.theta[b.clone()] })
     }
 }

@@ -202,7 +202,7 @@ impl Laboratory {
     /// The terms of one repetition.
     pub(crate) fn manifest(&self, method: &MethodSpec, seed: u64) -> Result<Manifest, EngineError> {
         let lora = self.scenario.lora(method);
-        let layout = Layout::lora(&self.base.linears(), &lora.targets, lora.rank, lora.freeze_a)?;
+        let layout = lora.layout(&self.base.linears())?;
         let layout = match self.scenario.head {
             Some(head) => layout.with_head(head.classes, self.base.hidden())?,
             None => layout,

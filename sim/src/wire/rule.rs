@@ -88,7 +88,7 @@ fn manifest(layout: &Layout) -> Manifest {
         seed: 0,
         rounds: 1,
         base: Base { name: "none".into(), digest: Digest::of(b"") },
-        lora: Lora { rank: 1, alpha: 1.0, targets: Vec::new(), dropout: 0.0, freeze_a: false },
+        lora: Lora::new(1, 1.0, Vec::new()),
         layout: layout.clone(),
         head: None,
         method: Method::sparse(Density::FULL, Density::FULL),

@@ -12,7 +12,6 @@ use anyhow::Context;
 use gossamer_client::model::BaseModel;
 use gossamer_protocol::frame::{Snapshot, Terms};
 use gossamer_protocol::ids::{RoundId, RunId};
-use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::Record;
 use gossamer_protocol::sign::Purpose;
@@ -142,7 +141,7 @@ impl Federation {
         let began = Instant::now();
         let lora = scenario.lora(method);
         let linears = self.base.linears();
-        let layout = Layout::lora(&linears, &lora.targets, lora.rank, lora.freeze_a)?;
+        let layout = lora.layout(&linears)?;
         let described = base::describe(&scenario.base, &self.base);
         let manifest = scenario.manifest(method, scenario.seeds[0], described, layout);
         println!(
