@@ -132,7 +132,7 @@ mod tests {
     use gossamer_protocol::ids::{Attempt, ClientId, RunId};
     use gossamer_protocol::rng::Stream;
 
-    use crate::model::config::tests::tiny;
+    use crate::model::llama::tests::tiny;
     use crate::model::fixture;
 
     const RUN: RunId = RunId([1; 16]);

@@ -21,7 +21,7 @@ use gossamer_protocol::sparse::{Sparse, Support};
 
 use super::{Builder, Client, ClientError, Event, Outcome, SharedTerms};
 use crate::data::{Batch, Plan, TaskError, TextDataset, TrainingTask};
-use crate::model::config::tests::tiny;
+use crate::model::llama::tests::tiny;
 use crate::model::{BaseModel, fixture};
 use crate::train::Control;
 use crate::transport::retry::Backoff;

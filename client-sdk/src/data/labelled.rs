@@ -89,8 +89,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::config::tests::tiny;
     use crate::model::fixture;
+    use crate::model::llama::tests::tiny;
 
     fn dataset(examples: &[(&str, u32)]) -> Result<LabelledDataset, TaskError> {
         let example = |&(text, label): &(&str, u32)| Example { text: text.into(), label };

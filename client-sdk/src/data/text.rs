@@ -27,9 +27,9 @@ impl TextDataset {
     pub fn new(base: &BaseModel, texts: &[String]) -> Result<Self, TaskError> {
         let (mut tokens, mut count) = (Vec::new(), 0);
         for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
-            tokens.extend(base.llama().and_then(|config| config.bos));
+            tokens.extend(base.bos());
             tokens.extend(base.encode(text)?);
-            tokens.extend(base.llama().and_then(|config| config.eos.first()));
+            tokens.extend(base.eos().first());
             count += 1;
         }
         Self::from_tokens(tokens, count)
@@ -167,8 +167,8 @@ mod tests {
     use gossamer_protocol::ids::{ClientId, RoundId};
 
     use super::*;
-    use crate::model::config::tests::tiny;
     use crate::model::fixture;
+    use crate::model::llama::tests::tiny;
 
     fn plan(rows: usize, cols: usize) -> Plan {
         Plan { seed: 3, client: ClientId([1; 16]), round: RoundId(4), rows, cols }

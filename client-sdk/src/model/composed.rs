@@ -1,4 +1,4 @@
-//! The decoder from candle's differentiable primitives: any device, any candle objective, slower.
+//! The Llama decoder from candle's differentiable primitives: any device, any candle objective, slower.
 //!
 //! It computes what training computes, without dropout. Tests take its gradients, by candle's own
 //! differentiation, as the reference for the hand-written backward pass. candle's fused
@@ -6,10 +6,10 @@
 
 use candle_core::{D, Device, Result, Tensor};
 
-use super::weights::{LINEARS, WeightMap};
+use super::family::Kind;
+use super::llama::{LINEARS, LlamaMap};
 use super::{BaseModel, LlamaConfig};
 use crate::data::{Batch, IGNORE};
-use crate::ops::rope::Rope;
 
 /// A low-rank branch: `A`, `[rank, d_in]`, `B`, `[d_out, rank]`, and the scale between.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Branch {
 #[derive(Debug)]
 pub struct Composed {
     config: LlamaConfig,
-    map: WeightMap,
+    map: LlamaMap,
     /// In the order of the map.
     tensors: Vec<Tensor>,
 }
@@ -35,7 +35,7 @@ impl Composed {
     /// Copies the base model's weights to `device`.
     ///
     /// # Errors
-    /// candle's, where the device is out of memory or the base is no decoder.
+    /// candle's, where the device is out of memory or the base is of another family.
     pub fn new(base: &BaseModel, device: &Device) -> Result<Self> {
         let (config, map) = parts(base)?;
         let tensors = map.tensors.iter().map(|tensor| {
@@ -48,7 +48,7 @@ impl Composed {
     /// As [`new`](Self::new) with given tensors in place of the base's, for full training.
     ///
     /// # Errors
-    /// candle's, where their number differs or the base is no decoder.
+    /// candle's, where their number differs or the base is of another family.
     pub fn with_tensors(base: &BaseModel, tensors: Vec<Tensor>) -> Result<Self> {
         let (config, map) = parts(base)?;
         let expected = map.tensors.iter().len();
@@ -79,7 +79,7 @@ impl Composed {
         let embed = self.get("model.embed_tokens.weight")?;
         let device = embed.device();
         let inputs = Tensor::from_slice(&batch.inputs, batch.inputs.len(), device)?;
-        let rope = Rope::new(config.head_dim, cols, config.rope_theta);
+        let rope = config.rope(cols);
         let (cos, sin) = rope.by_position();
         let table = |t: Vec<f32>| Tensor::from_vec(t, (cols, config.head_dim / 2), device);
         let (cos, sin) = (table(cos)?, table(sin)?);
@@ -90,12 +90,12 @@ impl Composed {
         let mask = Tensor::from_iter(mask, device)?.reshape((cols, cols))?;
 
         let mut x = embed.index_select(&inputs, 0)?;
-        for (at, layer) in map.layers.iter().enumerate() {
+        for at in 0..config.layers {
             let path = |name: &str| format!("model.layers.{at}.{name}");
             let linear = |i: usize, x: &Tensor| -> Result<Tensor> {
                 let name = path(LINEARS[i]);
                 let mut y = x.matmul(&self.get(&format!("{name}.weight"))?.t()?)?;
-                if layer.linears[i].bias.is_some() {
+                if map.tensors.linears()[at * LINEARS.len() + i].bias.is_some() {
                     y = y.broadcast_add(self.get(&format!("{name}.bias"))?)?;
                 }
                 if let Some(Branch { a, b, scale }) = branch(at * LINEARS.len() + i) {
@@ -139,10 +139,10 @@ impl Composed {
     }
 }
 
-fn parts(base: &BaseModel) -> Result<(LlamaConfig, WeightMap)> {
-    match (base.llama(), base.map()) {
-        (Some(config), Some(map)) => Ok((config.clone(), map.clone())),
-        _ => candle_core::bail!("the base model is no decoder"),
+fn parts(base: &BaseModel) -> Result<(LlamaConfig, LlamaMap)> {
+    match base.kind() {
+        Kind::Llama(config, map) => Ok((config.clone(), map.clone())),
+        _ => candle_core::bail!("the base model is of another family than Llama's"),
     }
 }
 

@@ -1,290 +1,73 @@
-//! A Llama-family model's sizes, from Hugging Face's `config.json`.
+//! What the families' `config.json` files share: which family one is for, sizes, tokens.
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::ModelError;
-use crate::data::Limits;
 
-/// The architecture this decoder computes.
-pub(super) const ARCHITECTURE: &str = "LlamaForCausalLM";
+/// No known model has a size that comes near; with [`LAYERS_MAX`] the sum of all weights stays
+/// below 2^54.
+pub(super) const MOST: usize = 1 << 20;
+const LAYERS_MAX: usize = 1 << 10;
 
-/// Sizes and constants of the decoder; every size is at least 1 and they fit together.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LlamaConfig {
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Width inside the gated feed-forward layer.
-    pub intermediate: usize,
-    /// Decoder layers.
-    pub layers: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Size of a head; even.
-    pub head_dim: usize,
-    /// Rows of the embedding.
-    pub vocab: usize,
-    /// Longest sequence.
-    pub context: usize,
-    /// RMSNorm's epsilon.
-    pub norm_eps: f64,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// Whether the head is the embedding.
-    pub tied: bool,
-    /// Whether q, k, v and o have biases.
-    pub attention_bias: bool,
-    /// The token before a text, where there is one.
-    pub bos: Option<u32>,
-    /// The tokens that end a text.
-    pub eos: Vec<u32>,
-}
-
-/// The file's own names.
-#[derive(Deserialize)]
-struct File {
-    architectures: Vec<String>,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    vocab_size: usize,
-    max_position_embeddings: usize,
-    #[serde(default = "norm_eps")]
-    rms_norm_eps: f64,
-    rope_theta: Option<f64>,
-    rope_parameters: Option<Rope>,
-    rope_scaling: Option<Rope>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default = "hidden_act")]
-    hidden_act: String,
-    bos_token_id: Option<u32>,
-    eos_token_id: Option<OneOrMore>,
-}
-
-/// Newer files keep theta here.
-#[derive(Deserialize)]
-struct Rope {
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-    rope_theta: Option<f64>,
-}
-
-#[derive(Deserialize)]
+/// One token or several.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-enum OneOrMore {
+pub(super) enum OneOrMore {
     One(u32),
     More(Vec<u32>),
 }
 
-fn norm_eps() -> f64 {
-    1e-6
+impl OneOrMore {
+    pub(super) fn list(tokens: Option<Self>) -> Vec<u32> {
+        match tokens {
+            None => Vec::new(),
+            Some(Self::One(id)) => vec![id],
+            Some(Self::More(ids)) => ids,
+        }
+    }
 }
 
-fn hidden_act() -> String {
-    "silu".into()
+/// The architecture that the file names; alone at first, since another family's file lacks the other
+/// fields.
+pub(super) fn architecture(bytes: &[u8]) -> Result<String, ModelError> {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(default)]
+        architectures: Vec<String>,
+    }
+    Ok(parse::<Kind>(bytes)?.architectures.join(", "))
 }
 
-impl LlamaConfig {
-    /// Parses and checks `config.json`.
-    ///
-    /// # Errors
-    /// [`ModelError::Config`] where it is no such file, [`ModelError::Unsupported`] where it asks for
-    /// what this decoder does not compute, [`ModelError::Size`] where sizes do not fit together.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, ModelError> {
-        let file: File =
-            serde_json::from_slice(bytes).map_err(|e| ModelError::Config(e.to_string()))?;
-        if file.architectures != [ARCHITECTURE] {
-            return Err(unsupported("architectures", file.architectures.join(", "), ARCHITECTURE));
-        }
-        Self::from_file(file)
-    }
-
-    fn from_file(file: File) -> Result<Self, ModelError> {
-        if file.hidden_act != "silu" {
-            return Err(unsupported("hidden_act", file.hidden_act, "silu"));
-        }
-        if file.mlp_bias {
-            return Err(unsupported("mlp_bias", "true".into(), "false"));
-        }
-        let ropes = [&file.rope_parameters, &file.rope_scaling];
-        for rope in ropes.into_iter().flatten() {
-            let kind = rope.rope_type.as_deref().unwrap_or("default");
-            if kind != "default" {
-                return Err(unsupported("rope_type", kind.into(), "default"));
-            }
-        }
-        let nested = file.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
-        let config = Self {
-            hidden: file.hidden_size,
-            intermediate: file.intermediate_size,
-            layers: file.num_hidden_layers,
-            heads: file.num_attention_heads,
-            kv_heads: file.num_key_value_heads.unwrap_or(file.num_attention_heads),
-            head_dim: file.head_dim.unwrap_or_else(|| {
-                file.hidden_size.checked_div(file.num_attention_heads).unwrap_or(0)
-            }),
-            vocab: file.vocab_size,
-            context: file.max_position_embeddings,
-            norm_eps: file.rms_norm_eps,
-            rope_theta: nested.or(file.rope_theta).unwrap_or(10_000.0),
-            tied: file.tie_word_embeddings,
-            attention_bias: file.attention_bias,
-            bos: file.bos_token_id,
-            eos: match file.eos_token_id {
-                None => Vec::new(),
-                Some(OneOrMore::One(id)) => vec![id],
-                Some(OneOrMore::More(ids)) => ids,
-            },
-        };
-        config.check()?;
-        Ok(config)
-    }
-
-    /// Whether the sizes fit together.
-    ///
-    /// # Errors
-    /// [`ModelError::Size`] at the first that does not.
-    pub fn check(&self) -> Result<(), ModelError> {
-        /// No known model comes near; with [`LAYERS_MAX`] the sum of all weights stays below 2^54.
-        const MOST: usize = 1 << 20;
-        const LAYERS_MAX: usize = 1 << 10;
-        let sizes = [
-            ("hidden_size", self.hidden),
-            ("intermediate_size", self.intermediate),
-            ("num_hidden_layers", self.layers),
-            ("num_attention_heads", self.heads),
-            ("num_key_value_heads", self.kv_heads),
-            ("head_dim", self.head_dim),
-            ("vocab_size", self.vocab),
-            ("max_position_embeddings", self.context),
-        ];
-        for (field, got) in sizes {
-            if !(1..=MOST).contains(&got) {
-                return Err(ModelError::Size { field, got, why: "1 to 1,048,576" });
-            }
-        }
-        // Each below the limit, their product may still be beyond any width.
-        let width = self.heads * self.head_dim;
-        if width > MOST {
-            let why = "at most 1,048,576 over all heads";
-            return Err(ModelError::Size { field: "head_dim", got: self.head_dim, why });
-        }
-        if self.layers > LAYERS_MAX {
-            let why = "at most 1,024";
-            return Err(ModelError::Size { field: "num_hidden_layers", got: self.layers, why });
-        }
-        if !self.heads.is_multiple_of(self.kv_heads) {
-            let why = "divides num_attention_heads";
-            return Err(ModelError::Size { field: "num_key_value_heads", got: self.kv_heads, why });
-        }
-        if !self.head_dim.is_multiple_of(2) {
-            return Err(ModelError::Size { field: "head_dim", got: self.head_dim, why: "even" });
-        }
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        if !positive(self.norm_eps) || !positive(self.rope_theta) {
-            return Err(ModelError::Config("rms_norm_eps and rope_theta are positive".into()));
-        }
-        Ok(())
-    }
-
-    /// What a batch of text must keep within.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        Limits { vocab: self.vocab, context: self.context, classes: None }
-    }
-
-    /// As Hugging Face has it.
-    #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "architectures": [ARCHITECTURE],
-            "model_type": "llama",
-            "hidden_size": self.hidden,
-            "intermediate_size": self.intermediate,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "vocab_size": self.vocab,
-            "max_position_embeddings": self.context,
-            "rms_norm_eps": self.norm_eps,
-            "rope_theta": self.rope_theta,
-            "hidden_act": "silu",
-            "tie_word_embeddings": self.tied,
-            "attention_bias": self.attention_bias,
-            "mlp_bias": false,
-            "bos_token_id": self.bos,
-            "eos_token_id": self.eos,
-        })
-    }
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ModelError> {
+    serde_json::from_slice(bytes).map_err(|e| ModelError::Config(e.to_string()))
 }
 
 pub(super) fn unsupported(field: &'static str, got: String, expected: &'static str) -> ModelError {
     ModelError::Unsupported { field, got, expected }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// Small, with every feature on.
-    pub(crate) fn tiny() -> LlamaConfig {
-        LlamaConfig {
-            hidden: 12,
-            intermediate: 20,
-            layers: 2,
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 4,
-            vocab: 19,
-            context: 80,
-            norm_eps: 1e-5,
-            rope_theta: 10_000.0,
-            tied: false,
-            attention_bias: true,
-            bos: Some(1),
-            eos: vec![2],
+/// Whether each of `sizes` is one that a model has; `layers` is the number of layers, by its name.
+pub(super) fn check_sizes(
+    layers: (&'static str, usize),
+    sizes: &[(&'static str, usize)],
+) -> Result<(), ModelError> {
+    for &(field, got) in [layers].iter().chain(sizes) {
+        if !(1..=MOST).contains(&got) {
+            return Err(ModelError::Size { field, got, why: "1 to 1,048,576" });
         }
     }
-
-    #[test]
-    fn json_round_trip() {
-        for config in [tiny(), LlamaConfig { tied: true, bos: None, eos: vec![], ..tiny() }] {
-            let text = config.to_json().to_string();
-            assert_eq!(LlamaConfig::from_json(text.as_bytes()).expect("its own"), config);
-        }
+    let (field, got) = layers;
+    if got > LAYERS_MAX {
+        return Err(ModelError::Size { field, got, why: "at most 1,024" });
     }
+    Ok(())
+}
 
-    #[test]
-    fn refuses_by_name() {
-        let with = |field: &str, value: serde_json::Value| {
-            let mut json = tiny().to_json();
-            json[field] = value;
-            LlamaConfig::from_json(json.to_string().as_bytes()).expect_err(field).to_string()
-        };
-        assert!(with("architectures", ["Qwen2ForCausalLM"].into()).contains("Qwen2ForCausalLM"));
-        assert!(with("hidden_act", "gelu".into()).contains("gelu"));
-        assert!(with("mlp_bias", true.into()).contains("mlp_bias"));
-        let scaled = serde_json::json!({"rope_type": "llama3", "factor": 8.0});
-        assert!(with("rope_scaling", scaled).contains("llama3"));
-        assert!(with("num_key_value_heads", 3.into()).contains("num_key_value_heads"));
-        assert!(with("num_attention_heads", 0.into()).contains("num_attention_heads"));
-        assert!(with("head_dim", 5.into()).contains("head_dim"));
-        assert!(with("vocab_size", (1_u64 << 40).into()).contains("vocab_size"));
-        // 2^20 heads' worth of width each: the weights' number would overflow.
-        let wide = LlamaConfig { heads: 1 << 20, kv_heads: 1, head_dim: 1 << 20, ..tiny() };
-        let refused = LlamaConfig::from_json(wide.to_json().to_string().as_bytes());
-        assert!(matches!(refused, Err(ModelError::Size { field: "head_dim", .. })), "{refused:?}");
-        assert!(with("num_hidden_layers", 5_000.into()).contains("num_hidden_layers"));
-        assert!(LlamaConfig::from_json(b"{").is_err());
+/// An epsilon, a base, a factor: a number above 0.
+pub(super) fn check_positive(field: &'static str, got: f64) -> Result<(), ModelError> {
+    match got.is_finite() && got > 0.0 {
+        true => Ok(()),
+        false => Err(ModelError::Config(format!("{field} is {got}, expected: above 0"))),
     }
 }

@@ -6,7 +6,8 @@ use gossamer_protocol::rng::Stream;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::weights::WeightMap;
+use super::bert::BertMap;
+use super::llama::LlamaMap;
 use super::{BaseModel, LlamaConfig, ModelError};
 use crate::data::{Batch, IGNORE};
 
@@ -24,7 +25,7 @@ pub(crate) fn tokenizer(vocab: usize) -> String {
 
 /// Every tensor normal with deviation 0.3; norms around 1.
 pub(crate) fn weights(config: &LlamaConfig, seed: u64) -> Vec<u8> {
-    let map = WeightMap::new(config);
+    let map = LlamaMap::new(config);
     let mut rng = Stream::new(seed, "fixture", &[]);
     let bytes: Vec<Vec<u8>> = map
         .tensors
@@ -55,7 +56,7 @@ pub(crate) const CLASSES: u32 = 5;
 /// A small encoder of `tests/python/bert.py`: 2 layers, 12 features, 23 words of which `w1` opens a
 /// sequence and `w2` ends it. `changes` go over its `config.json`.
 pub(crate) fn bert(changes: &serde_json::Value) -> Result<BaseModel, ModelError> {
-    let mut config = super::encoder::config_of_tests();
+    let mut config = super::bert::config_of_tests();
     for (field, value) in changes.as_object().expect("fields") {
         config[field] = value.clone();
     }
@@ -70,7 +71,7 @@ pub(crate) fn bert(changes: &serde_json::Value) -> Result<BaseModel, ModelError>
         "pair": [],
         "special_tokens": { "w1": special("w1", 1), "w2": special("w2", 2) },
     });
-    let tensors = super::encoder::weights::EncoderMap::new(&sizes).tensors;
+    let tensors = BertMap::new(&sizes).tensors;
     let values = tensors.iter().enumerate().map(|(at, tensor)| {
         let centre = f64::from(tensor.name.ends_with("LayerNorm.weight"));
         spread(tensor.place.len(), at, centre, 0.5).into_iter().flat_map(f32::to_le_bytes).collect()

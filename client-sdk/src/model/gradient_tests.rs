@@ -5,8 +5,9 @@ use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::rng::Stream;
 
 use super::composed::{Branch, Composed, cross_entropy};
-use super::config::tests::tiny;
-use super::decoder::{Gradients, Tape};
+use super::frozen::Gradients;
+use super::llama::tests::tiny;
+use super::network::Tape;
 use super::{BaseModel, LlamaConfig, fixture};
 use crate::data::Batch;
 use crate::lora::Plan;
@@ -38,12 +39,12 @@ fn by_hand(
 ) -> (f64, Vec<f32>) {
     let decoder = base.decoder(Some(plan.on(theta))).expect("a decoder");
     let (mut tape, mut logits) = (Tape::default(), Vec::new());
-    let hidden = decoder.forward(&mut tape, batch, dropout);
+    let hidden = decoder.features(&mut tape, batch, dropout);
     decoder.logits(&mut logits, hidden);
     let nats = fast::backward_in_place(&mut logits, &batch.targets);
     let mut gradient = vec![0.0; theta.len()];
     let mut gradients = Gradients { adapter: Some(&mut gradient), weights: None };
-    decoder.backward(&tape, &logits, &mut gradients);
+    decoder.backward_into(&tape, &logits, &mut gradients);
     (nats.sum / nats.tokens as f64, gradient)
 }
 
@@ -89,7 +90,7 @@ fn adapter_gradients_are_candles() {
         let logits = composed.logits(&batch, &branch).expect("runs");
         let decoder = base.decoder(Some(plan.on(&theta))).expect("a decoder");
         let (mut tape, mut ours) = (Tape::default(), Vec::new());
-        let hidden = decoder.forward(&mut tape, &batch, None);
+        let hidden = decoder.features(&mut tape, &batch, None);
         decoder.logits(&mut ours, hidden);
         close("logits", &ours, &values(&logits), 1e-5);
         let nats = fast::forward(&ours, &batch.targets);
@@ -112,12 +113,12 @@ fn weight_gradients_are_candles() {
         let base = fixture::base(&config);
         let decoder = base.decoder(None).expect("a decoder");
         let (mut tape, mut logits) = (Tape::default(), Vec::new());
-        let hidden = decoder.forward(&mut tape, &batch, None);
+        let hidden = decoder.features(&mut tape, &batch, None);
         decoder.logits(&mut logits, hidden);
         fast::backward_in_place(&mut logits, &batch.targets);
         let mut gradient = vec![0.0; base.n_weights()];
         let mut gradients = Gradients { adapter: None, weights: Some(&mut gradient) };
-        decoder.backward(&tape, &logits, &mut gradients);
+        decoder.backward_into(&tape, &logits, &mut gradients);
 
         let vars: Vec<Var> = Composed::new(&base, &Device::Cpu)
             .expect("fits")
@@ -130,7 +131,7 @@ fn weight_gradients_are_candles() {
         let logits = composed.logits(&batch, &|_| None).expect("runs");
         let loss = cross_entropy(&logits, &batch.targets).expect("runs");
         let grads = loss.backward().expect("differentiable");
-        for (tensor, var) in base.map().expect("a decoder").tensors.iter().zip(&vars) {
+        for (tensor, var) in base.kind().tensors().iter().zip(&vars) {
             let want = values(grads.get(var).expect("candle's gradient"));
             // A key's bias shifts all scores of a query alike, so its gradient is 0 but for RoPE.
             close(&tensor.name, &gradient[tensor.place.clone()], &want, 1e-3);

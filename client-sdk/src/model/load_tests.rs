@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::config::tests::tiny;
+use super::llama::tests::tiny;
 use super::{BaseModel, LlamaConfig, ModelError, fixture};
 
 fn load(config: &LlamaConfig, vocab: usize, weights: &[u8]) -> Result<BaseModel, ModelError> {

@@ -1,29 +1,35 @@
-//! Frozen models of two families, from unmodified Hugging Face folders. `architectures` tells which.
+//! Frozen models of several families, from unmodified Hugging Face folders; `config.json`'s
+//! `architectures` tells which.
 //!
 //! - `tensors`: a model's tensors in one flat `f32` vector, from and to safetensors.
-//! - Llama: RMSNorm, rotary grouped-query attention, SwiGLU, tied or own head. [`config`] has the
-//!   sizes, `weights` the places, `decoder` forward and backward over a batch, with LoRA on any linear.
-//! - BERT: LayerNorm behind each sum, attention both ways, GELU, mean features. `encoder` has all of it.
-//! - `network`: either with its adapter, from a batch to the logits of its targets and back.
-//! - [`composed`]: the decoder from candle's differentiable primitives, for any device and for tests.
+//! - `config`: what the families' `config.json` files share. `family`: which one, with its places.
+//! - `frozen`: weights with the adapter beside them. `walk`, `tape`: the way through the layers and
+//!   back, and its buffers. A family gives only what is its own, each in one place:
+//! - `llama`: RMSNorm, rotary grouped-query attention, SwiGLU, tied or own head.
+//! - `bert`: LayerNorm behind each sum, attention both ways, GELU, mean features.
+//! - `network`: a family with its adapter, from a batch to the logits of its targets and back.
+//! - [`composed`]: the Llama decoder from candle's differentiable primitives, for any device and for tests.
 //!
 //! Invariant: nothing here changes a model's weights; training moves the adapter beside them, or,
 //! in pretraining, a copy.
 
+mod bert;
 pub mod composed;
-pub mod config;
-pub(crate) mod decoder;
-mod encoder;
+mod config;
 mod error;
+mod family;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod frozen;
 #[cfg(test)]
 mod gradient_tests;
+pub(crate) mod llama;
 #[cfg(test)]
 mod load_tests;
 pub(crate) mod network;
+mod tape;
 mod tensors;
-pub(crate) mod weights;
+mod walk;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,80 +37,26 @@ use std::sync::Arc;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::layout::BaseLinear;
 use gossamer_protocol::manifest::{Head, base_digest};
-use serde::Deserialize;
 use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
 
 use crate::data::Limits;
 use crate::lora::{Adapter, LoraError};
-pub use config::LlamaConfig;
-use decoder::Decoder;
-pub use encoder::BertConfig;
-use encoder::Encoder;
-use encoder::weights::EncoderMap;
+pub use bert::BertConfig;
 pub use error::ModelError;
+use family::Kind;
+use frozen::Frozen;
+pub use llama::LlamaConfig;
 use network::Network;
-use weights::WeightMap;
 
 /// A frozen model with its tokenizer. Cloning shares it.
 #[derive(Clone)]
 pub struct BaseModel(Arc<Inner>);
 
 struct Inner {
-    family: Family,
+    kind: Kind,
     tokenizer: Tokenizer,
     digest: Digest,
     flat: Vec<f32>,
-}
-
-/// Sizes, and where each tensor lies.
-enum Family {
-    Llama(LlamaConfig, WeightMap),
-    Bert(BertConfig, EncoderMap),
-}
-
-impl Family {
-    /// By `config.json`'s `architectures`.
-    fn from_json(config: &[u8]) -> Result<Self, ModelError> {
-        // Alone at first: another family's file lacks the other fields.
-        #[derive(Deserialize)]
-        struct Kind {
-            #[serde(default)]
-            architectures: Vec<String>,
-        }
-        let kind: Kind =
-            serde_json::from_slice(config).map_err(|e| ModelError::Config(e.to_string()))?;
-        match kind.architectures.first().map_or("", String::as_str) {
-            config::ARCHITECTURE => {
-                let config = LlamaConfig::from_json(config)?;
-                let map = WeightMap::new(&config);
-                Ok(Self::Llama(config, map))
-            }
-            name if BertConfig::ARCHITECTURES.contains(&name) => {
-                let config = BertConfig::from_json(config)?;
-                let map = EncoderMap::new(&config);
-                Ok(Self::Bert(config, map))
-            }
-            other => {
-                let known = "LlamaForCausalLM, BertModel or BertForSequenceClassification";
-                Err(config::unsupported("architectures", other.to_owned(), known))
-            }
-        }
-    }
-
-    fn vocab(&self) -> usize {
-        match self {
-            Self::Llama(config, _) => config.vocab,
-            Self::Bert(config, _) => config.vocab,
-        }
-    }
-
-    /// Tokens that the file itself names.
-    fn named_tokens(&self) -> Vec<u32> {
-        match self {
-            Self::Llama(config, _) => config.bos.iter().chain(&config.eos).copied().collect(),
-            Self::Bert(config, _) => vec![config.pad],
-        }
-    }
 }
 
 impl BaseModel {
@@ -127,31 +79,28 @@ impl BaseModel {
     /// [`ModelError`] at the first thing that is off.
     pub fn from_bytes(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self, ModelError> {
         let digest = base_digest(Digest::of(config), Digest::of(tokenizer), Digest::of(weights));
-        let family = Family::from_json(config)?;
+        let kind = Kind::from_json(config)?;
         let unreadable = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
         let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(unreadable)?;
         // Files made for fixed windows cut and pad in silence; here a text is as long as it is.
         tokenizer.with_truncation(None).map_err(unreadable)?;
         tokenizer.with_padding(None);
-        let rows = family.vocab();
+        let rows = kind.vocab();
         let tokens = tokenizer.get_vocab(true).into_values();
         if let Some(token) = tokens.max().filter(|&token| token as usize >= rows) {
             return Err(ModelError::Vocabulary { token, rows });
         }
-        if let Some(token) = family.named_tokens().into_iter().find(|&t| t as usize >= rows) {
+        if let Some(token) = kind.named_tokens().into_iter().find(|&t| t as usize >= rows) {
             return Err(ModelError::Vocabulary { token, rows });
         }
-        if matches!(family, Family::Bert(..)) {
+        if kind.bert().is_some() {
             let around = tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false));
             if around != 2 {
                 return Err(ModelError::Specials(around));
             }
         }
-        let flat = match &family {
-            Family::Llama(_, map) => map.tensors.read(weights)?,
-            Family::Bert(_, map) => map.tensors.read(weights)?,
-        };
-        Ok(Self(Arc::new(Inner { family, tokenizer, digest, flat })))
+        let flat = kind.tensors().read(weights)?;
+        Ok(Self(Arc::new(Inner { kind, tokenizer, digest, flat })))
     }
 
     /// Names this model: SHA-256 over its three files' digests, as manifests have it.
@@ -163,44 +112,32 @@ impl BaseModel {
     /// The weight matrices LoRA may adapt: layer by layer q, k, v, o, and those of the feed-forward.
     #[must_use]
     pub fn linears(&self) -> Vec<BaseLinear> {
-        match &self.0.family {
-            Family::Llama(_, map) => map.linears(),
-            Family::Bert(_, map) => map.linears(),
-        }
+        self.0.kind.tensors().base_linears()
     }
 
     /// Width of its features, which a task head takes.
     #[must_use]
     pub fn hidden(&self) -> usize {
-        match &self.0.family {
-            Family::Llama(config, _) => config.hidden,
-            Family::Bert(config, _) => config.hidden,
-        }
+        self.0.kind.hidden()
     }
 
     /// Longest sequence.
     #[must_use]
     pub fn context(&self) -> usize {
-        match &self.0.family {
-            Family::Llama(config, _) => config.context,
-            Family::Bert(config, _) => config.context,
-        }
+        self.0.kind.context()
     }
 
     /// What a batch must keep within, for next tokens or for `head`'s classes.
     #[must_use]
     pub fn limits(&self, head: Option<Head>) -> Limits {
         let classes = head.map(|head| head.classes);
-        Limits { vocab: self.0.family.vocab(), context: self.context(), classes }
+        Limits { vocab: self.0.kind.vocab(), context: self.context(), classes }
     }
 
     /// The sizes of a decoder; an encoder has none of these.
     #[must_use]
     pub fn llama(&self) -> Option<&LlamaConfig> {
-        match &self.0.family {
-            Family::Llama(config, _) => Some(config),
-            Family::Bert(..) => None,
-        }
+        self.0.kind.llama()
     }
 
     /// Its tokenizer.
@@ -249,44 +186,44 @@ impl BaseModel {
     /// The sizes of an encoder; a decoder has none of these.
     #[must_use]
     pub fn bert(&self) -> Option<&BertConfig> {
-        match &self.0.family {
-            Family::Llama(..) => None,
-            Family::Bert(config, _) => Some(config),
-        }
+        self.0.kind.bert()
     }
 
-    /// The decoder over these weights; an encoder has none.
-    pub(crate) fn decoder<'a>(&'a self, adapter: Option<Adapter<'a>>) -> Option<Decoder<'a>> {
-        let Family::Llama(config, map) = &self.0.family else { return None };
-        Some(Decoder { config, map, flat: &self.0.flat, adapter })
+    /// The token before a text, where there is one.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.0.kind.bos()
+    }
+
+    /// The tokens that end a text.
+    #[must_use]
+    pub fn eos(&self) -> &[u32] {
+        self.0.kind.eos()
+    }
+
+    /// The decoder with an adapter or none; an encoder is none.
+    pub(crate) fn decoder<'a>(&'a self, adapter: Option<Adapter<'a>>) -> Option<Network<'a>> {
+        self.0.kind.decoder(self.frozen(adapter))
     }
 
     /// The model with its adapter.
     ///
     /// # Errors
-    /// [`LoraError::NoHead`] or [`LoraError::Decoder`] where the adapter is for the other family.
+    /// [`LoraError::NoHead`] or [`LoraError::Decoder`] where the adapter is for the other sort.
     pub(crate) fn network<'a>(&'a self, adapter: Adapter<'a>) -> Result<Network<'a>, LoraError> {
-        let flat = &self.0.flat;
-        let head = adapter.head();
-        let adapter = Some(adapter);
-        match (&self.0.family, head) {
-            (Family::Llama(config, map), None) => {
-                Ok(Network::Decoder(Decoder { config, map, flat, adapter }))
-            }
-            (Family::Bert(config, map), Some(head)) => {
-                Ok(Network::Encoder(Encoder { config, map, flat, adapter }, head))
-            }
-            (Family::Llama(..), Some(_)) => Err(LoraError::Decoder),
-            (Family::Bert(..), None) => Err(LoraError::NoHead),
+        let frozen = self.frozen(Some(adapter));
+        match adapter.head() {
+            None => self.0.kind.decoder(frozen).ok_or(LoraError::NoHead),
+            Some(head) => self.0.kind.encoder(frozen, head).ok_or(LoraError::Decoder),
         }
     }
 
-    /// A decoder's places.
-    pub(crate) fn map(&self) -> Option<&WeightMap> {
-        match &self.0.family {
-            Family::Llama(_, map) => Some(map),
-            Family::Bert(..) => None,
-        }
+    fn frozen<'a>(&'a self, adapter: Option<Adapter<'a>>) -> Frozen<'a> {
+        Frozen { tensors: self.0.kind.tensors(), flat: &self.0.flat, adapter }
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.0.kind
     }
 
     pub(crate) fn flat(&self) -> &[f32] {

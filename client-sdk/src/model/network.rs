@@ -1,32 +1,87 @@
 //! A base model with its adapter, from a batch to the logits of its targets and back.
 
-use super::decoder::{self, Decoder, Gradients};
-use super::encoder::{self, Encoder};
+use std::ops::Range;
+
+use super::bert::Bert;
+use super::frozen::{Frozen, Gradients};
+use super::llama::Llama;
+pub(crate) use super::tape::Tape;
+use super::walk::{self, Family};
 use crate::data::Batch;
 use crate::lora::Adapter;
 use crate::ops::linear::{self, Dropout, Linear, Saved};
-use crate::ops::product::Store;
+use crate::ops::product::{Store, View, product};
 use crate::ops::room;
 
-/// Either family, with what is trained beside it.
+/// A family with what stands above its features.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Network<'a> {
-    /// Logits of every next token, `[rows * cols, vocab]`.
-    Decoder(Decoder<'a>),
-    /// Logits of every sequence's class, `[rows, classes]`, by the task head.
-    Encoder(Encoder<'a>, Linear<'a>),
+pub(crate) struct Network<'a> {
+    pub(crate) body: Body<'a>,
+    pub(crate) head: Head<'a>,
 }
 
-/// What a forward pass leaves for the backward pass; reused from step to step.
-#[derive(Debug, Default)]
-pub(crate) struct Tape {
-    decoder: decoder::Tape,
-    encoder: encoder::Tape,
-    /// Each row's features, `[rows, hidden]`.
-    features: Vec<f32>,
+/// Which family.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body<'a> {
+    Llama(Llama<'a>),
+    Bert(Bert<'a>),
+}
+
+/// From features to logits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Head<'a> {
+    /// Of every next token, `[rows * cols, vocab]`: a frozen `[vocab, hidden]`, by its place.
+    Tokens(&'a Range<usize>),
+    /// Of every sequence's class, `[rows, classes]`: the task head.
+    Classes(Linear<'a>),
+}
+
+impl<'a> Body<'a> {
+    fn family(&self) -> &dyn Family {
+        match self {
+            Self::Llama(llama) => llama,
+            Self::Bert(bert) => bert,
+        }
+    }
+
+    fn frozen(&self) -> &Frozen<'a> {
+        match self {
+            Self::Llama(llama) => &llama.frozen,
+            Self::Bert(bert) => &bert.frozen,
+        }
+    }
 }
 
 impl Network<'_> {
+    /// What the head takes: `[rows * cols, hidden]` of a decoder, `[rows, hidden]` of an encoder.
+    pub(crate) fn features<'t>(
+        &self,
+        tape: &'t mut Tape,
+        batch: &Batch,
+        dropout: Option<&mut Dropout>,
+    ) -> &'t [f32] {
+        walk::forward(self.body.family(), tape, batch, dropout)
+    }
+
+    /// The logits of some rows of features.
+    pub(crate) fn logits(&self, logits: &mut Vec<f32>, features: &[f32]) {
+        let d = self.body.family().sizes().hidden;
+        let n = features.len() / d;
+        match &self.head {
+            Head::Tokens(place) => {
+                let weight = self.body.frozen().at(place);
+                let vocab = weight.len() / d;
+                let head = View::new(weight, vocab, d);
+                let features = View::new(features, n, d);
+                product(room(logits, n * vocab), vocab, features, head.t(), 1.0, Store::Set);
+            }
+            Head::Classes(head) => {
+                let logits = room(logits, n * head.d_out);
+                head.forward(logits, Store::Set, features, &mut Saved::default(), None);
+            }
+        }
+    }
+
     /// The logits of each target of `batch`, in order.
     pub(crate) fn forward(
         &self,
@@ -35,38 +90,54 @@ impl Network<'_> {
         batch: &Batch,
         dropout: Option<&mut Dropout>,
     ) {
-        match self {
-            Self::Decoder(decoder) => {
-                let hidden = decoder.forward(&mut tape.decoder, batch, dropout);
-                decoder.logits(logits, hidden);
-            }
-            Self::Encoder(encoder, head) => {
-                let features = encoder.forward(&mut tape.encoder, batch, dropout);
-                tape.features.clear();
-                tape.features.extend_from_slice(features);
-                let logits = room(logits, batch.rows * head.d_out);
-                head.forward(logits, Store::Set, &tape.features, &mut Saved::default(), None);
-            }
-        }
+        let features = self.features(tape, batch, dropout);
+        self.logits(logits, features);
     }
 
     /// Adds to the flat adapter's `gradient` what follows from `dlogits`.
     pub(crate) fn backward(&self, tape: &Tape, dlogits: &[f32], gradient: &mut [f32]) {
-        match self {
-            Self::Decoder(decoder) => {
-                let mut gradients = Gradients { adapter: Some(gradient), weights: None };
-                decoder.backward(&tape.decoder, dlogits, &mut gradients);
+        self.backward_into(
+            tape,
+            dlogits,
+            &mut Gradients { adapter: Some(gradient), weights: None },
+        );
+    }
+
+    /// Adds to `gradients` what follows from `dlogits`.
+    pub(crate) fn backward_into(
+        &self,
+        tape: &Tape,
+        dlogits: &[f32],
+        gradients: &mut Gradients<'_>,
+    ) {
+        let features = &tape.features;
+        let mut dfeatures = vec![0.0; features.len()];
+        match &self.head {
+            Head::Tokens(place) => {
+                let weight = self.body.frozen().at(place);
+                let d = self.body.family().sizes().hidden;
+                let (n, vocab) = (features.len() / d, weight.len() / d);
+                let dlogits = View::new(dlogits, n, vocab);
+                if let Some(dhead) = gradients.weights_at(place) {
+                    let features = View::new(features, n, d);
+                    product(dhead, d, dlogits.t(), features, 1.0, Store::Add);
+                }
+                let head = View::new(weight, vocab, d);
+                product(&mut dfeatures, d, dlogits, head, 1.0, Store::Set);
             }
-            Self::Encoder(encoder, head) => {
-                let mut dfeatures = vec![0.0; tape.features.len()];
-                let plan = encoder.adapter.map(Adapter::plan);
-                let [weight, bias] = plan.map_or([None, None], |plan| plan.split_head(gradient));
+            Head::Classes(head) => {
+                let plan = self.body.frozen().adapter.map(Adapter::plan);
+                let gradient = gradients.adapter.as_deref_mut();
+                let [weight, bias] = match (plan, gradient) {
+                    (Some(plan), Some(gradient)) => plan.split_head(gradient),
+                    _ => [None, None],
+                };
                 let parts = linear::Gradients { weight, bias, ..Default::default() };
                 let dx = Some((&mut dfeatures[..], Store::Set));
                 let saved = Saved::default();
-                head.backward(dx, parts, dlogits, &tape.features, &saved, &mut Vec::new());
-                encoder.backward(&tape.encoder, &dfeatures, gradient);
+                head.backward(dx, parts, dlogits, features, &saved, &mut Vec::new());
             }
         }
+        walk::backward(self.body.family(), tape, &dfeatures, gradients);
     }
 }

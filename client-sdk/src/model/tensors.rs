@@ -2,13 +2,17 @@
 
 use std::ops::Range;
 
+use gossamer_protocol::layout::BaseLinear;
 use safetensors::{Dtype, SafeTensors};
 
 use super::ModelError;
 
-/// Every tensor: its name, shape and place, in order.
+/// Every tensor: its name, shape and place, in order; and which of them are the weights of linears.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tensors(Vec<Tensor>);
+pub(crate) struct Tensors {
+    tensors: Vec<Tensor>,
+    linears: Vec<LinearMap>,
+}
 
 /// One stored tensor.
 #[derive(Clone, Debug)]
@@ -21,6 +25,8 @@ pub(crate) struct Tensor {
 /// A linear's places.
 #[derive(Clone, Debug)]
 pub(crate) struct LinearMap {
+    /// Module path.
+    name: String,
     pub(crate) d_in: usize,
     pub(crate) d_out: usize,
     pub(crate) weight: Range<usize>,
@@ -31,32 +37,39 @@ impl Tensors {
     /// Puts a tensor behind the others.
     pub(crate) fn put(&mut self, name: String, shape: &[usize]) -> Range<usize> {
         let place = self.n()..self.n() + shape.iter().product::<usize>();
-        self.0.push(Tensor { name, shape: shape.to_vec(), place: place.clone() });
+        self.tensors.push(Tensor { name, shape: shape.to_vec(), place: place.clone() });
         place
     }
 
-    /// Puts a linear's weight, `[d_out, d_in]`, and its bias, `[d_out]`, where it has one.
-    pub(crate) fn put_linear(
-        &mut self,
-        path: &str,
-        [d_in, d_out]: [usize; 2],
-        biased: bool,
-    ) -> LinearMap {
-        LinearMap {
-            d_in,
-            d_out,
-            weight: self.put(format!("{path}.weight"), &[d_out, d_in]),
-            bias: biased.then(|| self.put(format!("{path}.bias"), &[d_out])),
-        }
+    /// Puts the weight, `[d_out, d_in]`, of a linear that LoRA may adapt, and its bias, `[d_out]`, where
+    /// it has one.
+    pub(crate) fn put_linear(&mut self, name: String, [d_in, d_out]: [usize; 2], biased: bool) {
+        let weight = self.put(format!("{name}.weight"), &[d_out, d_in]);
+        let bias = biased.then(|| self.put(format!("{name}.bias"), &[d_out]));
+        self.linears.push(LinearMap { name, d_in, d_out, weight, bias });
+    }
+
+    /// The linears that LoRA may adapt, in the order in which they were put.
+    pub(crate) fn linears(&self) -> &[LinearMap] {
+        &self.linears
+    }
+
+    /// The same by name and size.
+    pub(crate) fn base_linears(&self) -> Vec<BaseLinear> {
+        let linear = |linear: &LinearMap| {
+            let LinearMap { name, d_in, d_out, .. } = linear;
+            BaseLinear { name: name.clone(), d_in: *d_in, d_out: *d_out }
+        };
+        self.linears.iter().map(linear).collect()
     }
 
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Tensor> {
-        self.0.iter()
+        self.tensors.iter()
     }
 
     /// Length of the flat vector.
     pub(crate) fn n(&self) -> usize {
-        self.0.last().map_or(0, |last| last.place.end)
+        self.tensors.last().map_or(0, |last| last.place.end)
     }
 
     /// Reads every tensor from a safetensors file; the file may hold others beside.
@@ -65,7 +78,7 @@ impl Tensors {
             SafeTensors::deserialize(bytes).map_err(|e| ModelError::Weights(e.to_string()))?;
         // By what the file has, not by what the configuration claims.
         let mut flat = Vec::new();
-        for tensor in &self.0 {
+        for tensor in &self.tensors {
             let name = || tensor.name.clone();
             let view = file.tensor(&tensor.name).map_err(|_| ModelError::Missing(name()))?;
             if view.shape() != tensor.shape {
@@ -91,7 +104,7 @@ impl Tensors {
             }
         }
         if let Some(at) = flat.iter().position(|x| !x.is_finite()) {
-            let tensor = self.0.iter().find(|t| t.place.contains(&at));
+            let tensor = self.tensors.iter().find(|t| t.place.contains(&at));
             return Err(ModelError::NonFinite(tensor.map_or_else(String::new, |t| t.name.clone())));
         }
         Ok(flat)
@@ -101,12 +114,12 @@ impl Tensors {
     pub(crate) fn write_f16(&self, flat: &[f32]) -> Result<Vec<u8>, ModelError> {
         let narrow = |x: &f32| half::f16::from_f32(*x).to_le_bytes();
         let bytes: Vec<Vec<u8>> = self
-            .0
+            .tensors
             .iter()
             .map(|tensor| flat[tensor.place.clone()].iter().flat_map(narrow).collect())
             .collect();
         let mut views = Vec::with_capacity(bytes.len());
-        for (tensor, bytes) in self.0.iter().zip(&bytes) {
+        for (tensor, bytes) in self.tensors.iter().zip(&bytes) {
             let view =
                 safetensors::tensor::TensorView::new(Dtype::F16, tensor.shape.clone(), bytes)
                     .map_err(|e| ModelError::Weights(e.to_string()))?;

@@ -5,7 +5,7 @@ use gossamer_protocol::manifest::Manifest;
 use super::{TrainError, check, likeliest};
 use crate::data::{Batch, IGNORE};
 use crate::model::BaseModel;
-use crate::model::decoder::Tape;
+use crate::model::network::Tape;
 
 /// `prompt` and what follows it: at most `max_tokens` tokens, to an ending token or the context's end.
 ///
@@ -23,24 +23,23 @@ pub fn generate(
         (Some(lora), Some((_, theta))) => Some(lora.adapter(theta)?),
         _ => None,
     };
-    let (Some(decoder), Some(config)) = (base.decoder(adapter), base.llama()) else {
-        return Err(TrainError::Encoder);
-    };
-    let mut tokens: Vec<u32> = config.bos.into_iter().collect();
+    let decoder = base.decoder(adapter).ok_or(TrainError::Encoder)?;
+    let context = base.context();
+    let mut tokens: Vec<u32> = base.bos().into_iter().collect();
     tokens.extend(base.encode(prompt)?);
-    if tokens.is_empty() || tokens.len() >= config.context {
-        return Err(TrainError::Prompt { expected: config.context, found: tokens.len() });
+    if tokens.is_empty() || tokens.len() >= context {
+        return Err(TrainError::Prompt { expected: context, found: tokens.len() });
     }
     let (mut tape, mut logits) = (Tape::default(), Vec::new());
-    for _ in 0..max_tokens.min(config.context - tokens.len()) {
+    for _ in 0..max_tokens.min(context - tokens.len()) {
         let cols = tokens.len();
         let targets = vec![IGNORE; cols];
         let batch = Batch { inputs: tokens, targets, lengths: vec![], rows: 1, cols };
-        let hidden = decoder.forward(&mut tape, &batch, None);
-        decoder.logits(&mut logits, &hidden[(cols - 1) * config.hidden..]);
+        let hidden = decoder.features(&mut tape, &batch, None);
+        decoder.logits(&mut logits, &hidden[(cols - 1) * base.hidden()..]);
         tokens = batch.inputs;
         let next = likeliest(&logits);
-        if config.eos.contains(&next) {
+        if base.eos().contains(&next) {
             break;
         }
         tokens.push(next);

@@ -7,8 +7,9 @@
 use gossamer_protocol::rng::Stream;
 
 use crate::data::{Batch, BatchError};
-use crate::model::decoder::{Decoder, Gradients, Tape};
-use crate::model::weights::WeightMap;
+use crate::model::frozen::{Frozen, Gradients};
+use crate::model::llama::{Llama, LlamaMap};
+use crate::model::network::{Body, Head, Network, Tape};
 use crate::model::{LlamaConfig, ModelError};
 use crate::ops::{self, cross_entropy};
 use crate::optim::{AdamW, clip};
@@ -20,7 +21,7 @@ const DEVIATION: f64 = 0.02;
 #[derive(Debug)]
 pub struct Pretraining {
     config: LlamaConfig,
-    map: WeightMap,
+    map: LlamaMap,
     flat: Vec<f32>,
     optimizer: AdamW,
     /// By batch of a step.
@@ -57,7 +58,7 @@ impl Pretraining {
     /// [`ModelError::Size`] where sizes do not fit together.
     pub fn new(config: LlamaConfig, seed: u64, weight_decay: f64) -> Result<Self, ModelError> {
         config.check()?;
-        let map = WeightMap::new(&config);
+        let map = LlamaMap::new(&config);
         let mut flat = vec![0.0; map.tensors.n()];
         for tensor in map.tensors.iter() {
             let values = &mut flat[tensor.place.clone()];
@@ -100,12 +101,13 @@ impl Pretraining {
         }
         self.workers.resize_with(batches.len(), Worker::default);
         let Self { config, map, flat, workers, .. } = self;
-        let decoder = Decoder { config, map, flat, adapter: None };
+        let decoder = network(config, map, flat);
+        let n = flat.len();
         match &mut workers[..] {
-            [worker] => worker.run(&decoder, &batches[0]),
+            [worker] => worker.run(&decoder, n, &batches[0]),
             workers => std::thread::scope(|scope| {
                 for (worker, batch) in workers.iter_mut().zip(batches) {
-                    scope.spawn(move || worker.run(&decoder, batch));
+                    scope.spawn(move || worker.run(&decoder, n, batch));
                 }
             }),
         }
@@ -138,13 +140,12 @@ impl Pretraining {
     /// [`PretrainError`] where a batch does not fit.
     pub fn evaluate(&self, batches: &[Batch]) -> Result<f64, PretrainError> {
         let Self { config, map, flat, .. } = self;
-        let decoder = Decoder { config, map, flat, adapter: None };
+        let decoder = network(config, map, flat);
         let (mut tape, mut logits) = (Tape::default(), Vec::new());
         let (mut sum, mut tokens) = (0.0, 0);
         for batch in batches {
             batch.check(&config.limits())?;
-            let hidden = decoder.forward(&mut tape, batch, None);
-            decoder.logits(&mut logits, hidden);
+            decoder.forward(&mut tape, &mut logits, batch, None);
             let nats = cross_entropy::forward(&logits, &batch.targets);
             sum += nats.sum;
             tokens += nats.tokens;
@@ -167,22 +168,28 @@ impl Pretraining {
     }
 }
 
+/// The model without an adapter.
+fn network<'a>(config: &'a LlamaConfig, map: &'a LlamaMap, flat: &'a [f32]) -> Network<'a> {
+    let frozen = Frozen { tensors: &map.tensors, flat, adapter: None };
+    let body = Body::Llama(Llama { config, map, frozen });
+    Network { body, head: Head::Tokens(&map.head) }
+}
+
 impl Worker {
-    fn run(&mut self, decoder: &Decoder<'_>, batch: &Batch) {
+    fn run(&mut self, decoder: &Network<'_>, n: usize, batch: &Batch) {
         self.gradient.clear();
-        self.gradient.resize(decoder.flat.len(), 0.0);
-        let hidden = decoder.forward(&mut self.tape, batch, None);
-        decoder.logits(&mut self.logits, hidden);
+        self.gradient.resize(n, 0.0);
+        decoder.forward(&mut self.tape, &mut self.logits, batch, None);
         self.nats = cross_entropy::backward_in_place(&mut self.logits, &batch.targets).sum;
         let mut gradients = Gradients { adapter: None, weights: Some(&mut self.gradient) };
-        decoder.backward(&self.tape, &self.logits, &mut gradients);
+        decoder.backward_into(&self.tape, &self.logits, &mut gradients);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::tests::tiny;
+    use crate::model::llama::tests::tiny;
     use crate::model::{BaseModel, fixture};
 
     fn steps(n: usize, batches: &[Batch]) -> (Pretraining, Vec<f64>) {

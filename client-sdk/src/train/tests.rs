@@ -11,8 +11,8 @@ use super::*;
 use crate::data::{BatchError, Example, LabelledDataset, TaskError, TextDataset};
 use crate::lora::LoraError;
 use crate::model::composed;
-use crate::model::config::tests::tiny;
 use crate::model::fixture;
+use crate::model::llama::tests::tiny;
 
 const TARGETS: [&str; 3] = ["q_proj", "v_proj", "down_proj"];
 const CLIENT: ClientId = ClientId([3; 16]);

@@ -1,4 +1,4 @@
-//! Self-attention with grouped heads, causal with rotary positions, or both ways without:
+//! Self-attention with grouped heads, causal with or without rotary positions, or both ways without:
 //! `o_i = sum over j of softmax_j(R(q_i) . R(k_j) / sqrt(d)) v_j`, `j` as [`Reach`] says.
 //!
 //! `q`, `o`: `[rows * cols, heads * d]`; `k`, `v`: `[rows * cols, kv_heads * d]`; query head `h` meets
@@ -31,8 +31,9 @@ pub(crate) struct Shape {
 /// Which keys a query meets, and how positions enter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reach<'a> {
-    /// Its own position's and those before it; `R` turns queries and keys by position.
-    Back(&'a Rope),
+    /// Its own position's and those before it; `R` turns queries and keys by position where there is a
+    /// table.
+    Back(Option<&'a Rope>),
     /// The first `lengths[row]` of its row, wherever it stands itself: what is behind them is padding.
     /// `R` turns nothing.
     Row(&'a [usize]),
@@ -60,7 +61,8 @@ impl Shape {
         );
         assert!(self.heads.is_multiple_of(self.kv_heads), "heads");
         match reach {
-            Reach::Back(rope) => {
+            Reach::Back(None) => {}
+            Reach::Back(Some(rope)) => {
                 assert!(self.head_dim.is_multiple_of(2), "heads");
                 assert!(self.cols <= rope.len(), "positions");
             }

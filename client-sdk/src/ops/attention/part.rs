@@ -68,7 +68,7 @@ impl Part<'_> {
 
     fn rope(&self) -> Option<&Rope> {
         match self.reach {
-            Reach::Back(rope) => Some(rope),
+            Reach::Back(rope) => rope,
             Reach::Row(_) => None,
         }
     }

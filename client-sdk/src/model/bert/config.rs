@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::model::ModelError;
-use crate::model::config::unsupported;
+use crate::model::config::{check_positive, check_sizes, parse, unsupported};
 
 /// Sizes and constants of the encoder; every size is at least 1 and they fit together.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,8 +71,7 @@ impl BertConfig {
     /// [`ModelError::Config`] where it is no such file, [`ModelError::Unsupported`] where it asks for
     /// what this encoder does not compute, [`ModelError::Size`] where sizes do not fit together.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ModelError> {
-        let file: File =
-            serde_json::from_slice(bytes).map_err(|e| ModelError::Config(e.to_string()))?;
+        let file: File = parse(bytes)?;
         let known = |name: &str| Self::ARCHITECTURES.contains(&name);
         if file.architectures.len() != 1 || !known(&file.architectures[0]) {
             let expected = "BertModel or BertForSequenceClassification";
@@ -111,35 +110,20 @@ impl BertConfig {
     }
 
     fn check(&self) -> Result<(), ModelError> {
-        /// No known model comes near; with [`LAYERS_MAX`] the sum of all weights stays below 2^54.
-        const MOST: usize = 1 << 20;
-        const LAYERS_MAX: usize = 1 << 10;
         let sizes = [
             ("hidden_size", self.hidden),
             ("intermediate_size", self.intermediate),
-            ("num_hidden_layers", self.layers),
             ("num_attention_heads", self.heads),
             ("vocab_size", self.vocab),
             ("max_position_embeddings", self.context),
             ("type_vocab_size", self.types),
         ];
-        for (field, got) in sizes {
-            if !(1..=MOST).contains(&got) {
-                return Err(ModelError::Size { field, got, why: "1 to 1,048,576" });
-            }
-        }
-        if self.layers > LAYERS_MAX {
-            let why = "at most 1,024";
-            return Err(ModelError::Size { field: "num_hidden_layers", got: self.layers, why });
-        }
+        check_sizes(("num_hidden_layers", self.layers), &sizes)?;
         if !self.hidden.is_multiple_of(self.heads) {
             let why = "divides hidden_size";
             return Err(ModelError::Size { field: "num_attention_heads", got: self.heads, why });
         }
-        if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
-            return Err(ModelError::Config("layer_norm_eps is positive".into()));
-        }
-        Ok(())
+        check_positive("layer_norm_eps", self.norm_eps)
     }
 }
 

@@ -7,10 +7,10 @@ use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::rng::Stream;
 use serde_json::{Value, json};
 
-use super::{Encoder, Tape, weights};
+use super::{LINEARS, config_of_tests};
 use crate::data::Batch;
 use crate::lora::{LoraError, Plan};
-use crate::model::network::{self, Network};
+use crate::model::network::Tape;
 use crate::model::{BaseModel, ModelError, fixture};
 use crate::ops::cross_entropy;
 use crate::ops::linear::Dropout;
@@ -66,13 +66,6 @@ fn setting(targets: &[&str]) -> (BaseModel, Manifest, Vec<f32>) {
     (base, manifest, theta)
 }
 
-fn encoder<'a>(network: &Network<'a>) -> Encoder<'a> {
-    match network {
-        Network::Encoder(encoder, _) => *encoder,
-        Network::Decoder(_) => panic!("an encoder"),
-    }
-}
-
 /// Mean loss and its gradient by the flat adapter.
 fn run(
     (base, manifest, theta): (&BaseModel, &Manifest, &[f32]),
@@ -81,7 +74,7 @@ fn run(
 ) -> (f64, Vec<f32>, Vec<f32>) {
     let plan = Plan::new(base, manifest).expect("fits");
     let network = base.network(plan.on(theta)).expect("an encoder with a head");
-    let (mut tape, mut logits) = (network::Tape::default(), Vec::new());
+    let (mut tape, mut logits) = (Tape::default(), Vec::new());
     network.forward(&mut tape, &mut logits, batch, dropout);
     let mut dlogits = logits.clone();
     let nats = cross_entropy::backward_in_place(&mut dlogits, &batch.targets);
@@ -93,14 +86,14 @@ fn run(
 #[test]
 fn hidden_states_loss_and_every_gradient_are_torchs() {
     let golden = golden();
-    let (base, manifest, theta) = setting(&weights::LINEARS);
+    let (base, manifest, theta) = setting(&LINEARS);
     for name in ["padded", "whole"] {
         let golden = &golden["batches"][name];
         let batch = batch(golden);
         let plan = Plan::new(&base, &manifest).expect("fits");
         let network = base.network(plan.on(&theta)).expect("an encoder with a head");
         let mut tape = Tape::default();
-        let pooled = encoder(&network).forward(&mut tape, &batch, None).to_vec();
+        let pooled = network.features(&mut tape, &batch, None).to_vec();
         let states = tape.layers.iter().map(|layer| &layer.x).chain([&tape.x]);
         let want = golden["hidden"].as_array().expect("states");
         assert_eq!(want.len(), 3);
@@ -131,7 +124,7 @@ fn hidden_states_loss_and_every_gradient_are_torchs() {
 /// Along each tensor's own gradient the loss changes by that gradient's norm, with dropout and without.
 #[test]
 fn differences_agree() {
-    let (base, manifest, theta) = setting(&weights::LINEARS);
+    let (base, manifest, theta) = setting(&LINEARS);
     let batch = batch(&golden()["batches"]["padded"]);
     for share in [0.0, 0.3] {
         let run = |theta: &[f32]| {
@@ -189,7 +182,7 @@ fn what_learns_when() {
 /// Wider padding, whatever token it is, changes no logit and no gradient beyond rounding.
 #[test]
 fn padding_changes_nothing() {
-    let (base, manifest, theta) = setting(&weights::LINEARS);
+    let (base, manifest, theta) = setting(&LINEARS);
     let setting = (&base, &manifest, &theta[..]);
     let wide = batch(&golden()["batches"]["padded"]);
     let row = |at: usize| {
@@ -218,7 +211,7 @@ fn padding_changes_nothing() {
 /// Only some linears adapted: the walk down ends early, and what it gives is unchanged.
 #[test]
 fn a_partial_adapter_has_the_same_gradients() {
-    let (base, whole, theta) = setting(&weights::LINEARS);
+    let (base, whole, theta) = setting(&LINEARS);
     let batch = batch(&golden()["batches"]["padded"]);
     for target in ["layer.1.attention.self.value", "layer.1.output.dense"] {
         let part = fixture::manifest(&base, &[target], false);
@@ -269,7 +262,7 @@ fn what_does_not_fit_is_named() {
     let other = fixture::bert(&json!({ "hidden_act": "relu" })).expect_err("not computed");
     assert!(matches!(other, ModelError::Unsupported { field: "hidden_act", .. }), "{other:?}");
 
-    let config = super::config_of_tests();
+    let config = config_of_tests();
     let load = |config: &Value, tokenizer: &str| {
         let none =
             safetensors::serialize(Vec::<(&str, safetensors::tensor::TensorView<'_>)>::new(), None);
@@ -304,7 +297,7 @@ fn what_does_not_fit_is_named() {
         LoraError::Shape { name: "classifier.weight".into(), expected: [5, 12], found: [5, 13] };
     assert_eq!(refused.err(), Some(shape));
 
-    let decoder = fixture::base(&crate::model::config::tests::tiny());
+    let decoder = fixture::base(&crate::model::llama::tests::tiny());
     let manifest = fixture::manifest(&decoder, &["q_proj"], false);
     let head = Some(gossamer_protocol::manifest::Head { classes: 2 });
     let layout = manifest.layout.clone().with_head(2, decoder.hidden()).expect("a layout");

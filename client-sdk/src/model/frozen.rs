@@ -1,0 +1,99 @@
+//! Frozen weights with the adapter beside them: what every layer of every family reads, and where the
+//! gradients go.
+
+use std::ops::Range;
+
+use super::tensors::Tensors;
+use crate::lora::Adapter;
+use crate::ops::linear::{self, Dropout, Linear};
+use crate::ops::product::Store;
+
+/// A model's weights, found by place, and its linears, found by number, each with its LoRA branch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frozen<'a> {
+    pub(crate) tensors: &'a Tensors,
+    pub(crate) flat: &'a [f32],
+    pub(crate) adapter: Option<Adapter<'a>>,
+}
+
+/// Where gradients are added; `None`: not wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Gradients<'g> {
+    /// The flat adapter's.
+    pub(crate) adapter: Option<&'g mut [f32]>,
+    /// The flat base weights'.
+    pub(crate) weights: Option<&'g mut [f32]>,
+}
+
+impl Gradients<'_> {
+    pub(crate) fn weights_at(&mut self, place: &Range<usize>) -> Option<&mut [f32]> {
+        self.weights.as_deref_mut().map(|w| &mut w[place.clone()])
+    }
+}
+
+impl<'a> Frozen<'a> {
+    pub(crate) fn at(&self, place: &Range<usize>) -> &'a [f32] {
+        &self.flat[place.clone()]
+    }
+
+    /// Linear number `at`, counted layer by layer.
+    fn linear(&self, at: usize) -> Linear<'a> {
+        let map = &self.tensors.linears()[at];
+        Linear {
+            d_in: map.d_in,
+            d_out: map.d_out,
+            weight: self.at(&map.weight),
+            bias: map.bias.as_ref().map(|bias| self.at(bias)),
+            lora: self.adapter.and_then(|adapter| adapter.branch(at)),
+        }
+    }
+
+    /// See [`Linear::forward`].
+    pub(crate) fn forward(
+        &self,
+        at: usize,
+        out: &mut [f32],
+        store: Store,
+        x: &[f32],
+        saved: &mut linear::Saved,
+        dropout: Option<&mut Dropout>,
+    ) {
+        self.linear(at).forward(out, store, x, saved, dropout);
+    }
+
+    /// See [`Linear::backward`].
+    #[expect(clippy::too_many_arguments, reason = "what a linear's backward pass takes")]
+    pub(crate) fn backward(
+        &self,
+        at: usize,
+        dx: Option<(&mut [f32], Store)>,
+        gradients: &mut Gradients<'_>,
+        dy: &[f32],
+        x: &[f32],
+        saved: &linear::Saved,
+        scratch: &mut Vec<f32>,
+    ) {
+        let parts = self.split(at, gradients);
+        self.linear(at).backward(dx, parts, dy, x, saved, scratch);
+    }
+
+    /// Linear `at`'s parts of the gradients.
+    fn split<'g>(&self, at: usize, gradients: &'g mut Gradients<'_>) -> linear::Gradients<'g> {
+        let map = &self.tensors.linears()[at];
+        let (weight, bias) = match (gradients.weights.as_deref_mut(), &map.bias) {
+            (None, _) => (None, None),
+            (Some(flat), None) => (Some(&mut flat[map.weight.clone()]), None),
+            (Some(flat), Some(bias)) => {
+                // The bias lies right behind its weight.
+                let (weight, rest) =
+                    flat[map.weight.start..bias.end].split_at_mut(map.weight.len());
+                (Some(weight), Some(rest))
+            }
+        };
+        let (a, b) = match (gradients.adapter.as_deref_mut(), self.adapter) {
+            (Some(flat), Some(adapter)) => adapter.plan().split(at, flat),
+            _ => (None, None),
+        };
+        linear::Gradients { weight, bias, a, b }
+    }
+}

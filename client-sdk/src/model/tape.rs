@@ -1,0 +1,91 @@
+//! The buffers of a pass, for every family; what one does not use stays empty.
+
+use crate::data::Batch;
+use crate::ops::rope::Rope;
+use crate::ops::{attention, linear};
+
+/// What a forward pass leaves for the backward pass; reused from step to step. `n = rows * cols`.
+#[derive(Debug, Default)]
+pub(crate) struct Tape {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) inputs: Vec<u32>,
+    /// Real tokens of each row.
+    pub(crate) lengths: Vec<usize>,
+    /// Where positions turn.
+    pub(crate) rope: Option<Rope>,
+    pub(crate) layers: Vec<LayerTape>,
+    /// The last layer's output, `[n, hidden]`.
+    pub(crate) x: Vec<f32>,
+    /// Of the norm behind the layers.
+    pub(crate) norm: NormTape,
+    /// What the head takes: `[n, hidden]` of a decoder, `[rows, hidden]` of an encoder.
+    pub(crate) features: Vec<f32>,
+}
+
+/// One layer's. Widths: `q` and `attended` have all heads', `k` and `v` the key heads', `inner`, `up` and
+/// `active` the feed-forward's, all else `hidden`.
+#[derive(Debug, Default)]
+pub(crate) struct LayerTape {
+    /// Input.
+    pub(crate) x: Vec<f32>,
+    /// Of the norm before (or, where a family norms its sums, behind) attention.
+    pub(crate) attention_norm: NormTape,
+    /// That norm's output, where it stands before attention.
+    pub(crate) normed: Vec<f32>,
+    pub(crate) q: Vec<f32>,
+    pub(crate) k: Vec<f32>,
+    pub(crate) v: Vec<f32>,
+    pub(crate) attended: Vec<f32>,
+    pub(crate) attention: attention::Saved,
+    /// What the second half starts from.
+    pub(crate) middle: Vec<f32>,
+    /// Of the norm before, or behind, the feed-forward.
+    pub(crate) norm: NormTape,
+    /// That norm's output, where it stands before the feed-forward.
+    pub(crate) middle_normed: Vec<f32>,
+    /// Before and after the activation, and what a gated one is multiplied by.
+    pub(crate) inner: Vec<f32>,
+    pub(crate) active: Vec<f32>,
+    pub(crate) up: Vec<f32>,
+    pub(crate) linears: Vec<linear::Saved>,
+}
+
+/// A norm's roots, and a LayerNorm's `u`.
+#[derive(Debug, Default)]
+pub(crate) struct NormTape {
+    pub(crate) u: Vec<f32>,
+    pub(crate) roots: Vec<f32>,
+}
+
+/// Gradients on the way down, reused from layer to layer.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) dnormed: Vec<f32>,
+    pub(crate) dactive: Vec<f32>,
+    pub(crate) dinner: Vec<f32>,
+    pub(crate) dup: Vec<f32>,
+    pub(crate) dattended: Vec<f32>,
+    pub(crate) dq: Vec<f32>,
+    pub(crate) dk: Vec<f32>,
+    pub(crate) dv: Vec<f32>,
+    pub(crate) branch: Vec<f32>,
+}
+
+impl Tape {
+    /// Takes over the batch's sizes; `linears`: in a layer.
+    pub(crate) fn start(&mut self, layers: usize, linears: usize, batch: &Batch) {
+        self.rows = batch.rows;
+        self.cols = batch.cols;
+        self.inputs.clone_from(&batch.inputs);
+        self.lengths.clear();
+        match batch.lengths.is_empty() {
+            true => self.lengths.resize(batch.rows, batch.cols),
+            false => self.lengths.extend_from_slice(&batch.lengths),
+        }
+        self.layers.resize_with(layers, LayerTape::default);
+        for layer in &mut self.layers {
+            layer.linears.resize_with(linears, linear::Saved::default);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The walk that every family takes: embeddings, equal layers, features, and the same way back.
+//!
+//! A family is what stands in its own file: its `config.json`, the places of its tensors by name, and
+//! [`Family`]: sizes, what the first layer takes, one layer both ways, what the head takes. Loading,
+//! the order of the walk, where it ends on the way down, buffers and heads are here and in the files
+//! beside.
+//!
+//! Invariant: gradients are added only where they are asked for, and the walk down ends at the first
+//! layer that has any; a frozen weight's own gradient is never formed.
+
+use super::frozen::{Frozen, Gradients};
+use super::tape::{LayerTape, Scratch, Tape};
+use crate::data::Batch;
+use crate::ops::linear::Dropout;
+use crate::ops::product::Store;
+use crate::ops::rope::Rope;
+use crate::ops::{attention, room};
+
+/// The sizes the walk goes by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) hidden: usize,
+    pub(crate) layers: usize,
+    /// Linears in a layer.
+    pub(crate) linears: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+}
+
+/// One family's model over its weights. `n = rows * cols`.
+pub(crate) trait Family {
+    fn frozen(&self) -> &Frozen<'_>;
+
+    fn sizes(&self) -> Sizes;
+
+    /// Whether a token meets only those before it; else all of its row.
+    fn causal(&self) -> bool;
+
+    /// Angles for positions below `len`, where positions turn.
+    fn rope(&self, _len: usize) -> Option<Rope> {
+        None
+    }
+
+    /// Sets `out`, `[n, hidden]`: what the first layer takes.
+    fn embed(&self, out: &mut [f32], batch: &Batch);
+
+    /// Adds the embeddings' gradients that follow from `dx`, `[n, hidden]`, where weights are trained.
+    fn embed_backward(&self, _dx: &[f32], _tape: &Tape, _gradients: &mut Gradients<'_>) {}
+
+    /// From the input, `tape.x`, to the output, `out`, both `[n, hidden]`.
+    fn layer(
+        &self,
+        at: Layer<'_>,
+        tape: &mut LayerTape,
+        out: &mut [f32],
+        dropout: Option<&mut Dropout>,
+    );
+
+    /// `dx`: the gradient of the layer's output, becomes that of its input where `down`.
+    fn layer_backward(
+        &self,
+        at: Layer<'_>,
+        tape: &LayerTape,
+        dx: &mut [f32],
+        down: bool,
+        gradients: &mut Gradients<'_>,
+        scratch: &mut Scratch,
+    );
+
+    /// From `tape.x` to `tape.features`.
+    fn features(&self, tape: &mut Tape);
+
+    /// Sets `dx`, `[n, hidden]`, which holds zeros, from the features' gradient.
+    fn features_backward(
+        &self,
+        dx: &mut [f32],
+        dfeatures: &[f32],
+        tape: &Tape,
+        gradients: &mut Gradients<'_>,
+    );
+}
+
+/// Which layer, and how its attention reaches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layer<'t> {
+    pub(crate) at: usize,
+    /// The number of its first linear.
+    pub(crate) first: usize,
+    pub(crate) shape: attention::Shape,
+    pub(crate) reach: attention::Reach<'t>,
+}
+
+impl<'t> Layer<'t> {
+    fn new(at: usize, sizes: Sizes, causal: bool, tape: View<'t>) -> Self {
+        let Sizes { heads, kv_heads, head_dim, .. } = sizes;
+        let View { rows, cols, rope, lengths } = tape;
+        let shape = attention::Shape { rows, cols, heads, kv_heads, head_dim };
+        let reach = match causal {
+            true => attention::Reach::Back(rope),
+            false => attention::Reach::Row(lengths),
+        };
+        Self { at, first: at * sizes.linears, shape, reach }
+    }
+}
+
+/// The parts of a tape that every layer reads.
+#[derive(Clone, Copy)]
+struct View<'t> {
+    rows: usize,
+    cols: usize,
+    rope: Option<&'t Rope>,
+    lengths: &'t [usize],
+}
+
+/// Runs the batch; the features, `tape.features`.
+pub(crate) fn forward<'t>(
+    family: &dyn Family,
+    tape: &'t mut Tape,
+    batch: &Batch,
+    mut dropout: Option<&mut Dropout>,
+) -> &'t [f32] {
+    let sizes = family.sizes();
+    tape.start(sizes.layers, sizes.linears, batch);
+    if tape.rope.as_ref().is_none_or(|rope| rope.len() < batch.cols) {
+        tape.rope = family.rope(batch.cols);
+    }
+    let Tape { rows, cols, rope, lengths, layers, x, .. } = &mut *tape;
+    let view = View { rows: *rows, cols: *cols, rope: rope.as_ref(), lengths };
+    let n = batch.rows * batch.cols * sizes.hidden;
+    let mut stream = std::mem::take(x);
+    family.embed(room(&mut stream, n), batch);
+    for (at, layer) in layers.iter_mut().enumerate() {
+        std::mem::swap(&mut layer.x, &mut stream);
+        let out = room(&mut stream, n);
+        let at = Layer::new(at, sizes, family.causal(), view);
+        family.layer(at, layer, out, dropout.as_deref_mut());
+    }
+    *x = stream;
+    family.features(tape);
+    &tape.features
+}
+
+/// Adds the gradients that follow from the features', shaped as [`Tape::features`].
+pub(crate) fn backward(
+    family: &dyn Family,
+    tape: &Tape,
+    dfeatures: &[f32],
+    gradients: &mut Gradients<'_>,
+) {
+    let sizes = family.sizes();
+    let mut dx = vec![0.0; tape.x.len()];
+    family.features_backward(&mut dx, dfeatures, tape, gradients);
+    let lowest = match (&gradients.weights, family.frozen().adapter) {
+        (Some(_), _) => None,
+        (None, Some(adapter)) => Some(adapter.plan().first() / sizes.linears),
+        (None, None) => return,
+    };
+    let mut scratch = Scratch::default();
+    let Tape { rows, cols, rope, lengths, .. } = tape;
+    let view = View { rows: *rows, cols: *cols, rope: rope.as_ref(), lengths };
+    for (at, layer) in tape.layers.iter().enumerate().rev() {
+        let down = match lowest {
+            Some(lowest) if at < lowest => break,
+            Some(lowest) => at > lowest,
+            None => true,
+        };
+        let at = Layer::new(at, sizes, family.causal(), view);
+        family.layer_backward(at, layer, &mut dx, down, gradients, &mut scratch);
+    }
+    family.embed_backward(&dx, tape, gradients);
+}
+
+/// Attention's backward pass from `dattended`: sets `dq`, `dk` and `dv`.
+pub(crate) fn attention_backward(layer: Layer<'_>, tape: &LayerTape, scratch: &mut Scratch) {
+    let LayerTape { q, k, v, attended, attention, .. } = tape;
+    let Scratch { dattended, dq, dk, dv, .. } = scratch;
+    attention::backward(
+        room(dq, q.len()),
+        room(dk, k.len()),
+        room(dv, v.len()),
+        dattended,
+        q,
+        k,
+        v,
+        attended,
+        layer.shape,
+        layer.reach,
+        attention,
+    );
+}
+
+/// The gradients of the linears of one layer, in one place; see [`Frozen::backward`].
+pub(crate) struct Back<'p, 'g> {
+    pub(crate) frozen: &'p Frozen<'p>,
+    pub(crate) layer: Layer<'p>,
+    pub(crate) tape: &'p LayerTape,
+    pub(crate) gradients: &'p mut Gradients<'g>,
+    pub(crate) branch: &'p mut Vec<f32>,
+}
+
+impl Back<'_, '_> {
+    /// Linear `i` of the layer.
+    pub(crate) fn linear(
+        &mut self,
+        i: usize,
+        dx: Option<(&mut [f32], Store)>,
+        dy: &[f32],
+        x: &[f32],
+    ) {
+        let Self { frozen, layer, tape, gradients, branch } = self;
+        frozen.backward(layer.first + i, dx, gradients, dy, x, &tape.linears[i], branch);
+    }
+}
