@@ -7,6 +7,7 @@
 //! - [`modules`]: which module of a model a name or a pattern means.
 //! - [`layout`]: adapter tensors in order, and their places in one flat vector.
 //! - [`manifest`]: what a run is.
+//! - [`peft`]: an adapter as PEFT keeps it.
 //! - [`sparse`], [`select`]: some entries of a flat vector, and which.
 //! - [`fold`]: the exact sum of updates.
 //! - [`codec`], [`frame`]: those entries as bytes, and the frame around them.
@@ -25,6 +26,7 @@ pub mod layout;
 pub mod manifest;
 pub mod message;
 pub mod modules;
+pub mod peft;
 pub mod problem;
 pub mod request;
 pub mod rng;

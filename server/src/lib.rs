@@ -6,7 +6,7 @@
 //! - [`round`]: one round. Pure: it never reads a clock, a socket, a disk or a global random source.
 //! - [`aggregate`], [`optimizer`], [`state`], [`snapshot`], [`advance`]: from one round to the next, a
 //!   pure function of the accepted set, the manifest and the state.
-//! - [`export`], [`llama`], [`manifest_file`]: adapters out, operators' files in.
+//! - [`llama`], [`manifest_file`]: operators' files in. `export`: a run's shapes, for adapters out.
 //! - [`store`]: everything durable. What it reports as done is on the disk.
 //! - [`coordinator`]: sole owner of the open rounds; runs their effects.
 //! - [`config`], [`tls`], [`setup`], [`http`]: a server's directory, and the coordinator over HTTPS.
@@ -24,7 +24,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod coordinator;
-pub mod export;
+mod export;
 pub mod http;
 pub mod llama;
 pub mod manifest_file;

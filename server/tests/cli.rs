@@ -98,12 +98,15 @@ fn a_run_from_its_manifest_to_its_export() {
     place.good(&["run", "export", "s", &run, "adapter.safetensors"]);
     let bytes = std::fs::read(place.root.join("adapter.safetensors")).expect("written");
     assert!(safetensors::SafeTensors::deserialize(&bytes).is_ok());
-    std::fs::create_dir(place.root.join("peft")).expect("made");
     place.good(&["run", "export", "s", &run, "peft"]);
     let peft = std::fs::read(place.root.join("peft/adapter_config.json")).expect("written");
     let peft: Value = serde_json::from_slice(&peft).expect("JSON");
     assert_eq!((&peft["r"], &peft["peft_type"]), (&2.into(), &"LORA".into()));
-    assert!(place.root.join("peft/adapter_model.safetensors").is_file());
+    let same = std::fs::read(place.root.join("peft/adapter_model.safetensors")).expect("written");
+    assert_eq!(same, bytes);
+    let origin = std::fs::read(place.root.join("peft/gossamer.json")).expect("written");
+    let origin: Value = serde_json::from_slice(&origin).expect("JSON");
+    assert_eq!(origin["run"], "first");
 
     assert_eq!(place.json(&["run", "abort", "s"])["status"], "aborted");
     assert!(place.bad(&["run", "resume", "s"]).contains("is aborted and stays so"));

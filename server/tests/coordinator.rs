@@ -379,9 +379,9 @@ async fn an_adapter_is_exported_under_pefts_names() {
     let mut first_a = None;
     for (manifest, linears) in [plain, ffa] {
         let run = world.coordinator.create_run_on(&manifest, Some(&linears)).await.expect("a run");
-        let bytes = world.coordinator.export(run).await.expect("exported");
-        assert_eq!(bytes, world.coordinator.export(run).await.expect("the same bytes"));
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a file");
+        let files = world.coordinator.export(run).await.expect("exported");
+        assert_eq!(files, world.coordinator.export(run).await.expect("the same bytes"));
+        let file = safetensors::SafeTensors::deserialize(&files.weights).expect("a file");
         let a = file.tensor("base_model.model.m.q_proj.lora_A.weight").expect("A");
         let b = file.tensor("base_model.model.m.q_proj.lora_B.weight").expect("B");
         assert_eq!((a.shape(), b.shape()), (&[2, 4][..], &[6, 2][..]));

@@ -30,7 +30,7 @@ async fn federate(terms: &Manifest, clients: usize) -> (Vec<f32>, Vec<u8>) {
     }
     let last = gossamer_protocol::ids::RoundId(terms.rounds);
     let theta = server.coordinator.theta(run, last).await.expect("over");
-    let export = server.coordinator.export(run).await.expect("over");
+    let export = server.coordinator.export(run).await.expect("over").weights;
     server.close().await;
     (theta, export)
 }

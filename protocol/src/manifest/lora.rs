@@ -133,22 +133,33 @@ impl Lora {
         Layout::adapting(linears, rank, self.freeze_a)
     }
 
+    /// The first field outside its range, with what is expected.
+    pub(crate) fn ranges(&self) -> Result<(), (&'static str, &'static str)> {
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let ranks = self.rank_pattern.iter().all(|(_, rank)| *rank > 0);
+        let alphas = self.alpha_pattern.iter().all(|(_, alpha)| positive(*alpha));
+        let listed = self.layers.is_none() || matches!(self.targets, Targets::Names(_));
+        let checks = [
+            (self.rank > 0, "lora.rank", "at least 1"),
+            (positive(self.alpha), "lora.alpha", "positive"),
+            ((0.0..1.0).contains(&self.dropout), "lora.dropout", "in [0, 1)"),
+            (ranks, "lora.rank_pattern", "every rank at least 1"),
+            (alphas, "lora.alpha_pattern", "every alpha positive"),
+            (listed, "lora.layers", "absent where targets are a pattern"),
+            (self.layers != Some(vec![]), "lora.layers", "at least one"),
+        ];
+        match checks.into_iter().find(|(fits, ..)| !fits) {
+            Some((_, field, why)) => Err((field, why)),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn check(
         &self,
         version: u16,
         field: impl Fn(bool, &'static str, &'static str) -> Result<(), ManifestError>,
     ) -> Result<(), ManifestError> {
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        field(self.rank > 0, "lora.rank", "at least 1")?;
-        field(positive(self.alpha), "lora.alpha", "positive")?;
-        field((0.0..1.0).contains(&self.dropout), "lora.dropout", "in [0, 1)")?;
-        let ranks = self.rank_pattern.iter().all(|(_, rank)| *rank > 0);
-        field(ranks, "lora.rank_pattern", "every rank at least 1")?;
-        let alphas = self.alpha_pattern.iter().all(|(_, alpha)| positive(*alpha));
-        field(alphas, "lora.alpha_pattern", "every alpha positive")?;
-        let listed = self.layers.is_none() || matches!(self.targets, Targets::Names(_));
-        field(listed, "lora.layers", "absent where targets are a pattern")?;
-        field(self.layers != Some(vec![]), "lora.layers", "at least one")?;
+        self.ranges().map_err(|(field, why)| ManifestError::Field { field, why })?;
         let plain = Self { dropout: self.dropout, freeze_a: self.freeze_a, ..self.plain() };
         let names = matches!(self.targets, Targets::Names(_));
         field(version > 1 || (names && *self == plain), "lora", "without patterns in version 1")?;

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use gossamer_protocol::ids::RunId;
+use gossamer_protocol::peft;
 use serde_json::json;
 
 use super::print;
 use super::show;
 use crate::coordinator::{Coordinator, RunView};
 use crate::status::Status;
-use crate::{export, manifest_file, setup};
+use crate::{manifest_file, setup};
 
 /// What to do with runs.
 #[derive(Subcommand)]
@@ -37,13 +38,13 @@ pub(super) enum Run {
     Resume(One),
     /// End a run for good.
     Abort(One),
-    /// Write the latest adapter: a safetensors file, or into a folder with PEFT's configuration.
+    /// Write the latest adapter for PEFT: a folder, or its tensors alone.
     Export {
         /// The server's directory.
         dir: PathBuf,
         /// The run: its id, the beginning of it, or its name.
         run: String,
-        /// A file, or a folder that is there.
+        /// A folder, made where it is not there, or a file ending in `.safetensors`.
         out: PathBuf,
     },
 }
@@ -103,18 +104,22 @@ async fn set(One { dir, run }: One, to: Status, json: bool) -> Result<()> {
 
 async fn write(dir: &Path, run: &str, out: &Path, json: bool) -> Result<()> {
     let (coordinator, view) = find(dir, Some(run)).await?;
-    let adapter = coordinator.export(view.run).await?;
-    let file = if out.is_dir() { out.join("adapter_model.safetensors") } else { out.to_owned() };
-    std::fs::write(&file, &adapter).with_context(|| format!("cannot write {}", file.display()))?;
-    if out.is_dir() {
-        let config = out.join("adapter_config.json");
-        let manifest = coordinator.terms(view.run)?;
-        let text = serde_json::to_string_pretty(&export::peft_config(&manifest))?;
-        let wrote = std::fs::write(&config, text);
-        wrote.with_context(|| format!("cannot write {}", config.display()))?;
-    }
+    let files = coordinator.export(view.run).await?;
+    let write = |path: &Path, bytes: &[u8]| {
+        std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    };
+    let file = if out.extension().is_some_and(|extension| extension == "safetensors") {
+        write(out, &files.weights)?;
+        out.to_owned()
+    } else {
+        std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+        for (name, bytes) in files.iter() {
+            write(&out.join(name), bytes)?;
+        }
+        out.join(peft::WEIGHTS_FILE)
+    };
     let text = format!("wrote {} after round {}", file.display(), view.round);
-    print(json, &json!({ "file": file, "round": view.round, "bytes": adapter.len() }), &text)
+    print(json, &json!({ "file": file, "round": view.round, "bytes": files.weights.len() }), &text)
 }
 
 /// The run that is meant.

@@ -7,11 +7,11 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{FrameError, v1};
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 use gossamer_protocol::manifest::ManifestError;
+use gossamer_protocol::peft::PeftError;
 use gossamer_protocol::problem::{Problem, ProblemType};
 
 use crate::advance::AdvanceError;
 use crate::aggregate::AggregateError;
-use crate::export::ExportError;
 use crate::problem::{problem, told};
 use crate::round::RoundError;
 use crate::snapshot::SnapshotError;
@@ -111,7 +111,7 @@ pub enum CoordinatorError {
     State(#[from] BadState),
     /// The adapter cannot be written.
     #[error("the adapter cannot be exported")]
-    Export(#[from] ExportError),
+    Export(#[from] PeftError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),

@@ -9,6 +9,7 @@ use gossamer_protocol::ids::{Attempt, RoundId, RunId};
 use gossamer_protocol::layout::BaseLinear;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::Signed;
+use gossamer_protocol::peft::Files;
 use gossamer_protocol::sign::Purpose;
 
 use super::{Coordinator, CoordinatorError, Run};
@@ -167,14 +168,14 @@ impl Coordinator {
         Ok(self.read_state(state).await?.theta)
     }
 
-    /// The latest adapter that clients receive, as safetensors under PEFT's tensor names.
+    /// The latest adapter that clients receive, as PEFT keeps it.
     ///
     /// Not the server's own copy: what a sparse download leaves out, clients never saw and never
     /// corrected, so in that copy it may have grown without measure.
     ///
     /// # Errors
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::Export`], and the store's.
-    pub async fn export(&self, run: RunId) -> Result<Vec<u8>, CoordinatorError> {
+    pub async fn export(&self, run: RunId) -> Result<Files, CoordinatorError> {
         let run = self.find(run)?;
         let (round, frame) = {
             let open = self.lock(&run).await?;
@@ -182,7 +183,8 @@ impl Coordinator {
         };
         let snapshot = Snapshot::decode(&frame, &Terms::new(&run.manifest, run.id, round))?;
         let theta = snapshot.theta(&run.manifest);
-        Ok(export::safetensors(&run.manifest, run.linears.as_deref(), &theta)?)
+        let linears = run.linears.as_deref().map(export::linears_from_bytes).transpose()?;
+        Ok(Files::export(&run.manifest, linears.as_deref(), &theta)?)
     }
 
     /// The manifest, parsed.

@@ -196,7 +196,7 @@ impl Federation {
             name: method.name.clone(),
             losses: first.iter().copied().zip(last.iter().copied()).collect(),
             rows,
-            adapter: coordinator.export(run).await?,
+            adapter: coordinator.export(run).await?.weights,
         })
     }
 
