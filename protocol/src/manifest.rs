@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::density::Density;
 use crate::digest::Digest;
 use crate::layout::{Layout, LayoutError, Part, head_pair};
 use crate::modules::BadPattern;
@@ -306,6 +307,39 @@ impl Manifest {
     pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
         self.check()?;
         serde_json::to_vec(self).map_err(|e| ManifestError::Syntax(e.to_string()))
+    }
+
+    /// The terms of a training on one device with nobody else: one round, and everything counts.
+    #[must_use]
+    pub fn alone(
+        base: Base,
+        lora: Lora,
+        layout: Layout,
+        head: Option<Head>,
+        training: Training,
+    ) -> Self {
+        Self {
+            version: MANIFEST_VERSION,
+            name: "alone".into(),
+            seed: 0,
+            rounds: 1,
+            base,
+            lora,
+            layout,
+            head,
+            method: Method::sparse(Density::FULL, Density::FULL),
+            training,
+            cohort: Cohort {
+                goal: 1,
+                ask: 1,
+                min: 1,
+                enrolled_min: 0,
+                deadline_s: 86_400,
+                selection: Selection::FirstCome,
+                retry_s: retry_s(),
+            },
+            optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
+        }
     }
 
     fn check(&self) -> Result<(), ManifestError> {

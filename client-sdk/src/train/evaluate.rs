@@ -34,6 +34,25 @@ impl Evaluation {
     }
 }
 
+/// The logits of one batch without dropout: `[targets, vocab]`, or with a head `[rows, classes]`.
+///
+/// # Errors
+/// [`TrainError`] where adapter or batch do not fit the base.
+pub fn logits(
+    base: &BaseModel,
+    manifest: &Manifest,
+    theta: &[f32],
+    batch: &Batch,
+) -> Result<Vec<f32>, TrainError> {
+    let lora = check(base, manifest)?;
+    let network = base.network(lora.adapter(theta)?)?;
+    let limits = base.limits(manifest.head);
+    batch.check(&limits).map_err(|source| TrainError::Batch { step: 1, source })?;
+    let mut logits = Vec::new();
+    network.forward(&mut Tape::default(), &mut logits, batch, None);
+    Ok(logits)
+}
+
 /// Runs `batches` through the base with the adapter `theta`, without dropout.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ use crate::ops::linear::Dropout;
 use crate::optim::{Optimizer, clip};
 
 pub use error::TrainError;
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, evaluate, logits};
 pub use generate::generate;
 pub use pretrain::{PretrainError, Pretraining};
 

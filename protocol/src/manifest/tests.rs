@@ -1,5 +1,4 @@
 use super::*;
-use crate::density::Density;
 use crate::layout::{BaseLinear, Layout};
 
 pub(crate) fn manifest() -> Manifest {
@@ -38,6 +37,14 @@ pub(crate) fn manifest() -> Manifest {
 fn bytes_round_trip() {
     let bytes = manifest().to_bytes().expect("valid");
     assert_eq!(Manifest::from_bytes(&bytes), Ok(manifest()));
+}
+
+#[test]
+fn a_training_alone_is_sound() {
+    let Manifest { base, lora, layout, head, training, .. } = manifest();
+    let alone = Manifest::alone(base, lora, layout, head, training);
+    let bytes = alone.to_bytes().expect("sound");
+    assert_eq!(Manifest::from_bytes(&bytes), Ok(alone));
 }
 
 #[test]
