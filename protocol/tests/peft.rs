@@ -7,6 +7,7 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::layout::{BaseLinear, Part};
 use gossamer_protocol::manifest::{Head, Lora, Manifest, Targets};
 use gossamer_protocol::peft::{Files, PeftError, Shapes, config, weights};
+use proptest::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -305,4 +306,20 @@ fn damaged_tensors_are_refused_by_name() {
     let files = Files { weights: file(&more, Dtype::F32), ..good };
     let name = "base_model.model.lm_head.weight".to_owned();
     assert_eq!(files.import(&shapes(&linears)), Err(PeftError::Unknown(name)));
+}
+
+proptest! {
+    /// A changed byte may be refused, or read as something else, but nothing panics.
+    #[test]
+    fn hostile_bytes(at: prop::sample::Index, byte: u8, settings: bool, len: prop::sample::Index, cut: bool) {
+        let (golden, linears) = (golden(), linears());
+        let mut files = files(&golden);
+        let bytes = if settings { &mut files.config } else { &mut files.weights };
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if cut {
+            bytes.truncate(len.index(bytes.len()));
+        }
+        let _ = files.import(&shapes(&linears));
+    }
 }
