@@ -147,7 +147,11 @@ pub fn read(json: &[u8], shapes: &Shapes<'_>) -> Result<Settings, PeftError> {
     let syntax = |e: serde_json::Error| PeftError::Config(e.to_string());
     // Alone at first: another method's file lacks the other fields.
     let kind: Kind = serde_json::from_slice(json).map_err(syntax)?;
-    known("peft_type", kind.peft_type, "LORA", |kind| kind == "LORA")?;
+    if kind.peft_type.as_deref() != Some("LORA") {
+        let found =
+            kind.peft_type.map_or("absent".to_owned(), |kind| Value::from(kind).to_string());
+        return Err(setting("peft_type", &found, "\"LORA\""));
+    }
     let file: File = serde_json::from_slice(json).map_err(syntax)?;
     file.refuse()?;
     let targets = file.target_modules.ok_or_else(|| setting("target_modules", "null", TARGETS))?;
@@ -204,11 +208,10 @@ fn of(targets: Targets, shapes: &Shapes<'_>) -> Result<Targets, PeftError> {
 
 impl File {
     fn refuse(&self) -> Result<(), PeftError> {
-        known("bias", self.bias.clone(), "\"none\"", |bias| bias == "none")?;
+        known("bias", self.bias.as_deref(), &["none"], "\"none\"")?;
         let tasks = "\"CAUSAL_LM\", \"SEQ_CLS\", \"FEATURE_EXTRACTION\" or null";
-        known("task_type", self.task_type.clone(), tasks, |task| {
-            ["CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION"].contains(&task)
-        })?;
+        let good = ["CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION"];
+        known("task_type", self.task_type.as_deref(), &good, tasks)?;
         // What PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA start from is taken off the base's own weights, so
         // that their adapter fits no unmodified model.
         let init = self.init_lora_weights.as_ref().filter(|init| match init {
@@ -220,8 +223,8 @@ impl File {
             let expected = "true, false, \"gaussian\", \"eva\" or \"orthogonal\"";
             return Err(setting("init_lora_weights", &init.to_string(), expected));
         }
-        let saved = self.modules_to_save.iter().flatten();
-        if let Some(module) = saved.into_iter().find(|module| !HEADS.contains(&module.as_str())) {
+        let mut saved = self.modules_to_save.iter().flatten();
+        if let Some(module) = saved.find(|module| !HEADS.contains(&module.as_str())) {
             let found = Value::from(module.as_str()).to_string();
             return Err(setting("modules_to_save", &found, "\"classifier\" and \"score\" alone"));
         }
@@ -240,19 +243,18 @@ impl File {
     }
 }
 
-/// A text setting that may be absent.
+/// Refuses a text setting that is there and is none of `good`.
 fn known(
     field: &str,
-    found: Option<String>,
+    found: Option<&str>,
+    good: &[&str],
     expected: &'static str,
-    good: impl Fn(&str) -> bool,
 ) -> Result<(), PeftError> {
-    let absent_is_fine = field != "peft_type";
     match found {
-        None if absent_is_fine => Ok(()),
-        None => Err(setting(field, "absent", expected)),
-        Some(found) if good(&found) => Ok(()),
-        Some(found) => Err(setting(field, &Value::from(found).to_string(), expected)),
+        Some(found) if !good.contains(&found) => {
+            Err(setting(field, &Value::from(found).to_string(), expected))
+        }
+        _ => Ok(()),
     }
 }
 
