@@ -16,6 +16,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
+mod adapter;
+
 /// Fine-tunes on text that never leaves this device.
 #[derive(Parser)]
 #[command(version)]
@@ -49,6 +51,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Reads, writes and merges adapters as PEFT keeps them.
+    #[command(subcommand)]
+    Adapter(adapter::Adapter),
     /// Prints the digest that manifests call a base model by.
     BaseDigest {
         /// The model's folder.
@@ -74,6 +79,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
+        Command::Adapter(command) => adapter::run(command),
         Command::BaseDigest { base } => {
             println!("{}", BaseModel::load(&base)?.digest());
             Ok(())

@@ -24,7 +24,7 @@
 //! - [`data`]: what is trained on. `optim`, [`train`]: one client's work in one round.
 //! - [`transport`]: words to the aggregator. [`verify`]: what is believed of its answers.
 //! - [`state`]: what a device remembers. [`client`]: all of it together.
-//! - [`cli`]: the reference client's command line.
+//! - [`peft`]: adapters as others keep them, and merged ones. [`cli`]: the reference client's command line.
 //!
 //! Training draws no global random number and starts no thread; equal inputs give equal updates.
 
@@ -35,6 +35,7 @@ pub mod lora;
 pub mod model;
 mod ops;
 mod optim;
+pub mod peft;
 pub mod state;
 pub mod train;
 pub mod transport;

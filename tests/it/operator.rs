@@ -117,9 +117,53 @@ fn from_init_to_export() {
     let adapter = std::fs::read(path("adapter.safetensors")).expect("exported");
     let parameters = created["parameters"].as_u64().expect("a number") as usize;
     assert!(adapter.len() > 4 * parameters, "{} bytes", adapter.len());
+    adapters(&path, &dir, &run);
     let aborted = server(&["run", "abort", &dir, &run]);
     assert!(!aborted.status.success(), "what is over stays over");
     drop(serving);
+}
+
+/// The run's adapter out of the aggregator and out of the devices, back in, and merged.
+fn adapters(path: &dyn Fn(&str) -> String, dir: &str, run: &str) {
+    let device = |args: &[&str]| -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_client-cli"));
+        command.arg("adapter").args(args).args(["--base", &path("model"), "--json"]);
+        let output = command.output().expect("runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {errors}");
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    };
+    let read = |folder: &str, file: &str| {
+        std::fs::read(Path::new(&path(folder)).join(file)).expect("written")
+    };
+    let (config, weights) = ("adapter_config.json", "adapter_model.safetensors");
+    json(&["run", "export", dir, run, &path("peft")]);
+    assert_eq!(read("peft", weights), std::fs::read(path("adapter.safetensors")).expect("there"));
+    // A device has what the last round began with, and both the same.
+    for (state, out) in [("state0", "held0"), ("state1", "held1")] {
+        let told = device(&["export", "--state", &path(state), "--out", &path(out)]);
+        assert_eq!(told["round"], 1);
+        assert_eq!(read(out, weights), read("held0", weights));
+        assert_ne!(read(out, weights), read("peft", weights), "a round older");
+        for file in [config, "gossamer.json"] {
+            assert_eq!(read(out, file), read("peft", file), "{file}");
+        }
+    }
+    device(&["import", &path("peft"), "--out", &path("again")]);
+    assert_eq!(read("again", weights), read("peft", weights));
+    let info = device(&["info", &path("peft")]);
+    assert_eq!((&info["lora"]["rank"], &info["head"]), (&8.into(), &Value::Null));
+    device(&["merge", &path("peft"), "--out", &path("merged")]);
+    let old = read("model", "model.safetensors");
+    let merged = read("merged", "model.safetensors");
+    assert!(old != merged && old.len().abs_diff(merged.len()) < 200, "{}", merged.len());
+    let other = Command::new(env!("CARGO_BIN_EXE_client-cli"))
+        .args(["adapter", "info", &path("peft"), "--base", &path("merged")])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(!other.status.success() && said.contains("was made on base model"), "{said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
 }
 
 #[test]

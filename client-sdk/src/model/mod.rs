@@ -183,6 +183,13 @@ impl BaseModel {
         text.map_err(|e| ModelError::Tokenizer(e.to_string()))
     }
 
+    /// Whether the files have the linears' weights as `[d_in, d_out]` (transformers' Conv1D), as a merge
+    /// and PEFT's `fan_in_fan_out` must know; no family here does.
+    #[must_use]
+    pub fn fan_in_fan_out(&self) -> bool {
+        false
+    }
+
     /// The sizes of an encoder; a decoder has none of these.
     #[must_use]
     pub fn bert(&self) -> Option<&BertConfig> {
