@@ -24,7 +24,7 @@ const COMPILED_MAX: usize = 10 << 20;
 pub struct BadPattern {
     /// The field it is in.
     pub field: &'static str,
-    /// As written; of several, the first bytes of one of them.
+    /// As written; its beginning where it is too long, empty where all together are too much.
     pub pattern: String,
     /// What is off.
     pub why: String,
@@ -51,18 +51,18 @@ impl<T: Copy> FirstOf<T> {
             let why = format!("one of {n}, more than {PATTERNS_MAX}");
             return Err(BadPattern { field, pattern: String::new(), why });
         }
-        let (mut patterns, mut values) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        for (pattern, value) in entries {
+        let (written, values): (Vec<String>, Vec<T>) = entries.cloned().unzip();
+        for pattern in &written {
             short(field, pattern)?;
-            patterns.push(format!(r"^(?:.*\.)?(?:{pattern})$"));
-            values.push(*value);
         }
-        let set = RegexSetBuilder::new(&patterns).size_limit(COMPILED_MAX).build();
+        let patterns = written.iter().map(|pattern| format!(r"^(?:.*\.)?(?:{pattern})$"));
+        let set = RegexSetBuilder::new(patterns).size_limit(COMPILED_MAX).build();
         let set = set.map_err(|error| {
-            // A set does not say which of its patterns is at fault.
-            let alone = |pattern: &&String| Regex::new(pattern).is_err();
-            let pattern = patterns.iter().find(alone).or(patterns.first()).cloned();
-            bad(field, &pattern.unwrap_or_default(), &error)
+            // A set does not say which of its patterns is at fault. A low limit, so that the search is short.
+            let alone =
+                |pattern: &&String| RegexBuilder::new(pattern).size_limit(1 << 16).build().is_err();
+            let pattern = written.iter().find(alone).cloned().unwrap_or_default();
+            bad(field, &pattern, &error)
         })?;
         Ok(Self { set, values })
     }
@@ -77,8 +77,13 @@ impl<T: Copy> FirstOf<T> {
 pub(crate) fn whole(pattern: &str) -> Result<Regex, BadPattern> {
     let field = "targets";
     short(field, pattern)?;
-    let built = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(COMPILED_MAX).build();
-    built.map_err(|error| bad(field, pattern, &error))
+    let built = |text: &str| {
+        let built = RegexBuilder::new(text).size_limit(COMPILED_MAX).build();
+        built.map_err(|error| bad(field, pattern, &error))
+    };
+    // Alone at first: `a)|(b` is a pattern only where brackets are put around it.
+    built(pattern)?;
+    built(&format!("^(?:{pattern})$"))
 }
 
 fn short(field: &'static str, pattern: &str) -> Result<(), BadPattern> {

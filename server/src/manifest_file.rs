@@ -12,6 +12,7 @@ use gossamer_protocol::manifest::{
     Base, Cohort, Lora, MANIFEST_VERSION, Manifest, ManifestError, Method, ServerOptimizer,
     Training, base_digest,
 };
+use gossamer_protocol::modules::BadPattern;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
@@ -134,13 +135,12 @@ pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
     );
     let lora = file.lora;
     let layout = lora.layout(&linears);
-    let layout = layout.map_err(|e| {
-        let at = match &e {
-            LayoutError::ZeroRank => "lora.rank".to_owned(),
-            LayoutError::Pattern(bad) => format!("lora.{}", bad.field),
-            _ => "lora.targets".to_owned(),
-        };
-        field(&at, e.to_string())
+    let layout = layout.map_err(|e| match &e {
+        LayoutError::ZeroRank => field("lora.rank", e.to_string()),
+        LayoutError::Pattern(BadPattern { field: at, pattern, why }) => {
+            field(&format!("lora.{at}"), format!("pattern {pattern:?}: {why}"))
+        }
+        _ => field("lora.targets", e.to_string()),
     })?;
     let manifest = Manifest {
         version: MANIFEST_VERSION,

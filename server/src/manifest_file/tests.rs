@@ -69,6 +69,22 @@ fn a_file_becomes_a_manifest() {
     assert_eq!(load(&path).expect("good").manifest.base.name, "tiny");
 }
 
+/// A [3, 8], B [8, 3] on layer 1's q; A [4, 8], B [16, 4] on its up projection.
+#[test]
+fn targets_may_be_patterns_and_ranks_of_their_own() {
+    let lora =
+        "targets = '.*\\.1\\..*\\.(q|up)_proj'\nrank_pattern = { q_proj = 3 }\nrslora = true";
+    let (_dir, path) = folder(&GOOD.replace("targets = [\"q_proj\", \"v_proj\"]", lora));
+    let manifest = load(&path).expect("good").manifest;
+    assert_eq!(manifest.layout.n(), 3 * 8 + 8 * 3 + 4 * 8 + 16 * 4);
+    assert_eq!(manifest.layout.tensors().next().map(|(t, _)| t.shape), Some([3, 8]));
+    let scale = manifest.lora.rules().expect("patterns").scale("model.layers.1.self_attn.q_proj");
+    assert!((scale - 8.0 / 3.0_f64.sqrt()).abs() < 1e-12, "{scale}");
+    let all = GOOD.replace("[\"q_proj\", \"v_proj\"]", "\"all-linear\"");
+    let (_dir, path) = folder(&all);
+    assert_eq!(load(&path).expect("good").manifest.layout.tensors().count(), 2 * 14);
+}
+
 #[test]
 fn what_is_off_is_told_with_file_line_and_field() {
     let cases = [
@@ -82,6 +98,13 @@ fn what_is_off_is_told_with_file_line_and_field() {
         ("lr = 0.1", "lr = -1", "run.toml:19: training.optimizer.lr: expected positive"),
         ("deadline_s", "retry_s = 0\ndeadline_s", "run.toml:25: cohort.retry_s: expected in (0"),
         ("\"v_proj\"", "\"w_proj\"", "run.toml:9: lora.targets: LoRA target \"w_proj\""),
+        ("[\"q_proj\", \"v_proj\"]", "\"(q\"", "run.toml:9: lora.targets: pattern \"(q\""),
+        ("[\"q_proj\", \"v_proj\"]", "5", "run.toml:9: targets are a list of module names, one"),
+        (
+            "rank = 4",
+            "rank = 4\nrank_pattern = { q = 0 }",
+            "run.toml:8: lora.rank_pattern: expected every",
+        ),
         ("seed = 7", "seed = = 7", "run.toml:2: "),
         ("kind = \"adamw\"", "kind = \"adamx\"", "unknown variant `adamx`"),
         ("\"model\"", "5", "run.toml:4: base is a model folder's path, or a table"),

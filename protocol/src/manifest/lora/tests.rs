@@ -71,6 +71,13 @@ fn refused_by_name() {
     assert_eq!((open.field, open.pattern.as_str()), ("targets", "(q_proj"));
     let ahead = refused(|l| l.alpha_pattern = [("(?=q)".into(), 1.0)].into_iter().collect());
     assert!(ahead.why.contains("look-around"), "{ahead}");
+    assert_eq!((ahead.field, ahead.pattern.as_str()), ("alpha_pattern", "(?=q)"));
+    let brackets = refused(|l| l.targets = Targets::Pattern("q)|(v".into()));
+    assert!(brackets.why.contains("unopened"), "{brackets}");
+    // As many whole paths as the largest models have linears are no trouble.
+    let paths = (0..1_000).map(|i| (format!("model.layers.{i}.self_attn.q_proj"), 1)).collect();
+    let large = Lora { rank_pattern: paths, ..Lora::new(2, 4.0, vec!["q_proj".into()]) };
+    assert!(large.rules().is_ok());
     // Four counted repetitions in one another: small to write, huge to compile.
     let vast = refused(|l| l.targets = Targets::Pattern("(((a{99}){99}){99}){99}".into()));
     assert!(vast.why.contains("size limit"), "{vast}");
