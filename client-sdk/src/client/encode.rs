@@ -132,8 +132,8 @@ mod tests {
     use gossamer_protocol::ids::{Attempt, ClientId, RunId};
     use gossamer_protocol::rng::Stream;
 
-    use crate::model::llama::tests::tiny;
     use crate::model::fixture;
+    use crate::model::llama::tests::tiny;
 
     const RUN: RunId = RunId([1; 16]);
 
