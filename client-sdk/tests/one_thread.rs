@@ -7,7 +7,7 @@
 #[test]
 fn training_starts_no_thread() {
     use gossamer_client::data::{Batch, Plan, TaskError, TrainingTask};
-    use gossamer_client::model::{BaseModel, LlamaConfig};
+    use gossamer_client::model::{BaseModel, Bias, LlamaConfig};
     use gossamer_client::train::{Control, Job, Pretraining, train};
     use gossamer_protocol::ids::{ClientId, RoundId};
     use gossamer_protocol::layout::Layout;
@@ -41,7 +41,8 @@ fn training_starts_no_thread() {
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
         tied: true,
-        attention_bias: false,
+        rope_scaling: None,
+        bias: Bias::None,
         bos: None,
         eos: vec![],
     };

@@ -37,11 +37,11 @@ pub enum ModelError {
         /// What is expected.
         why: &'static str,
     },
-    /// Not a whole safetensors file.
-    #[error("model.safetensors: {0}")]
+    /// Not a whole file of weights.
+    #[error("the weights' file: {0}")]
     Weights(String),
     /// A tensor that is not there.
-    #[error("model.safetensors has no tensor {0}")]
+    #[error("the weights' file has no tensor {0}")]
     Missing(String),
     /// A tensor of another shape than the configuration's.
     #[error("tensor {name} has shape {found:?}, config.json makes it {expected:?}")]
@@ -54,12 +54,14 @@ pub enum ModelError {
         found: Vec<usize>,
     },
     /// A tensor of a type that is not read.
-    #[error("tensor {name} is {found}; F32, F16 and BF16 are read")]
+    #[error("tensor {name} is {found}; this build reads {known}")]
     Dtype {
         /// The tensor.
         name: String,
         /// Its type.
         found: String,
+        /// The types that are read.
+        known: &'static str,
     },
     /// A tensor with a NaN or an infinity.
     #[error("tensor {0} has an entry that is not finite")]

@@ -4,6 +4,7 @@ use super::ModelError;
 use super::bert::{Bert, BertConfig, BertMap};
 use super::config::{architecture, unsupported};
 use super::frozen::Frozen;
+use super::gpt2::{Gpt2, Gpt2Config, Gpt2Map};
 use super::llama::{Llama, LlamaConfig, LlamaMap};
 use super::network::{Body, Head, Network};
 use super::tensors::Tensors;
@@ -13,6 +14,7 @@ use crate::ops::linear::Linear;
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Llama(LlamaConfig, LlamaMap),
+    Gpt2(Gpt2Config, Gpt2Map),
     Bert(BertConfig, BertMap),
 }
 
@@ -20,10 +22,15 @@ impl Kind {
     /// By `config.json`'s `architectures`.
     pub(super) fn from_json(config: &[u8]) -> Result<Self, ModelError> {
         match architecture(config)?.as_str() {
-            LlamaConfig::ARCHITECTURE => {
+            name if LlamaConfig::ARCHITECTURES.contains(&name) => {
                 let config = LlamaConfig::from_json(config)?;
                 let map = LlamaMap::new(&config);
                 Ok(Self::Llama(config, map))
+            }
+            Gpt2Config::ARCHITECTURE => {
+                let config = Gpt2Config::from_json(config)?;
+                let map = Gpt2Map::new(&config);
+                Ok(Self::Gpt2(config, map))
             }
             name if BertConfig::ARCHITECTURES.contains(&name) => {
                 let config = BertConfig::from_json(config)?;
@@ -31,7 +38,8 @@ impl Kind {
                 Ok(Self::Bert(config, map))
             }
             other => {
-                let known = "LlamaForCausalLM, BertModel or BertForSequenceClassification";
+                let known = "LlamaForCausalLM, Qwen2ForCausalLM, GPT2LMHeadModel, BertModel or \
+                             BertForSequenceClassification";
                 Err(unsupported("architectures", other.to_owned(), known))
             }
         }
@@ -40,6 +48,7 @@ impl Kind {
     pub(super) fn tensors(&self) -> &Tensors {
         match self {
             Self::Llama(_, map) => &map.tensors,
+            Self::Gpt2(_, map) => &map.tensors,
             Self::Bert(_, map) => &map.tensors,
         }
     }
@@ -47,6 +56,7 @@ impl Kind {
     pub(super) fn vocab(&self) -> usize {
         match self {
             Self::Llama(config, _) => config.vocab,
+            Self::Gpt2(config, _) => config.vocab,
             Self::Bert(config, _) => config.vocab,
         }
     }
@@ -54,6 +64,7 @@ impl Kind {
     pub(super) fn hidden(&self) -> usize {
         match self {
             Self::Llama(config, _) => config.hidden,
+            Self::Gpt2(config, _) => config.hidden,
             Self::Bert(config, _) => config.hidden,
         }
     }
@@ -61,6 +72,7 @@ impl Kind {
     pub(super) fn context(&self) -> usize {
         match self {
             Self::Llama(config, _) => config.context,
+            Self::Gpt2(config, _) => config.context,
             Self::Bert(config, _) => config.context,
         }
     }
@@ -68,6 +80,7 @@ impl Kind {
     pub(super) fn bos(&self) -> Option<u32> {
         match self {
             Self::Llama(config, _) => config.bos,
+            Self::Gpt2(config, _) => config.bos,
             Self::Bert(..) => None,
         }
     }
@@ -75,6 +88,7 @@ impl Kind {
     pub(super) fn eos(&self) -> &[u32] {
         match self {
             Self::Llama(config, _) => &config.eos,
+            Self::Gpt2(config, _) => &config.eos,
             Self::Bert(..) => &[],
         }
     }
@@ -88,14 +102,21 @@ impl Kind {
     pub(crate) fn llama(&self) -> Option<&LlamaConfig> {
         match self {
             Self::Llama(config, _) => Some(config),
-            Self::Bert(..) => None,
+            _ => None,
+        }
+    }
+
+    pub(super) fn gpt2(&self) -> Option<&Gpt2Config> {
+        match self {
+            Self::Gpt2(config, _) => Some(config),
+            _ => None,
         }
     }
 
     pub(super) fn bert(&self) -> Option<&BertConfig> {
         match self {
-            Self::Llama(..) => None,
             Self::Bert(config, _) => Some(config),
+            _ => None,
         }
     }
 
@@ -104,6 +125,10 @@ impl Kind {
         match self {
             Self::Llama(config, map) => {
                 let body = Body::Llama(Llama { config, map, frozen });
+                Some(Network { body, head: Head::Tokens(&map.head) })
+            }
+            Self::Gpt2(config, map) => {
+                let body = Body::Gpt2(Gpt2 { config, map, frozen });
                 Some(Network { body, head: Head::Tokens(&map.head) })
             }
             Self::Bert(..) => None,
@@ -117,7 +142,7 @@ impl Kind {
         head: Linear<'a>,
     ) -> Option<Network<'a>> {
         match self {
-            Self::Llama(..) => None,
+            Self::Llama(..) | Self::Gpt2(..) => None,
             Self::Bert(config, map) => {
                 let body = Body::Bert(Bert { config, map, frozen });
                 Some(Network { body, head: Head::Classes(head) })

@@ -8,7 +8,7 @@ use super::composed::{Branch, Composed, cross_entropy};
 use super::frozen::Gradients;
 use super::llama::tests::tiny;
 use super::network::Tape;
-use super::{BaseModel, LlamaConfig, fixture};
+use super::{BaseModel, Bias, LlamaConfig, fixture};
 use crate::data::Batch;
 use crate::lora::Plan;
 use crate::ops::cross_entropy as fast;
@@ -19,7 +19,7 @@ const ALL: [&str; 7] =
 
 /// With and without each feature; sequences within one block of queries and across three.
 fn cases() -> Vec<(LlamaConfig, Batch)> {
-    let plain = LlamaConfig { tied: true, attention_bias: false, kv_heads: 4, ..tiny() };
+    let plain = LlamaConfig { tied: true, bias: Bias::None, kv_heads: 4, ..tiny() };
     let one = LlamaConfig { kv_heads: 1, head_dim: 6, ..tiny() };
     vec![
         (tiny(), fixture::batch(&tiny(), 2, 7)),

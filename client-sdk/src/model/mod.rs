@@ -1,11 +1,12 @@
 //! Frozen models of several families, from unmodified Hugging Face folders; `config.json`'s
 //! `architectures` tells which.
 //!
-//! - `tensors`: a model's tensors in one flat `f32` vector, from and to safetensors.
+//! - `tensors`: a model's tensors in one flat `f32` vector. `stored`, `safetensors`: from a file.
 //! - `config`: what the families' `config.json` files share. `family`: which one, with its places.
 //! - `frozen`: weights with the adapter beside them. `walk`, `tape`: the way through the layers and
 //!   back, and its buffers. A family gives only what is its own, each in one place:
 //! - `llama`: RMSNorm, rotary grouped-query attention, SwiGLU, tied or own head.
+//! - `gpt2`: LayerNorm before each half, learned positions, one linear for q, k and v.
 //! - `bert`: LayerNorm behind each sum, attention both ways, GELU, mean features.
 //! - `network`: a family with its adapter, from a batch to the logits of its targets and back.
 //! - [`composed`]: the Llama decoder from candle's differentiable primitives, for any device and for tests.
@@ -21,16 +22,20 @@ mod family;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod frozen;
+mod gpt2;
 #[cfg(test)]
 mod gradient_tests;
 pub(crate) mod llama;
 #[cfg(test)]
 mod load_tests;
 pub(crate) mod network;
+pub(crate) mod safetensors;
+mod stored;
 mod tape;
 mod tensors;
 mod walk;
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,7 +50,8 @@ pub use bert::BertConfig;
 pub use error::ModelError;
 use family::Kind;
 use frozen::Frozen;
-pub use llama::LlamaConfig;
+pub use gpt2::Gpt2Config;
+pub use llama::{Bias, Llama3Rope, LlamaConfig};
 use network::Network;
 
 /// A frozen model with its tokenizer. Cloning shares it.
@@ -69,8 +75,12 @@ impl BaseModel {
             let path = dir.join(name);
             std::fs::read(&path).map_err(|source| ModelError::File { path, source })
         };
-        let config = read("config.json")?;
-        Self::from_bytes(&config, &read("tokenizer.json")?, &read("model.safetensors")?)
+        let (config, tokenizer) = (read("config.json")?, read("tokenizer.json")?);
+        let path = dir.join("model.safetensors");
+        let open =
+            || std::fs::File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (len, mut file) = open().map_err(|source| ModelError::File { path, source })?;
+        Self::from_parts(&config, &tokenizer, &mut file, len)
     }
 
     /// As [`load`](Self::load), from the files' bytes. Weights may be F32, F16 or BF16.
@@ -78,28 +88,20 @@ impl BaseModel {
     /// # Errors
     /// [`ModelError`] at the first thing that is off.
     pub fn from_bytes(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self, ModelError> {
-        let digest = base_digest(Digest::of(config), Digest::of(tokenizer), Digest::of(weights));
+        Self::from_parts(config, tokenizer, &mut &*weights, weights.len() as u64)
+    }
+
+    fn from_parts(
+        config: &[u8],
+        tokenizer: &[u8],
+        weights: &mut dyn Read,
+        len: u64,
+    ) -> Result<Self, ModelError> {
         let kind = Kind::from_json(config)?;
-        let unreadable = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
-        let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(unreadable)?;
-        // Files made for fixed windows cut and pad in silence; here a text is as long as it is.
-        tokenizer.with_truncation(None).map_err(unreadable)?;
-        tokenizer.with_padding(None);
-        let rows = kind.vocab();
-        let tokens = tokenizer.get_vocab(true).into_values();
-        if let Some(token) = tokens.max().filter(|&token| token as usize >= rows) {
-            return Err(ModelError::Vocabulary { token, rows });
-        }
-        if let Some(token) = kind.named_tokens().into_iter().find(|&t| t as usize >= rows) {
-            return Err(ModelError::Vocabulary { token, rows });
-        }
-        if kind.bert().is_some() {
-            let around = tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false));
-            if around != 2 {
-                return Err(ModelError::Specials(around));
-            }
-        }
-        let flat = kind.tensors().read(weights)?;
+        let digests = [config, tokenizer].map(Digest::of);
+        let tokenizer = read_tokenizer(tokenizer, &kind)?;
+        let (flat, weights) = safetensors::read(kind.tensors(), weights, len)?;
+        let digest = base_digest(digests[0], digests[1], weights);
         Ok(Self(Arc::new(Inner { kind, tokenizer, digest, flat })))
     }
 
@@ -134,7 +136,7 @@ impl BaseModel {
         Limits { vocab: self.0.kind.vocab(), context: self.context(), classes }
     }
 
-    /// The sizes of a decoder; an encoder has none of these.
+    /// The sizes of a Llama-family decoder; another family has none of these.
     #[must_use]
     pub fn llama(&self) -> Option<&LlamaConfig> {
         self.0.kind.llama()
@@ -183,11 +185,17 @@ impl BaseModel {
         text.map_err(|e| ModelError::Tokenizer(e.to_string()))
     }
 
+    /// The sizes of a GPT-2-family decoder; another family has none of these.
+    #[must_use]
+    pub fn gpt2(&self) -> Option<&Gpt2Config> {
+        self.0.kind.gpt2()
+    }
+
     /// Whether the files have the linears' weights as `[d_in, d_out]` (transformers' Conv1D), as a merge
-    /// and PEFT's `fan_in_fan_out` must know; no family here does.
+    /// and PEFT's `fan_in_fan_out` must know; [`linears`](Self::linears) counts the other way always.
     #[must_use]
     pub fn fan_in_fan_out(&self) -> bool {
-        false
+        self.gpt2().is_some()
     }
 
     /// The sizes of an encoder; a decoder has none of these.
@@ -242,4 +250,28 @@ impl std::fmt::Debug for BaseModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "BaseModel({}, {} weights)", self.0.digest, self.0.flat.len())
     }
+}
+
+/// A tokenizer whose every token has an embedding.
+fn read_tokenizer(bytes: &[u8], kind: &Kind) -> Result<Tokenizer, ModelError> {
+    let unreadable = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(unreadable)?;
+    // Files made for fixed windows cut and pad in silence; here a text is as long as it is.
+    tokenizer.with_truncation(None).map_err(unreadable)?;
+    tokenizer.with_padding(None);
+    let rows = kind.vocab();
+    let tokens = tokenizer.get_vocab(true).into_values();
+    if let Some(token) = tokens.max().filter(|&token| token as usize >= rows) {
+        return Err(ModelError::Vocabulary { token, rows });
+    }
+    if let Some(token) = kind.named_tokens().into_iter().find(|&t| t as usize >= rows) {
+        return Err(ModelError::Vocabulary { token, rows });
+    }
+    if kind.bert().is_some() {
+        let around = tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false));
+        if around != 2 {
+            return Err(ModelError::Specials(around));
+        }
+    }
+    Ok(tokenizer)
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::bert::Bert;
 use super::frozen::{Frozen, Gradients};
+use super::gpt2::Gpt2;
 use super::llama::Llama;
 pub(crate) use super::tape::Tape;
 use super::walk::{self, Family};
@@ -24,6 +25,7 @@ pub(crate) struct Network<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Body<'a> {
     Llama(Llama<'a>),
+    Gpt2(Gpt2<'a>),
     Bert(Bert<'a>),
 }
 
@@ -40,6 +42,7 @@ impl<'a> Body<'a> {
     fn family(&self) -> &dyn Family {
         match self {
             Self::Llama(llama) => llama,
+            Self::Gpt2(gpt2) => gpt2,
             Self::Bert(bert) => bert,
         }
     }
@@ -47,6 +50,7 @@ impl<'a> Body<'a> {
     fn frozen(&self) -> &Frozen<'a> {
         match self {
             Self::Llama(llama) => &llama.frozen,
+            Self::Gpt2(gpt2) => &gpt2.frozen,
             Self::Bert(bert) => &bert.frozen,
         }
     }

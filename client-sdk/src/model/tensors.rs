@@ -1,25 +1,27 @@
-//! A model's tensors end to end in one flat vector, and safetensors in and out of it.
+//! A model's tensors end to end in one flat vector.
 
 use std::ops::Range;
 
 use gossamer_protocol::layout::BaseLinear;
-use safetensors::{Dtype, SafeTensors};
-
-use super::ModelError;
 
 /// Every tensor: its name, shape and place, in order; and which of them are the weights of linears.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tensors {
     tensors: Vec<Tensor>,
     linears: Vec<LinearMap>,
+    /// What the names of some files lack at their beginning.
+    prefix: Option<&'static str>,
 }
 
-/// One stored tensor.
+/// One tensor.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor {
     pub(crate) name: String,
+    /// In Hugging Face's file.
     pub(crate) shape: Vec<usize>,
     pub(crate) place: Range<usize>,
+    /// Whether `place` has it transposed.
+    pub(crate) turned: bool,
 }
 
 /// A linear's places.
@@ -29,15 +31,23 @@ pub(crate) struct LinearMap {
     name: String,
     pub(crate) d_in: usize,
     pub(crate) d_out: usize,
+    /// `[d_out, d_in]`.
     pub(crate) weight: Range<usize>,
+    /// Right behind the weight, where there is one.
     pub(crate) bias: Option<Range<usize>>,
 }
 
 impl Tensors {
+    /// None yet; a file's names may all lack `prefix`.
+    pub(crate) fn with_optional_prefix(prefix: &'static str) -> Self {
+        Self { prefix: Some(prefix), ..Self::default() }
+    }
+
     /// Puts a tensor behind the others.
     pub(crate) fn put(&mut self, name: String, shape: &[usize]) -> Range<usize> {
         let place = self.n()..self.n() + shape.iter().product::<usize>();
-        self.tensors.push(Tensor { name, shape: shape.to_vec(), place: place.clone() });
+        let shape = shape.to_vec();
+        self.tensors.push(Tensor { name, shape, place: place.clone(), turned: false });
         place
     }
 
@@ -46,6 +56,16 @@ impl Tensors {
     pub(crate) fn put_linear(&mut self, name: String, [d_in, d_out]: [usize; 2], biased: bool) {
         let weight = self.put(format!("{name}.weight"), &[d_out, d_in]);
         let bias = biased.then(|| self.put(format!("{name}.bias"), &[d_out]));
+        self.linears.push(LinearMap { name, d_in, d_out, weight, bias });
+    }
+
+    /// As [`put_linear`](Self::put_linear), with a bias and a file that has the weight as `[d_in, d_out]`.
+    pub(crate) fn put_conv1d(&mut self, name: String, [d_in, d_out]: [usize; 2]) {
+        let weight = self.put(format!("{name}.weight"), &[d_in, d_out]);
+        if let Some(last) = self.tensors.last_mut() {
+            last.turned = true;
+        }
+        let bias = Some(self.put(format!("{name}.bias"), &[d_out]));
         self.linears.push(LinearMap { name, d_in, d_out, weight, bias });
     }
 
@@ -67,64 +87,13 @@ impl Tensors {
         self.tensors.iter()
     }
 
+    /// The name that some files have in place of `name`.
+    pub(crate) fn other_name<'n>(&self, name: &'n str) -> Option<&'n str> {
+        name.strip_prefix(self.prefix?)
+    }
+
     /// Length of the flat vector.
     pub(crate) fn n(&self) -> usize {
         self.tensors.last().map_or(0, |last| last.place.end)
-    }
-
-    /// Reads every tensor from a safetensors file; the file may hold others beside.
-    pub(crate) fn read(&self, bytes: &[u8]) -> Result<Vec<f32>, ModelError> {
-        let file =
-            SafeTensors::deserialize(bytes).map_err(|e| ModelError::Weights(e.to_string()))?;
-        // By what the file has, not by what the configuration claims.
-        let mut flat = Vec::new();
-        for tensor in &self.tensors {
-            let name = || tensor.name.clone();
-            let view = file.tensor(&tensor.name).map_err(|_| ModelError::Missing(name()))?;
-            if view.shape() != tensor.shape {
-                let (expected, found) = (tensor.shape.clone(), view.shape().to_vec());
-                return Err(ModelError::Shape { name: name(), expected, found });
-            }
-            let data = view.data();
-            match view.dtype() {
-                Dtype::F32 => {
-                    flat.extend(data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)))
-                }
-                Dtype::F16 => {
-                    let wide = |&b: &[u8; 2]| half::f16::from_le_bytes(b).to_f32();
-                    flat.extend(data.as_chunks().0.iter().map(wide));
-                }
-                Dtype::BF16 => {
-                    let wide = |&b: &[u8; 2]| half::bf16::from_le_bytes(b).to_f32();
-                    flat.extend(data.as_chunks().0.iter().map(wide));
-                }
-                other => {
-                    return Err(ModelError::Dtype { name: name(), found: format!("{other:?}") });
-                }
-            }
-        }
-        if let Some(at) = flat.iter().position(|x| !x.is_finite()) {
-            let tensor = self.tensors.iter().find(|t| t.place.contains(&at));
-            return Err(ModelError::NonFinite(tensor.map_or_else(String::new, |t| t.name.clone())));
-        }
-        Ok(flat)
-    }
-
-    /// The safetensors file of `flat`, in `f16`.
-    pub(crate) fn write_f16(&self, flat: &[f32]) -> Result<Vec<u8>, ModelError> {
-        let narrow = |x: &f32| half::f16::from_f32(*x).to_le_bytes();
-        let bytes: Vec<Vec<u8>> = self
-            .tensors
-            .iter()
-            .map(|tensor| flat[tensor.place.clone()].iter().flat_map(narrow).collect())
-            .collect();
-        let mut views = Vec::with_capacity(bytes.len());
-        for (tensor, bytes) in self.tensors.iter().zip(&bytes) {
-            let view =
-                safetensors::tensor::TensorView::new(Dtype::F16, tensor.shape.clone(), bytes)
-                    .map_err(|e| ModelError::Weights(e.to_string()))?;
-            views.push((tensor.name.as_str(), view));
-        }
-        safetensors::serialize(views, None).map_err(|e| ModelError::Weights(e.to_string()))
     }
 }

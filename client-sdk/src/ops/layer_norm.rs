@@ -3,6 +3,7 @@
 //!
 //! Backward, with `g = w dy`: `dx = r (g - mean(g) - u mean(g u))`. Weight and bias are frozen.
 
+use super::product::Store;
 use super::{sum, vectorised};
 
 /// `out`, `u`, `x`: `[n, d]`, `w`, `b`: `[d]`; `roots`: `[n]`, each row's `r`; it and `u` are kept for
@@ -39,22 +40,34 @@ pub(crate) fn forward(
     );
 }
 
-/// Sets `dx`, `[n, d]`; `dy`: `[n, d]`.
-pub(crate) fn backward(dx: &mut [f32], dy: &[f32], u: &[f32], roots: &[f32], w: &[f32]) {
+/// Sets `dx`, `[n, d]`, or adds to it; `dy`: `[n, d]`.
+pub(crate) fn backward(
+    dx: &mut [f32],
+    store: Store,
+    dy: &[f32],
+    u: &[f32],
+    roots: &[f32],
+    w: &[f32],
+) {
     let d = w.len();
     assert!([dx.len(), dy.len(), u.len()] == [roots.len() * d; 3], "lengths");
     vectorised(
         #[inline(always)]
         || {
+            let mut g = vec![0.0; d];
             let rows = dx.chunks_exact_mut(d).zip(dy.chunks_exact(d)).zip(u.chunks_exact(d));
             for (((dx, dy), u), &r) in rows.zip(roots) {
-                for ((g, &dy), &w) in dx.iter_mut().zip(dy).zip(w) {
+                for ((g, &dy), &w) in g.iter_mut().zip(dy).zip(w) {
                     *g = dy * w;
                 }
-                let mean = sum::sum(dx) / d as f32;
-                let along = sum::dot(dx, u) / d as f32;
-                for (g, &u) in dx.iter_mut().zip(u) {
+                let mean = sum::sum(&g) / d as f32;
+                let along = sum::dot(&g, u) / d as f32;
+                for (g, &u) in g.iter_mut().zip(u) {
                     *g = r * (*g - mean - u * along);
+                }
+                match store {
+                    Store::Set => dx.copy_from_slice(&g),
+                    Store::Add => super::add(dx, &g),
                 }
             }
         },
@@ -73,7 +86,7 @@ mod tests {
         forward(&mut out, &mut u, &mut roots, &[1.0, 3.0], [&w, &b], 0.0);
         assert_eq!((out, u, roots), ([8.0, 23.0], [-1.0, 1.0], [1.0]));
         let mut dx = [9.0; 2];
-        backward(&mut dx, &[0.5, 1.0], &u, &roots, &w);
+        backward(&mut dx, Store::Set, &[0.5, 1.0], &u, &roots, &w);
         assert_eq!(dx, [0.0, 0.0]);
         // Epsilon 3 under the root: twice as small.
         forward(&mut out, &mut u, &mut roots, &[1.0, 3.0], [&w, &b], 3.0);

@@ -15,6 +15,7 @@ pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 mod exp;
 pub(crate) mod gelu;
+pub(crate) mod gelu_tanh;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod norm;

@@ -25,13 +25,18 @@ pub(crate) enum Turn {
 
 impl Rope {
     /// Tables for heads of `head_dim`; computed in `f64` and rounded once. By `libm`, since the
-    /// platforms' own powers and sines differ in their last bits.
-    pub(crate) fn new(head_dim: usize, len: usize, theta: f64) -> Self {
+    /// platforms' own powers and sines differ in their last bits. `stretch` changes a frequency.
+    pub(crate) fn new(
+        head_dim: usize,
+        len: usize,
+        theta: f64,
+        stretch: &dyn Fn(f64) -> f64,
+    ) -> Self {
         let half = head_dim / 2;
         let mut cos = Vec::with_capacity(half * len);
         let mut sin = Vec::with_capacity(half * len);
         for i in 0..half {
-            let frequency = libm::pow(theta, -2.0 * i as f64 / head_dim as f64);
+            let frequency = stretch(libm::pow(theta, -2.0 * i as f64 / head_dim as f64));
             for t in 0..len {
                 let (s, c) = libm::sincos(t as f64 * frequency);
                 cos.push(c as f32);
@@ -70,7 +75,7 @@ mod tests {
 
     #[test]
     fn angles() {
-        let rope = Rope::new(8, 16, 10_000.0);
+        let rope = Rope::new(8, 16, 10_000.0, &|f| f);
         let (cos, sin) = rope.row(1, 3, 2);
         for (k, t) in [3.0_f64, 4.0].into_iter().enumerate() {
             assert!((f64::from(cos[k]) - (t * 0.1).cos()).abs() < 1e-7);

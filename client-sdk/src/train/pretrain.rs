@@ -10,7 +10,7 @@ use crate::data::{Batch, BatchError};
 use crate::model::frozen::{Frozen, Gradients};
 use crate::model::llama::{Llama, LlamaMap};
 use crate::model::network::{Body, Head, Network, Tape};
-use crate::model::{LlamaConfig, ModelError};
+use crate::model::{LlamaConfig, ModelError, safetensors};
 use crate::ops::{self, cross_entropy};
 use crate::optim::{AdamW, clip};
 
@@ -158,7 +158,7 @@ impl Pretraining {
     /// # Errors
     /// [`ModelError::NonFinite`] where a weight is beyond `f16`.
     pub fn to_safetensors(&self) -> Result<Vec<u8>, ModelError> {
-        self.map.tensors.write_f16(&self.flat)
+        safetensors::write_f16(&self.map.tensors, &self.flat)
     }
 
     /// `config.json`.

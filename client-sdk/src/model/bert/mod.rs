@@ -118,7 +118,7 @@ impl Bert<'_> {
 
     /// Sets `dx`.
     fn norm_backward(&self, dx: &mut [f32], dy: &[f32], tape: &NormTape, [w, _]: &NormMap) {
-        layer_norm::backward(dx, dy, &tape.u, &tape.roots, self.frozen.at(w));
+        layer_norm::backward(dx, Store::Set, dy, &tape.u, &tape.roots, self.frozen.at(w));
     }
 }
 

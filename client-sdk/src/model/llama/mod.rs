@@ -1,4 +1,4 @@
-//! The Llama family: RMSNorm, rotary grouped-query attention, SwiGLU, tied or own head. Source:
+//! The Llama family (Llama, SmolLM2, Qwen2): RMSNorm, rotary grouped-query attention, SwiGLU, tied or own head. Source:
 //! arXiv:2302.13971.
 //!
 //! A layer: `m = x + O(attention(Q u, K u, V u))` with `u = norm(x)`, then `x' = m + D(silu(G w) * U w)`
@@ -14,6 +14,7 @@
 //! | `mlp.gate_proj.weight`, `up_proj` | `[intermediate, hidden]` |
 //! | `mlp.down_proj.weight` | `[hidden, intermediate]` |
 //!
+//! (with biases behind q, k, v, and o, where the configuration says so)
 //! and `model.embed_tokens.weight`, `lm_head.weight` `[vocab, hidden]`, `model.norm.weight` `[hidden]`.
 
 mod config;
@@ -30,9 +31,9 @@ use crate::ops::product::Store;
 use crate::ops::rope::Rope;
 use crate::ops::{self, attention, norm, room, swiglu};
 
-pub use config::LlamaConfig;
 #[cfg(test)]
 pub(crate) use config::tests;
+pub use config::{Bias, Llama3Rope, LlamaConfig};
 
 /// A layer's linears, in order.
 pub(crate) const LINEARS: [&str; 7] = [
