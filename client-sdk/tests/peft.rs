@@ -14,6 +14,7 @@ use gossamer_client::peft;
 use gossamer_client::train::{Control, Job, logits, train};
 use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::manifest::{Base, Head, LocalOptimizer, Lora, Manifest, Targets, Training};
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -188,6 +189,62 @@ fn stories260k() {
         "init_lora_weights": "gaussian",
     });
     meet(&python, &folder, lora, &theirs, None);
+}
+
+#[test]
+fn gpt2() {
+    let Some(python) = python() else { return };
+    let made = made(&python);
+    let names = ["c_attn", "c_proj", "c_fc"].map(String::from).to_vec();
+    let lora = Lora {
+        rank_pattern: [("attn.c_proj".to_owned(), 4)].into_iter().collect(),
+        ..Lora::new(2, 5.0, names)
+    };
+    let theirs = json!({
+        "r": 3, "lora_alpha": 7, "target_modules": "all-linear", "use_rslora": true,
+        "alpha_pattern": { "h.1.attn.c_attn": 3 },
+    });
+    let folder = made.path().join("gpt2");
+    meet(&python, &folder, lora.clone(), &theirs, None);
+    without_prefix(&folder, lora);
+}
+
+/// The hub's GPT-2 has names without `transformer.` in front; merged, it has the same weights.
+fn without_prefix(folder: &Path, lora: Lora) {
+    let bare = folder.join("bare");
+    std::fs::create_dir(&bare).expect("new");
+    for name in ["config.json", "tokenizer.json"] {
+        std::fs::copy(folder.join(name), bare.join(name)).expect("copied");
+    }
+    let read = |folder: &Path| std::fs::read(folder.join("model.safetensors")).expect("there");
+    let whole = read(folder);
+    let tensors = SafeTensors::deserialize(&whole).expect("whole").tensors();
+    let stripped = tensors.into_iter().map(|(name, view)| {
+        (name.strip_prefix("transformer.").map(str::to_owned).unwrap_or(name), view)
+    });
+    safetensors::serialize_to_file(stripped, None, &bare.join("model.safetensors"))
+        .expect("written");
+
+    let merged = [folder, &bare].map(|folder| {
+        let base = BaseModel::load(folder).expect("loads");
+        let frozen = Base { name: "gpt2".into(), digest: base.digest() };
+        let optimizer = LocalOptimizer::Sgd { lr: 0.1, momentum: 0.0 };
+        let recipe = Training { steps: 1, batch: 1, context: 9, optimizer, clip: None };
+        let layout = lora.layout(&base.linears()).expect("targets there are");
+        let manifest = Manifest::alone(frozen, lora.clone(), layout, None, recipe);
+        let theta: Vec<f32> = (0..manifest.layout.n()).map(|i| (i as f32).sin()).collect();
+        let (adapter, out) = (folder.join("adapter"), folder.join("merged"));
+        peft::export(&adapter, &manifest, &base, &theta).expect("exported");
+        peft::merge(folder, &adapter, &out).expect("merged");
+        read(&out)
+    });
+    let [whole, bare] =
+        [&merged[0], &merged[1]].map(|b| SafeTensors::deserialize(b).expect("whole"));
+    assert_eq!(whole.len(), bare.len());
+    for (name, view) in bare.tensors() {
+        let other = whole.tensor(&format!("transformer.{name}")).expect("the same with its prefix");
+        assert_eq!(view.data(), other.data(), "{name}");
+    }
 }
 
 #[test]
