@@ -35,15 +35,16 @@ pub(super) struct Reading {
     has_zero: bool,
     /// Entries of the block.
     pub(super) length: usize,
-    ladder: Ladder,
+    pub(super) block: Block,
+    pub(super) ladder: Ladder,
     outliers: Vec<(u8, f32)>,
 }
 
 impl Reading {
     pub(super) fn new(values: Values) -> Self {
-        let ladder = Ladder::new(values, Block::default());
-        let has_zero = matches!(values, Values::Int8 | Values::Fp4);
-        Self { values, has_zero, length: values.block(), ladder, outliers: Vec::new() }
+        let block = Block::default();
+        let ladder = Ladder::new(values, block);
+        Self { values, has_zero: values.has_zero(), length: values.block(), block, ladder, outliers: Vec::new() }
     }
 
     /// Reads a header through `raw`, which gives the next number of so many bits; `left` entries are to
@@ -66,6 +67,7 @@ impl Reading {
         if self.values.has_scale() {
             block.scale = Scale(raw(8)? as u8);
         }
+        self.block = block;
         self.ladder = Ladder::new(self.values, block);
         Ok(())
     }
@@ -85,6 +87,12 @@ impl Reading {
             self.outliers.push((rank, rest));
         }
         Ok(())
+    }
+
+    /// What is sent beside the levels of this block.
+    pub(super) fn outliers(&self) -> impl Iterator<Item = Outlier> {
+        // They were read from as many bits.
+        self.outliers.iter().map(|&(rank, rest)| (rank, half::f16::from_f32(rest)))
     }
 
     /// The values of `levels`, the first of the block, and what is sent beside. Not checked.

@@ -84,6 +84,11 @@ impl Values {
         !matches!(self, Self::F32 | Self::F16)
     }
 
+    /// Whether index 0 is zero, which has no sign.
+    pub(super) fn has_zero(self) -> bool {
+        matches!(self, Self::Int8 | Self::Fp4)
+    }
+
     /// Bits that a block says before its entries: length flag, floor, scale. At least.
     pub(crate) fn header_bits(self) -> u32 {
         1 + 8 * (u32::from(self.has_floor()) + u32::from(self.has_scale()))
@@ -149,6 +154,21 @@ impl Ladder {
     pub(super) fn within(&self, limit: f32) -> &[f32] {
         let levels = &self.magnitudes[..1 << self.values.index_bits().min(3)];
         &levels[..levels.iter().take_while(|&&magnitude| magnitude <= limit).count()]
+    }
+
+    /// The index nearest to a magnitude, the higher of two equally near.
+    pub(super) fn nearest(&self, magnitude: f32) -> u32 {
+        match self.values {
+            Values::F32 => magnitude.to_bits(),
+            Values::F16 => half::f16::from_f32(magnitude).to_bits().into(),
+            Values::Int8 if self.scale > 0.0 => (magnitude / self.scale + 0.5).min(127.0) as u32,
+            Values::Int8 => 0,
+            _ => {
+                let levels = &self.magnitudes[..1 << self.values.index_bits()];
+                let above = |pair: &&[f32]| magnitude >= (pair[0] + pair[1]) * 0.5;
+                levels.windows(2).take_while(above).count() as u32
+            }
+        }
     }
 
     pub(super) fn value(&self, level: Level) -> f32 {

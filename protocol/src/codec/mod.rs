@@ -15,6 +15,7 @@ mod assign;
 mod bits;
 mod block;
 pub mod bound;
+pub(crate) mod difference;
 mod fit;
 mod levels;
 mod model;
@@ -31,7 +32,8 @@ use crate::manifest::{Coding, Values};
 use crate::rng::Stream;
 use crate::sparse::{Sparse, SparseError, Support};
 use bits::BitReader;
-use quantised::Quantised;
+use levels::Level;
+use quantised::{Quantised, Sink};
 use range::RangeDecoder;
 
 /// Where entries may lie: both ends know it.
@@ -173,6 +175,9 @@ pub enum CodecError {
     /// A zero with a sign, where zero has none.
     #[error("minus zero")]
     NegativeZero,
+    /// A level that its code does not have.
+    #[error("a level is out of range")]
+    Level,
     /// Rice parameter above 27.
     #[error("Rice parameter {0} is above 27")]
     Rice(u32),
@@ -213,8 +218,7 @@ pub fn encode(
         return Err(CodecError::Value { rank, value: sparse.values()[rank], limit });
     }
     let quantised = Quantised::new(shape, sparse, &mut options)?;
-    let whole = quantised.len() == shape.len();
-    let (bits, model) = if whole {
+    let (bits, model) = if quantised.whole {
         (Body::DensePacked, Body::DenseModelled)
     } else {
         (Body::RicePacked, Body::MapModelled)
@@ -246,6 +250,34 @@ pub fn decode<R: BufRead>(
     limit: f32,
     entry: &mut impl FnMut(u32, f32),
 ) -> Result<(), CodecError> {
+    let mut sink = Entries { domain: shape.domain.indices(), entry };
+    read(shape, body, values, k, len, source, limit, &mut sink)
+}
+
+/// Gives entries their coordinates.
+struct Entries<'a, F> {
+    domain: Option<&'a [u32]>,
+    entry: &'a mut F,
+}
+
+impl<F: FnMut(u32, f32)> Sink for Entries<'_, F> {
+    #[inline]
+    fn entry(&mut self, rank: u32, _level: Level, value: f32) {
+        (self.entry)(self.domain.map_or(rank, |domain| domain[rank as usize]), value);
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the fields of one frame")]
+fn read<R: BufRead>(
+    shape: Shape<'_>,
+    body: Body,
+    values: Values,
+    k: usize,
+    len: u64,
+    source: R,
+    limit: f32,
+    sink: &mut impl Sink,
+) -> Result<(), CodecError> {
     if body.is_dense() && k != shape.len() {
         return Err(CodecError::Count { got: k, expected: shape.len() });
     }
@@ -255,10 +287,10 @@ pub fn decode<R: BufRead>(
     }
     match body {
         Body::DensePacked | Body::RicePacked => {
-            packed::decode(shape, body, values, k, BitReader::new(source), limit, entry)
+            packed::decode(shape, body, values, k, BitReader::new(source), limit, sink)
         }
         Body::DenseModelled | Body::MapModelled => {
-            modelled::decode(shape, body, values, k, RangeDecoder::new(source)?, limit, entry)
+            modelled::decode(shape, body, values, k, RangeDecoder::new(source)?, limit, sink)
         }
     }
 }

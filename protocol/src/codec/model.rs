@@ -45,13 +45,13 @@ static STRETCH: LazyLock<[i16; 4_096]> = LazyLock::new(|| {
 });
 
 /// `floor(2^16 / (n + 1.5))`: how far the n-th observation moves a chance.
-static PACE: LazyLock<[i32; 256]> =
+pub(super) static PACE: LazyLock<[i32; 256]> =
     LazyLock::new(|| std::array::from_fn(|n| (131_072 / (2 * n + 3)) as i32));
 
 /// A chance that learns.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chance {
-    one: Probability,
+    pub(super) one: Probability,
     seen: u8,
 }
 
@@ -62,7 +62,7 @@ impl Chance {
 
     /// Moves to `bit`; after `most` observations the pace stays.
     #[inline]
-    fn learn(&mut self, bit: bool, most: u8, pace: &[i32; 256]) {
+    pub(super) fn learn(&mut self, bit: bool, most: u8, pace: &[i32; 256]) {
         let target = if bit { 65_535 } else { 0 };
         let one = i32::from(self.one);
         let moved = one + (((target - one) * (pace[usize::from(self.seen)] >> 1)) >> 15);
@@ -73,10 +73,14 @@ impl Chance {
 
 /// An entry is sent with this chance before anything is known.
 const START: Probability = 1 << 12;
-/// Chances mixed.
-const INPUTS: usize = 6;
+/// Chances mixed; the last two say nothing but in a difference.
+const INPUTS: usize = 8;
 /// Weights before anything is known, in units of 2^-16.
-const WEIGHTS: [i32; INPUTS] = [18_000, 18_000, 22_000, 12_000, 12_000, 0];
+const WEIGHTS: [i32; INPUTS] = [18_000, 18_000, 22_000, 12_000, 12_000, 0, 0, 0];
+/// The same in a difference, where what the receiver holds tells most.
+const WEIGHTS_HELD: [i32; INPUTS] = [4_000, 4_000, 6_000, 2_000, 2_000, 0, 30_000, 30_000];
+/// Classes of what is held at a place.
+const HELD: usize = 64;
 /// How fast weights learn.
 const RATE: i32 = 20;
 
@@ -86,6 +90,8 @@ pub(super) struct Map {
     pace: &'static [i32; 256],
     /// By what lies around: 3 x 3 x 5 x 3 for each part.
     around: Vec<Chance>,
+    /// By what is held at the place, and by that and the nearest neighbours; only in a difference.
+    held: [Vec<Chance>; 2],
     weights: [[i32; INPUTS]; 3],
     tensor: Chance,
     row: Chance,
@@ -98,6 +104,7 @@ pub(super) struct Map {
     inputs: [i32; INPUTS],
     mixed: i32,
     context: usize,
+    held_contexts: [usize; 2],
 }
 
 /// Neighbours beyond the first and the last column read as nothing.
@@ -109,6 +116,7 @@ impl Map {
             stretch: &STRETCH,
             pace: &PACE,
             around: vec![Chance::new(START); 3 * 135],
+            held: [Vec::new(), Vec::new()],
             weights: [WEIGHTS; 3],
             tensor: Chance::new(START),
             row: Chance::new(START),
@@ -120,7 +128,19 @@ impl Map {
             inputs: [0; INPUTS],
             mixed: 0,
             context: 0,
+            held_contexts: [0; 2],
         }
+    }
+
+    /// Of a difference: [`chance`](Self::chance) is told what is held.
+    pub(super) fn of_difference() -> Self {
+        // What was sent before is sent again, mostly.
+        let start = |place: usize| match place % HELD {
+            0 => Chance::new(START),
+            _ => Chance::new(3 << 14),
+        };
+        let table = |places: usize| (0..places * HELD).map(start).collect();
+        Self { held: [table(3), table(27)], weights: [WEIGHTS_HELD; 3], ..Self::new() }
     }
 
     /// Starts a tensor of `width` columns; `part` is 0 for A, 1 for B, 2 for a head.
@@ -150,9 +170,10 @@ impl Map {
         self.row = Chance { one: one as Probability, seen: 3 };
     }
 
-    /// The chance that column `column` of this row is sent.
+    /// The chance that column `column` of this row is sent; `held` is the class of what the receiver
+    /// holds there, in a difference.
     #[inline]
-    pub(super) fn chance(&mut self, column: usize) -> Probability {
+    pub(super) fn chance(&mut self, column: usize, held: Option<usize>) -> Probability {
         let at = column + MARGIN;
         self.at = at;
         let [this, up, above] = &self.rows;
@@ -161,6 +182,13 @@ impl Map {
         let both = usize::from(this[at - 1].min(2)) * 3 + usize::from(up[at].min(2));
         self.context = self.part * 135 + (both * 5 + near) * 3 + usize::from(above[at].min(2));
         let odds = |chance: Chance| i32::from(self.stretch[usize::from(chance.one >> 4)]);
+        let mut from_held = [0; 2];
+        if let Some(held) = held {
+            self.held_contexts = [self.part * HELD + held, (self.part * 9 + both) * HELD + held];
+            for ((odd, table), at) in from_held.iter_mut().zip(&self.held).zip(self.held_contexts) {
+                *odd = odds(table[at]);
+            }
+        }
         self.inputs = [
             odds(self.row),
             odds(self.columns[column]),
@@ -168,6 +196,8 @@ impl Map {
             odds(self.tensor),
             (odds(self.row) + odds(self.columns[column]) - odds(self.tensor)).clamp(-2_047, 2_047),
             256,
+            from_held[0],
+            from_held[1],
         ];
         let weights = &self.weights[self.part];
         let sum: i64 =
@@ -188,6 +218,11 @@ impl Map {
         self.columns[column].learn(bit, 30, self.pace);
         self.around[self.context].learn(bit, 250, self.pace);
         self.tensor.learn(bit, 250, self.pace);
+        for (table, at) in self.held.iter_mut().zip(self.held_contexts) {
+            if let Some(chance) = table.get_mut(at) {
+                chance.learn(bit, 250, self.pace);
+            }
+        }
         self.rows[0][self.at] = class;
     }
 

@@ -6,7 +6,7 @@ use std::io::BufRead;
 use super::block::{Reading, header, outliers};
 use super::levels::Level;
 use super::model::{Magnitudes, Map};
-use super::quantised::Quantised;
+use super::quantised::{Quantised, Sink};
 use super::range::{EVEN, Probability, RangeDecoder, RangeEncoder};
 use super::{Body, CodecError, Encoded, Parts, Shape};
 use crate::layout::{Part, TensorSpec};
@@ -21,11 +21,11 @@ pub(super) fn encode(shape: Shape<'_>, quantised: &Quantised<'_>, body: Body) ->
     let mut length = values.block();
     let mut blocks = quantised.blocks();
     let (mut ranks, mut levels) = (quantised.ranks().iter().peekable(), [].iter());
-    let Ok(()) = walk(shape, |rank, column, map| -> Result<(), Infallible> {
+    let Ok(()) = walk(shape, Map::new(), |rank, column, map| -> Result<(), Infallible> {
         let near = map.surroundings(column);
         if !whole {
             let sent = ranks.next_if_eq(&&rank).is_some();
-            coder.bit(sent, map.chance(column), Spent::Positions);
+            coder.bit(sent, map.chance(column, None), Spent::Positions);
             if !sent {
                 map.learn(column, 0);
                 return Ok(());
@@ -62,17 +62,16 @@ pub(super) fn decode<R: BufRead>(
     k: usize,
     mut coder: RangeDecoder<R>,
     limit: f32,
-    entry: &mut impl FnMut(u32, f32),
+    sink: &mut impl Sink,
 ) -> Result<(), CodecError> {
-    let domain = shape.domain.indices();
     let whole = body == Body::DenseModelled;
     let mut magnitudes = Magnitudes::new();
     let mut block = Reading::new(values);
     let (mut done, mut left) = (0, 0);
-    walk(shape, |rank, column, map| {
+    walk(shape, Map::new(), |rank, column, map| {
         let near = map.surroundings(column);
         if !whole {
-            let chance = map.chance(column);
+            let chance = map.chance(column, None);
             if !coder.bit(chance)? {
                 map.learn(column, 0);
                 return Ok(());
@@ -86,13 +85,14 @@ pub(super) fn decode<R: BufRead>(
             if values == Values::Fp4 {
                 block.read_outliers(|count| coder.raw(count))?;
             }
+            sink.block(&block);
             left = block.length;
         }
         let negative = coder.bit(EVEN)?;
         let level = Level::new(negative, read_index(values, near, &mut magnitudes, &mut coder)?);
         let value = block.value(level, block.length - left);
         block.check(level, value, done, limit)?;
-        entry(domain.map_or(rank, |domain| domain[rank as usize]), value);
+        sink.entry(rank, level, value);
         left -= 1;
         done += 1;
         learn(map, column, values, level, whole);
@@ -106,7 +106,7 @@ pub(super) fn decode<R: BufRead>(
 
 /// What bits are spent on.
 #[derive(Clone, Copy)]
-enum Spent {
+pub(super) enum Spent {
     Positions,
     Values,
     Scales,
@@ -114,8 +114,8 @@ enum Spent {
 }
 
 /// Codes, and counts what that spends.
-struct Coder {
-    range: RangeEncoder,
+pub(super) struct Coder {
+    pub(super) range: RangeEncoder,
     /// Bits spent on each, but for `chances`.
     bits: [f64; 4],
     /// The product of the chances of the latest: one logarithm is enough for many.
@@ -123,12 +123,12 @@ struct Coder {
 }
 
 impl Coder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { range: RangeEncoder::new(), bits: [0.0; 4], chances: [1.0; 4] }
     }
 
     #[inline]
-    fn bit(&mut self, bit: bool, one: Probability, on: Spent) {
+    pub(super) fn bit(&mut self, bit: bool, one: Probability, on: Spent) {
         self.range.bit(bit, one);
         let chance = if bit { u32::from(one) } else { 65_536 - u32::from(one) };
         let product = &mut self.chances[on as usize];
@@ -140,12 +140,12 @@ impl Coder {
         }
     }
 
-    fn raw(&mut self, bits: u32, count: u32, on: Spent) {
+    pub(super) fn raw(&mut self, bits: u32, count: u32, on: Spent) {
         self.range.raw(bits, count);
         self.bits[on as usize] += f64::from(count);
     }
 
-    fn parts(&self) -> Parts {
+    pub(super) fn parts(&self) -> Parts {
         let of =
             |on: Spent| (self.bits[on as usize] - self.chances[on as usize].log2()).round() as u64;
         Parts {
@@ -157,7 +157,7 @@ impl Coder {
     }
 }
 
-fn code_index(values: Values, index: u32, near: usize, model: &mut Magnitudes, coder: &mut Coder) {
+pub(super) fn code_index(values: Values, index: u32, near: usize, model: &mut Magnitudes, coder: &mut Coder) {
     let mut unary = |index: u32, most: u32, coder: &mut Coder| {
         let Ok(_) = model.unary(near, most, |rung, one| {
             coder.bit(rung < index, one, Spent::Values);
@@ -177,7 +177,7 @@ fn code_index(values: Values, index: u32, near: usize, model: &mut Magnitudes, c
     }
 }
 
-fn read_index<R: BufRead>(
+pub(super) fn read_index<R: BufRead>(
     values: Values,
     near: usize,
     model: &mut Magnitudes,
@@ -198,7 +198,7 @@ fn read_index<R: BufRead>(
 
 /// Tells the model what was sent: an entry of a small magnitude is 1, another 2.
 #[inline]
-fn learn(map: &mut Map, column: usize, values: Values, level: Level, whole: bool) {
+pub(super) fn learn(map: &mut Map, column: usize, values: Values, level: Level, whole: bool) {
     let class = match values {
         Values::F32 | Values::F16 => 1,
         Values::Int8 => 1 + u8::from(level.index() > 15),
@@ -208,11 +208,11 @@ fn learn(map: &mut Map, column: usize, values: Values, level: Level, whole: bool
 }
 
 /// Visits the domain tensor by tensor, row by row: rank in the domain, column, model.
-fn walk<E>(
+pub(super) fn walk<E>(
     shape: Shape<'_>,
+    mut map: Map,
     mut visit: impl FnMut(u32, usize, &mut Map) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut map = Map::new();
     let mut rank = 0;
     for (tensor, range) in shape.layout.tensors() {
         let width = tensor.shape[1];

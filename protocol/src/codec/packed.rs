@@ -7,7 +7,7 @@ use std::io::BufRead;
 use super::bits::{BitReader, BitWriter};
 use super::block::{Reading, header, outliers};
 use super::levels::Level;
-use super::quantised::Quantised;
+use super::quantised::{Quantised, Sink};
 use super::{Body, CodecError, Encoded, Parts, Shape};
 use crate::manifest::Values;
 
@@ -91,9 +91,8 @@ pub(super) fn decode<R: BufRead>(
     k: usize,
     mut reader: BitReader<R>,
     limit: f32,
-    entry: &mut impl FnMut(u32, f32),
+    sink: &mut impl Sink,
 ) -> Result<(), CodecError> {
-    let domain = shape.domain.indices();
     let size = shape.len() as u64;
     let width = values.index_bits() + 1;
     let mut block = Reading::new(values);
@@ -123,9 +122,11 @@ pub(super) fn decode<R: BufRead>(
         }
         let (levels, numbers) = (&levels[..read], &mut numbers[..read]);
         block.values(levels, numbers);
+        sink.block(&block);
         for (place, (&rank, &value)) in ranks.iter().zip(&*numbers).enumerate() {
-            block.check(Level(levels[place]), value, done + place, limit)?;
-            entry(domain.map_or(rank, |domain| domain[rank as usize]), value);
+            let level = Level(levels[place]);
+            block.check(level, value, done + place, limit)?;
+            sink.entry(rank, level, value);
         }
         end?;
         done += block.length;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::assign::{Outlier, assign};
+use super::block::Reading;
 use super::fit::fit;
 use super::levels::{Block, Level};
 use super::{CodecError, Options, Shape};
@@ -15,6 +16,8 @@ const BLOCK_MIN: usize = 256;
 /// Entries as they are coded.
 pub(super) struct Quantised<'a> {
     pub(super) values: Values,
+    /// Whether all coordinates of the domain are sent.
+    pub(super) whole: bool,
     /// Rank in the domain of each entry; empty where all coordinates are sent.
     ranks: Cow<'a, [u32]>,
     levels: Vec<Level>,
@@ -32,7 +35,38 @@ pub(super) struct Entries<'a> {
     pub(super) outliers: &'a [Outlier],
 }
 
+/// Takes what a decoder reads.
+pub(super) trait Sink {
+    /// A block begins, with its header and what is sent beside its levels.
+    fn block(&mut self, _block: &Reading) {}
+
+    /// An entry: its rank in the domain, its level, its value.
+    fn entry(&mut self, rank: u32, level: Level, value: f32);
+}
+
+/// Keeps entries as they are coded, so that they can be coded in another way.
+impl Sink for Quantised<'_> {
+    fn block(&mut self, block: &Reading) {
+        let before = self.outliers.len();
+        self.outliers.extend(block.outliers());
+        self.blocks.push((block.length, block.block, self.outliers.len() - before));
+    }
+
+    fn entry(&mut self, rank: u32, level: Level, _value: f32) {
+        if !self.whole {
+            self.ranks.to_mut().push(rank);
+        }
+        self.levels.push(level);
+    }
+}
+
 impl<'a> Quantised<'a> {
+    /// Nothing yet; a decoder fills it. `whole`: all coordinates are sent.
+    pub(super) fn empty(values: Values, whole: bool) -> Self {
+        let (levels, blocks, outliers) = (Vec::new(), Vec::new(), Vec::new());
+        Self { values, whole, ranks: Cow::default(), levels, blocks, outliers }
+    }
+
     /// Quantises `sparse`, whose values are within the limit.
     ///
     /// # Errors
@@ -42,9 +76,11 @@ impl<'a> Quantised<'a> {
         sparse: &'a Sparse,
         options: &mut Options,
     ) -> Result<Self, CodecError> {
+        let ranks = ranks(shape, sparse.support())?;
         let mut out = Self {
             values: options.values,
-            ranks: ranks(shape, sparse.support())?,
+            whole: sparse.values().len() == shape.len(),
+            ranks,
             levels: Vec::with_capacity(sparse.values().len()),
             blocks: Vec::new(),
             outliers: Vec::new(),

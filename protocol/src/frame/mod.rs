@@ -286,6 +286,43 @@ impl Snapshot {
         }
     }
 
+    /// Codes `frame`, of a snapshot of `terms`' round, for a client that holds this earlier one. It takes
+    /// fewer bytes, the more of the earlier one still stands.
+    ///
+    /// `None` in version 1, and where `frame` is not what an encoder writes: nobody could make it again.
+    ///
+    /// # Errors
+    /// [`FrameError`] where `frame` is no snapshot of that round.
+    pub fn difference(
+        &self,
+        frame: &[u8],
+        terms: &Terms<'_>,
+    ) -> Result<Option<Vec<u8>>, FrameError> {
+        match terms.version() {
+            1 => Ok(None),
+            _ => v2::encode_difference(frame, terms, &self.held()),
+        }
+    }
+
+    /// The frame that [`difference`](Self::difference) was given. It is what a signed record names only
+    /// if its digest says so: a difference has no trailer of its own.
+    ///
+    /// # Errors
+    /// [`FrameError`] where `bytes` are no difference to this snapshot.
+    pub fn later(&self, bytes: &[u8], terms: &Terms<'_>) -> Result<Vec<u8>, FrameError> {
+        match terms.version() {
+            1 => Err(FrameError::Code { field: "kind", got: 2 }),
+            _ => v2::decode_difference(bytes, terms, &self.held()),
+        }
+    }
+
+    /// Its values on all coordinates, shape `[n]`; zero where none was sent.
+    fn held(&self) -> Vec<f32> {
+        let mut held = vec![0.0; self.values.n()];
+        self.values.add_to(&mut held);
+        held
+    }
+
     /// The flat adapter a client starts from, shape `[n]`: the values, on the seeded start where
     /// they are changes from it.
     #[must_use]

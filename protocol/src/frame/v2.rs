@@ -6,7 +6,7 @@ use super::{
     At, FrameError, MAGIC, Origin, Snapshot, TRAILER, Terms, Update, UpdateHead, WEIGHT_MAX,
     check_metadata, limit_entries,
 };
-use crate::codec::{self, Body, Encoded, Options, Shape};
+use crate::codec::{self, Body, Encoded, Options, Shape, difference};
 use crate::digest::Hasher;
 use crate::fold::VALUE_MAX;
 use crate::manifest::{Rounding, Values};
@@ -28,6 +28,7 @@ pub const SNAPSHOT_OVERHEAD: usize = HEADER + TRAILER;
 enum Kind {
     Snapshot,
     Update,
+    Difference,
 }
 
 impl Kind {
@@ -35,6 +36,7 @@ impl Kind {
         match self {
             Self::Snapshot => 0,
             Self::Update => 1,
+            Self::Difference => 2,
         }
     }
 
@@ -42,6 +44,7 @@ impl Kind {
         match self {
             Self::Snapshot => SNAPSHOT_OVERHEAD,
             Self::Update => UPDATE_OVERHEAD,
+            Self::Difference => HEADER,
         }
     }
 }
@@ -109,14 +112,9 @@ pub(super) fn encode_snapshot(
 }
 
 fn frame(kind: Kind, values: Values, body: Encoded, own: &[u8], mut context: Hasher) -> Vec<u8> {
-    let mut out = Vec::with_capacity(kind.overhead() + body.bytes.len());
-    out.extend(MAGIC);
-    out.extend(VERSION.to_le_bytes());
-    out.push(kind.code());
-    out.push(coding_byte(body.body, values));
-    out.extend(body.k.to_le_bytes());
     // Fits: at most 2^28 entries of about 8 bytes.
-    out.extend((body.bytes.len() as u32).to_le_bytes());
+    let head = Head { body: body.body, values, k: body.k, len: body.bytes.len() as u32 };
+    let mut out = head.write(kind);
     out.extend(own);
     out.extend(&body.bytes);
     context.update(&out);
@@ -135,6 +133,7 @@ pub fn seal(mut content: Vec<u8>, terms: &Terms<'_>, origin: Option<&Origin>) ->
 }
 
 /// The header's fields, checked as far as they can be alone.
+#[derive(Clone, Copy)]
 struct Head {
     body: Body,
     values: Values,
@@ -143,6 +142,18 @@ struct Head {
 }
 
 impl Head {
+    /// The header, with room for what follows.
+    fn write(&self, kind: Kind) -> Vec<u8> {
+        let mut out = Vec::with_capacity(kind.overhead() + self.len as usize);
+        out.extend(MAGIC);
+        out.extend(VERSION.to_le_bytes());
+        out.push(kind.code());
+        out.push(coding_byte(self.body, self.values));
+        out.extend(self.k.to_le_bytes());
+        out.extend(self.len.to_le_bytes());
+        out
+    }
+
     fn read(at: &mut At<'_>, kind: Kind) -> Result<Self, FrameError> {
         if at.array() != MAGIC {
             return Err(FrameError::Magic);
@@ -160,6 +171,20 @@ impl Head {
         let body = Body::ALL[usize::from(got & 3)];
         let values = *Values::ALL.get(usize::from(got >> 2)).ok_or(unknown)?;
         Ok(Self { body, values, k: at.u32(), len: at.u32() })
+    }
+
+    /// Checks that the round's snapshot may be like this.
+    fn allow_snapshot(&self, terms: &Terms<'_>) -> Result<(), FrameError> {
+        if self.values != terms.download_values() {
+            let got = coding_byte(Body::DensePacked, self.values) >> 2;
+            return Err(FrameError::Code { field: "values", got });
+        }
+        limit_entries(self.k, terms.download_entries())
+    }
+
+    /// What its body is.
+    fn coded(&self) -> difference::Header {
+        difference::Header { body: self.body, values: self.values, k: self.k as usize }
     }
 }
 
@@ -261,14 +286,61 @@ pub(super) fn visit_update(
     Ok(said)
 }
 
-pub(super) fn decode_snapshot(bytes: &[u8], terms: &Terms<'_>) -> Result<Snapshot, FrameError> {
+/// Checks a snapshot's frame, all but its entries.
+fn open_snapshot<'b>(bytes: &'b [u8], terms: &Terms<'_>) -> Result<(Head, &'b [u8]), FrameError> {
     let limit = terms.snapshot_len_max();
     let (head, _, body) = open(bytes, Kind::Snapshot, limit, context(terms, None))?;
-    if head.values != terms.download_values() {
-        let got = coding_byte(Body::DensePacked, head.values) >> 2;
-        return Err(FrameError::Code { field: "values", got });
+    head.allow_snapshot(terms)?;
+    Ok((head, body))
+}
+
+/// Codes a snapshot's frame for who holds `held`, shape `[n]`; `None` where nobody could write it again.
+pub(super) fn encode_difference(
+    frame: &[u8],
+    terms: &Terms<'_>,
+    held: &[f32],
+) -> Result<Option<Vec<u8>>, FrameError> {
+    let (head, body) = open_snapshot(frame, terms)?;
+    let shape = Shape { layout: &terms.manifest.layout, domain: &Support::All };
+    let coded = difference::encode(shape, head.coded(), body, held, WEIGHT_MAX)?;
+    Ok(coded.map(|coded| {
+        let mut out = Head { len: coded.len() as u32, ..head }.write(Kind::Difference);
+        out.extend(coded);
+        out
+    }))
+}
+
+/// The snapshot's frame. No trailer is checked: that of the result is made here.
+pub(super) fn decode_difference(
+    bytes: &[u8],
+    terms: &Terms<'_>,
+    held: &[f32],
+) -> Result<Vec<u8>, FrameError> {
+    let (got, limit) = (bytes.len(), terms.snapshot_len_max());
+    if got > limit {
+        return Err(FrameError::Oversized { got, limit });
     }
-    limit_entries(head.k, terms.download_entries())?;
+    if got < HEADER {
+        return Err(FrameError::Truncated { got, expected: HEADER });
+    }
+    let head = Head::read(&mut At(bytes), Kind::Difference)?;
+    let expected = HEADER + head.len as usize;
+    if got < expected {
+        return Err(FrameError::Truncated { got, expected });
+    }
+    if got > expected {
+        return Err(FrameError::Trailing { got, expected });
+    }
+    head.allow_snapshot(terms)?;
+    let shape = Shape { layout: &terms.manifest.layout, domain: &Support::All };
+    let body = difference::decode(shape, head.coded(), &bytes[HEADER..], held, WEIGHT_MAX)?;
+    let mut out = Head { len: body.len() as u32, ..head }.write(Kind::Snapshot);
+    out.extend(body);
+    Ok(seal(out, terms, None))
+}
+
+pub(super) fn decode_snapshot(bytes: &[u8], terms: &Terms<'_>) -> Result<Snapshot, FrameError> {
+    let (head, body) = open_snapshot(bytes, terms)?;
     let shape = Shape { layout: &terms.manifest.layout, domain: &Support::All };
     let k = head.k as usize;
     let values = codec::decode_sparse(shape, head.body, head.values, k, body, WEIGHT_MAX)?;

@@ -287,7 +287,7 @@ struct Frozen {
     state_cached: Option<Arc<ServerState>>,
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CoordinatorError> {
     // It does not panic; what remains is a runtime that is going down.

@@ -6,10 +6,12 @@
 //! own, to its end, even where its caller goes away.
 //!
 //! - `clients`: tokens, enrolment, nonces. `runs`: runs and what they published.
+//! - `differences`: snapshots for clients that hold an earlier one.
 //! - `rounds`: check-in and upload. `close`: the tick, and from one round to the next.
 
 mod clients;
 mod close;
+mod differences;
 mod error;
 mod rounds;
 mod runs;
@@ -33,6 +35,7 @@ use gossamer_protocol::sign::{PublicKey, SigningKey};
 use gossamer_protocol::sparse::Support;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
+use differences::Differences;
 pub use error::CoordinatorError;
 pub use rounds::Admission;
 pub use uploads::Uploaded;
@@ -57,6 +60,8 @@ struct Shared {
     runs: RwLock<Runs>,
     /// One tick at a time; holds when the last sign of life was given.
     ticking: Mutex<Timestamp>,
+    /// One difference between snapshots is made at a time.
+    differencing: Mutex<()>,
     /// Rung where a tick has something to do at once.
     due: Notify,
 }
@@ -101,6 +106,7 @@ struct Run {
     linears: Option<Vec<u8>>,
     status: RwLock<StatusRow>,
     open: Mutex<Open>,
+    differences: std::sync::Mutex<Differences>,
     /// Leftovers of a process before this one are dropped at the first tick.
     swept: AtomicBool,
     /// Unfinished uploads are dropped once the run is over.
@@ -167,6 +173,7 @@ impl Coordinator {
             fleet: RwLock::new(fleet),
             runs: RwLock::default(),
             ticking: Mutex::default(),
+            differencing: Mutex::default(),
             due: Notify::new(),
         }));
         for row in rows {
@@ -204,6 +211,7 @@ impl Coordinator {
             linears: row.linears,
             status: RwLock::new(row.status),
             open: Mutex::new(open),
+            differences: std::sync::Mutex::default(),
             swept: AtomicBool::new(false),
             cleared: AtomicBool::new(false),
         });

@@ -106,7 +106,7 @@ impl Coordinator {
         Ok(self.stored_record(&run, round).await?.0)
     }
 
-    async fn stored_record(
+    pub(super) async fn stored_record(
         &self,
         run: &Run,
         round: RoundId,
