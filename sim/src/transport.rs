@@ -61,6 +61,16 @@ impl Transport for InProcess {
         Ok(bytes.slice(at(range.start)..at(range.end)))
     }
 
+    async fn difference(
+        &self,
+        run: RunId,
+        round: RoundId,
+        held: RoundId,
+        _: u64,
+    ) -> Result<Bytes, TransportError> {
+        self.coordinator.difference(run, round, held).await.map_err(refused)
+    }
+
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError> {
         let Slot { run, round, attempt, client } = *slot;
         let sent =

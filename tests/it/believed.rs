@@ -25,6 +25,8 @@ enum Lie {
     Record,
     /// The snapshot's bytes are changed.
     Snapshot,
+    /// Only the difference's bytes are changed, not the snapshot's.
+    Difference,
     /// The snapshot is shorter than announced.
     Short,
     /// The receipt is for another update.
@@ -74,6 +76,22 @@ impl Transport for Liar {
         let mut bytes = self.inner.object(run, of, range).await?.to_vec();
         match self.lie {
             Lie::Snapshot => bytes[50] ^= 1,
+            Lie::Short => bytes.truncate(10),
+            _ => {}
+        }
+        Ok(bytes.into())
+    }
+
+    async fn difference(
+        &self,
+        run: RunId,
+        round: RoundId,
+        held: RoundId,
+        most: u64,
+    ) -> Result<Bytes, TransportError> {
+        let mut bytes = self.inner.difference(run, round, held, most).await?.to_vec();
+        match self.lie {
+            Lie::Snapshot | Lie::Difference => bytes[20] ^= 1,
             Lie::Short => bytes.truncate(10),
             _ => {}
         }

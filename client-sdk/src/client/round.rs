@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Origin, Snapshot, Terms, Update};
-use gossamer_protocol::ids::RunId;
+use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Assignment, Signed};
 use gossamer_protocol::problem::ProblemType;
@@ -142,11 +142,18 @@ impl Client {
         if snapshot_bytes > limits.snapshot_len_max() as u64 {
             return Err(VerifyError::Snapshot.into());
         }
-        let kept = self.state.read(&name)?.filter(|bytes| Digest::of(bytes) == digest);
+        let kept = self.state.read(&name)?;
         let bytes = match kept {
-            Some(bytes) => bytes,
-            None => {
-                let bytes = self.download(assignment).await?;
+            Some(kept) if Digest::of(&kept) == digest => kept,
+            kept => {
+                let held = seen.zip(kept).and_then(|(Seen { round, .. }, frame)| {
+                    let terms = Terms::new(&terms.manifest, run, round);
+                    Some((round, Snapshot::decode(&frame, &terms).ok()?))
+                });
+                let bytes = match self.difference(assignment, &limits, held).await? {
+                    Some(bytes) => bytes,
+                    None => self.download(assignment).await?,
+                };
                 self.state.write(&name, bytes.clone())?;
                 self.state.remove(&format!("{name}.part"))?;
                 bytes
@@ -158,6 +165,31 @@ impl Client {
         self.state.write(&seen_name, json)?;
         self.tell(&Event::Downloaded { round, bytes: snapshot_bytes })?;
         Ok(snapshot)
+    }
+
+    /// The snapshot's frame by what changed since the one that is `held`; `None` where that cannot be
+    /// had, or does not make the frame that was signed.
+    async fn difference(
+        &self,
+        assignment: &Assignment,
+        terms: &Terms<'_>,
+        held: Option<(RoundId, Snapshot)>,
+    ) -> Result<Option<Bytes>, ClientError> {
+        let Assignment { run, round, snapshot: digest, snapshot_bytes: most, .. } = *assignment;
+        let Some((since, held)) = held else { return Ok(None) };
+        if terms.version() == 1 || since >= round {
+            return Ok(None);
+        }
+        let bytes = match self.transport.difference(run, round, since, most).await {
+            Ok(bytes) => bytes,
+            Err(TransportError::Refused(_) | TransportError::Malformed(_)) => return Ok(None),
+            Err(unreachable) => return Err(unreachable.into()),
+        };
+        let made = held.later(&bytes, terms).ok().filter(|made| Digest::of(made) == digest);
+        if made.is_none() {
+            tracing::warn!(%run, %round, "a difference that does not fit; fetching the snapshot itself");
+        }
+        Ok(made.map(Bytes::from))
     }
 
     /// Fetches a snapshot; what a kill or a broken line cut off is resumed.

@@ -161,6 +161,16 @@ impl Transport for Way {
         Ok(Bytes::copy_from_slice(&self.0.snapshot[range.start as usize..range.end as usize]))
     }
 
+    async fn difference(
+        &self,
+        _: RunId,
+        _: RoundId,
+        _: RoundId,
+        _: u64,
+    ) -> Result<Bytes, TransportError> {
+        Err(TransportError::Malformed("not scripted".into()))
+    }
+
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError> {
         if let Some(kind) = self.0.refusals.lock().expect("no panic").pop_front() {
             let (title, detail) = (kind.title().into(), "scripted".into());

@@ -324,6 +324,18 @@ impl Transport for Https {
         self.read(answer, part).await
     }
 
+    async fn difference(
+        &self,
+        run: RunId,
+        round: RoundId,
+        held: RoundId,
+        most: u64,
+    ) -> Result<Bytes, TransportError> {
+        let path = format!("/v1/runs/{run}/rounds/{round}/differences/{held}");
+        let answer = self.send(Call::new(Method::GET, path, &NOTHING)).await?;
+        self.document(answer, usize::try_from(most).unwrap_or(usize::MAX)).await
+    }
+
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError> {
         let Slot { run, round, attempt, client } = slot;
         let path = format!("/v1/runs/{run}/rounds/{round}/attempts/{attempt}/updates/{client}");

@@ -148,6 +148,18 @@ impl Transport for Metered {
         Ok(bytes)
     }
 
+    async fn difference(
+        &self,
+        run: RunId,
+        round: RoundId,
+        held: RoundId,
+        most: u64,
+    ) -> Result<Bytes, TransportError> {
+        let bytes = self.inner.difference(run, round, held, most).await?;
+        count(&self.meter.snapshots, bytes.len());
+        Ok(bytes)
+    }
+
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError> {
         count(&self.meter.updates, frame.len());
         self.inner.upload(slot, frame).await.map(|signed| self.meter.hear_signed(signed))

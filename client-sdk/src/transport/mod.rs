@@ -52,6 +52,15 @@ pub trait Transport: Send + Sync {
         range: Range<u64>,
     ) -> Result<Bytes, TransportError>;
 
+    /// The snapshot of the open `round` as a difference to that of round `held`; at most `most` bytes.
+    async fn difference(
+        &self,
+        run: RunId,
+        round: RoundId,
+        held: RoundId,
+        most: u64,
+    ) -> Result<Bytes, TransportError>;
+
     /// Delivers an update's frame; what comes back is the signed receipt.
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError>;
 }

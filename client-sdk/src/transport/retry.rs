@@ -114,6 +114,16 @@ impl Transport for Retrying {
         retry!(self, self.inner.object(run, of, range.clone()))
     }
 
+    async fn difference(
+        &self,
+        run: RunId,
+        round: RoundId,
+        held: RoundId,
+        most: u64,
+    ) -> Result<Bytes, TransportError> {
+        retry!(self, self.inner.difference(run, round, held, most))
+    }
+
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError> {
         retry!(self, self.inner.upload(slot, frame))
     }

@@ -58,6 +58,14 @@ pub enum CoordinatorError {
         /// The object.
         object: Digest,
     },
+    /// The snapshot itself is to be fetched.
+    #[error("round {round} has no difference from round {held}: fetch the snapshot itself")]
+    NoDifference {
+        /// The round asked for.
+        round: RoundId,
+        /// The round whose snapshot is held.
+        held: RoundId,
+    },
     /// The update is another client's.
     #[error("client {caller} may not act for client {owner}")]
     NotYours {
@@ -131,7 +139,7 @@ impl CoordinatorError {
             Self::UnknownRun(_) => ProblemType::UnknownRun,
             Self::RunOver { .. } => ProblemType::RunOver,
             Self::UnknownRound { .. } => ProblemType::UnknownRound,
-            Self::UnknownObject { .. } => ProblemType::UnknownObject,
+            Self::UnknownObject { .. } | Self::NoDifference { .. } => ProblemType::UnknownObject,
             Self::NotYours { .. } => ProblemType::NotYours,
             Self::Round { source, .. } => source.problem(),
             Self::TooLarge { .. } => ProblemType::TooLarge,

@@ -73,6 +73,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/runs/{run}/manifest", get(records::manifest))
         .route("/v1/runs/{run}/records/{round}", get(records::record))
         .route("/v1/runs/{run}/objects/{digest}", get(objects::object))
+        .route("/v1/runs/{run}/rounds/{round}/differences/{held}", get(objects::difference))
         .route(update, put(updates::put).patch(updates::patch).head(updates::head))
         .fallback(|| async { Refusal::new(ProblemType::NoRoute, "see the documentation") })
         .method_not_allowed_fallback(|| async {

@@ -1,4 +1,5 @@
-//! `GET /v1/runs/{run}/objects/{digest}`: a snapshot's frame, or a part of it.
+//! `GET /v1/runs/{run}/objects/{digest}`: a snapshot's frame, or a part of it; and
+//! `.../rounds/{round}/differences/{held}`: the same for who holds that of an earlier round.
 
 use std::ops::Range;
 
@@ -7,7 +8,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::ids::RunId;
+use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::problem::ProblemType;
 
 use super::body::{Limits, Share};
@@ -48,12 +49,29 @@ pub(crate) async fn object(
     let headers = response.headers_mut();
     headers.insert(header::ETAG, tag);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    describe(headers);
+    Ok(response)
+}
+
+/// A pure function of two snapshots, so it may be kept as they may.
+pub(crate) async fn difference(
+    State(app): State<App>,
+    at: Result<Path<(RunId, RoundId, RoundId)>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    auth::caller(&app, &request.into_parts().0).await?;
+    let (run, round, held) = address(at)?;
+    let mut response = app.coordinator.difference(run, round, held).await?.into_response();
+    describe(response.headers_mut());
+    Ok(response)
+}
+
+fn describe(headers: &mut HeaderMap) {
     headers.insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("private, immutable, max-age=31536000"),
     );
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    Ok(response)
 }
 
 /// A single `bytes=a-` or `bytes=a-b`; anything else is not in the object.
