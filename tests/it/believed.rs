@@ -10,7 +10,7 @@ use gossamer_client::transport::{Slot, Transport, TransportError};
 use gossamer_client::verify::VerifyError;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
-use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Receipt, Signed};
+use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Receipt, Record, Signed};
 use gossamer_protocol::sign::{Purpose, SigningKey};
 use gossamer_sim::transport::InProcess;
 use gossamer_tests::{TestServer, base, identity, manifest, task};
@@ -215,5 +215,39 @@ async fn a_restarted_device_goes_on() {
     assert_eq!(*heard.lock().expect("no panic"), 0, "it trained again");
     assert!(matches!(step(&second, &base).await, Ok(Outcome::Delivered(_))), "round 1");
     assert_eq!(*heard.lock().expect("no panic"), 1);
+    server.close().await;
+}
+
+/// Who returns gets what changed; a changed difference costs its own bytes and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_returns_gets_the_difference() {
+    let (server, base) = (TestServer::start().await, base());
+    let run = server.coordinator.create_run(&manifest(&base, 1, 4)).await.expect("sound");
+    let length = async |round| {
+        let signed = server.coordinator.record(run, RoundId(round)).await.expect("closed");
+        let record: Record = serde_json::from_slice(&signed.bytes).expect("a record");
+        record.snapshot_bytes
+    };
+    let connect = async |lie| match lie {
+        // Over HTTPS, as devices go.
+        Lie::None => server.client(0, &base).await.connect().await.expect("enrols"),
+        lie => connect(&server, 0, lie, &base).await,
+    };
+    let client = connect(Lie::None).await;
+    for _ in 0..2 {
+        step(&client, &base).await.expect("takes part");
+    }
+    // Round 0 starts from nothing held, round 1 from round 0's.
+    let (first, second) = (length(0).await, length(1).await);
+    let moved = client.traffic().snapshots;
+    assert!((first + 1..first + second).contains(&moved), "{moved} of {first} and {second}");
+
+    let fooled = connect(Lie::Difference).await;
+    step(&fooled, &base).await.expect("round 2 from the whole snapshot");
+    let third = fooled.traffic().snapshots;
+    assert_eq!(third, length(2).await, "nothing was held");
+    step(&fooled, &base).await.expect("round 3, though somebody lies");
+    let (fourth, whole) = (fooled.traffic().snapshots - third, length(3).await);
+    assert!((whole + 1..2 * whole).contains(&fourth), "{fourth} for {whole}");
     server.close().await;
 }
