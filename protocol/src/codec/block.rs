@@ -44,7 +44,14 @@ impl Reading {
     pub(super) fn new(values: Values) -> Self {
         let block = Block::default();
         let ladder = Ladder::new(values, block);
-        Self { values, has_zero: values.has_zero(), length: values.block(), block, ladder, outliers: Vec::new() }
+        Self {
+            values,
+            has_zero: values.has_zero(),
+            length: values.block(),
+            block,
+            ladder,
+            outliers: Vec::new(),
+        }
     }
 
     /// Reads a header through `raw`, which gives the next number of so many bits; `left` entries are to

@@ -157,7 +157,13 @@ impl Coder {
     }
 }
 
-pub(super) fn code_index(values: Values, index: u32, near: usize, model: &mut Magnitudes, coder: &mut Coder) {
+pub(super) fn code_index(
+    values: Values,
+    index: u32,
+    near: usize,
+    model: &mut Magnitudes,
+    coder: &mut Coder,
+) {
     let mut unary = |index: u32, most: u32, coder: &mut Coder| {
         let Ok(_) = model.unary(near, most, |rung, one| {
             coder.bit(rung < index, one, Spent::Values);

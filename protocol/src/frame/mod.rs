@@ -118,7 +118,7 @@ pub enum FrameError {
         expected: usize,
     },
     /// The first four bytes are others.
-    #[error("not a Gossamer frame: it does not start with GSMR")]
+    #[error("not a Gossamer frame: it starts with other bytes than GSMR (GSMD for a difference)")]
     Magic,
     /// Another version than the run's manifest has.
     #[error("frame version {got}, this run speaks {expected}")]
@@ -311,7 +311,7 @@ impl Snapshot {
     /// [`FrameError`] where `bytes` are no difference to this snapshot.
     pub fn later(&self, bytes: &[u8], terms: &Terms<'_>) -> Result<Vec<u8>, FrameError> {
         match terms.version() {
-            1 => Err(FrameError::Code { field: "kind", got: 2 }),
+            1 => Err(FrameError::Version { got: 1, expected: FRAME_VERSION }),
             _ => v2::decode_difference(bytes, terms, &self.held()),
         }
     }

@@ -1,4 +1,4 @@
-//! Frames of version 2.
+//! Frames of version 2, and snapshots as differences, which have a magic and a version of their own.
 
 use std::io::{BufReader, Read};
 
@@ -16,6 +16,8 @@ use crate::sparse::Support;
 const HEADER: usize = 16;
 const UPDATE_HEADER: usize = 8;
 const VERSION: u16 = 2;
+const DIFFERENCE_MAGIC: [u8; 4] = *b"GSMD";
+const DIFFERENCE_VERSION: u16 = 1;
 /// Bytes read at once.
 const PIECE: usize = 8 << 10;
 
@@ -34,10 +36,17 @@ enum Kind {
 impl Kind {
     fn code(self) -> u8 {
         match self {
-            Self::Snapshot => 0,
+            Self::Snapshot | Self::Difference => 0,
             Self::Update => 1,
-            Self::Difference => 2,
         }
+    }
+
+    fn magic(self) -> [u8; 4] {
+        if self == Self::Difference { DIFFERENCE_MAGIC } else { MAGIC }
+    }
+
+    fn version(self) -> u16 {
+        if self == Self::Difference { DIFFERENCE_VERSION } else { VERSION }
     }
 
     fn overhead(self) -> usize {
@@ -145,8 +154,8 @@ impl Head {
     /// The header, with room for what follows.
     fn write(&self, kind: Kind) -> Vec<u8> {
         let mut out = Vec::with_capacity(kind.overhead() + self.len as usize);
-        out.extend(MAGIC);
-        out.extend(VERSION.to_le_bytes());
+        out.extend(kind.magic());
+        out.extend(kind.version().to_le_bytes());
         out.push(kind.code());
         out.push(coding_byte(self.body, self.values));
         out.extend(self.k.to_le_bytes());
@@ -155,12 +164,12 @@ impl Head {
     }
 
     fn read(at: &mut At<'_>, kind: Kind) -> Result<Self, FrameError> {
-        if at.array() != MAGIC {
+        if at.array() != kind.magic() {
             return Err(FrameError::Magic);
         }
-        let version = at.u16();
-        if version != VERSION {
-            return Err(FrameError::Version { got: version, expected: VERSION });
+        let (got, expected) = (at.u16(), kind.version());
+        if got != expected {
+            return Err(FrameError::Version { got, expected });
         }
         let got = at.u8();
         if got != kind.code() {
