@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 
+import differences
 import document_v2
 import frames
 import messages
@@ -112,7 +113,8 @@ def text(document):
 
 
 def main():
-    for name, made in (("v1.json", document()), ("v2.json", document_v2.document())):
+    documents = {"v1.json": document, "v2.json": document_v2.document, "differences-v1.json": differences.document}
+    for name, made in ((name, make()) for name, make in documents.items()):
         out, made = OUT / name, text(made)
         if "--write" in sys.argv[1:] and not out.exists():
             out.write_text(made, encoding="ascii", newline="\n")

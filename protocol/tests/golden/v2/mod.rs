@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::array;
 use crate::frames::{LimitCase, ManifestCase};
 
+mod differences;
 mod frames;
 
 /// The whole file; a section that no test reads cannot be in it.
