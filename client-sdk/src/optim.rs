@@ -47,6 +47,22 @@ impl Optimizer {
             Self::AdamW(adamw) => adamw.step(theta, gradient),
         }
     }
+
+    /// AdamW's powers (SGD has none: ones) and the moments, one or two vectors of the parameters' length.
+    pub(crate) fn state(&self) -> ([f64; 2], Vec<&[f32]>) {
+        match self {
+            Self::Sgd { velocity, .. } => ([1.0; 2], vec![velocity]),
+            Self::AdamW(adamw) => (adamw.powers, vec![&adamw.mean, &adamw.square]),
+        }
+    }
+
+    /// As [`state`](Self::state), to be set.
+    pub(crate) fn state_mut(&mut self) -> (Option<&mut [f64; 2]>, Vec<&mut [f32]>) {
+        match self {
+            Self::Sgd { velocity, .. } => (None, vec![velocity]),
+            Self::AdamW(AdamW { powers, mean, square, .. }) => (Some(powers), vec![mean, square]),
+        }
+    }
 }
 
 impl AdamW {

@@ -67,6 +67,14 @@ pub enum TrainError {
         /// The step's loss.
         loss: f32,
     },
+    /// The app's own code panicked.
+    #[error("{what} panicked: {message}")]
+    Panicked {
+        /// Which code.
+        what: &'static str,
+        /// Its message.
+        message: String,
+    },
     /// The watcher said so.
     #[error("stopped after step {step}")]
     Stopped {

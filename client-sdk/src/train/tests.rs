@@ -8,7 +8,7 @@ use gossamer_protocol::manifest::{LocalOptimizer, Manifest};
 use gossamer_protocol::sparse::Support;
 
 use super::*;
-use crate::data::{BatchError, Example, LabelledDataset, TaskError, TextDataset};
+use crate::data::{Batch, BatchError, Example, LabelledDataset, Plan, TaskError, TextDataset};
 use crate::lora::LoraError;
 use crate::model::composed;
 use crate::model::fixture;
