@@ -1,0 +1,53 @@
+"""Times training steps of PyTorch + PEFT; the other side of client-sdk/benches/pytorch.rs.
+
+    python3 train_step.py MODEL ROWS COLS TARGETS CLASSES THREADS STEPS
+
+LoRA of rank 8 and AdamW, f32, SDPA attention, eager. CLASSES is 0 for next tokens. Prints one line of JSON:
+seconds of each step by the clock and on the processor, and the most memory the process had.
+"""
+
+import json
+import os
+import sys
+import time
+
+model_dir, rows, cols, targets, classes, threads, steps = sys.argv[1:]
+rows, cols, classes, threads, steps = map(int, (rows, cols, classes, threads, steps))
+os.environ["OMP_NUM_THREADS"] = str(threads)
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import peft
+import torch
+import transformers
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+torch.set_num_threads(threads)
+torch.manual_seed(1)
+
+if classes:
+    load, more = transformers.AutoModelForSequenceClassification, {"num_labels": classes}
+else:
+    load, more = transformers.AutoModelForCausalLM, {}
+model = load.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa", **more)
+config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets.split(","),
+                         task_type="SEQ_CLS" if classes else "CAUSAL_LM")
+model = peft.get_peft_model(model, config)
+model.train()
+trained = [p for p in model.parameters() if p.requires_grad]
+optimizer = torch.optim.AdamW(trained, lr=1e-4)
+wall, cpu = [], []
+for step in range(steps):
+    ids = torch.randint(5, model.config.vocab_size - 5, (rows, cols))
+    labels = torch.randint(0, classes, (rows,)) if classes else ids
+    clock, used = time.perf_counter(), time.process_time()
+    loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    assert torch.isfinite(loss.detach())
+    wall.append(time.perf_counter() - clock)
+    cpu.append(time.process_time() - used)
+status = open("/proc/self/status").read()
+peak = int(status.split("VmHWM:")[1].split()[0])
+print(json.dumps({"wall": wall, "cpu": cpu, "peak_kib": peak, "trained": sum(p.numel() for p in trained)}))
