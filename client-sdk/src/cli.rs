@@ -1,11 +1,12 @@
 //! The reference client's command line: text goes in, updates go out, the text stays here.
 
 use std::io::IsTerminal;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::client::{Client, Event, Watch};
+use crate::client::{Client, Event, Saving, Watch};
 use crate::data::{TextDataset, TrainingTask};
 use crate::model::BaseModel;
 use crate::train::Control;
@@ -47,6 +48,9 @@ enum Command {
         /// Takes part in this run only.
         #[arg(long)]
         run: Option<RunId>,
+        /// Saves a training every so many steps; otherwise every 20 s.
+        #[arg(long, value_name = "STEPS")]
+        save_steps: Option<NonZeroU32>,
         /// Prints one JSON object a line, in place of the progress bar.
         #[arg(long)]
         json: bool,
@@ -84,7 +88,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             println!("{}", BaseModel::load(&base)?.digest());
             Ok(())
         }
-        Command::Join { url, token, data, base, state, run, json } => {
+        Command::Join { url, token, data, base, state, run, save_steps, json } => {
             let base = BaseModel::load(&base)?;
             let task = TextDataset::open(&base, &data)?;
             let task: Arc<dyn TrainingTask> = Arc::new(task);
@@ -95,6 +99,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             if let Some(run) = run {
                 builder = builder.only_run(run);
+            }
+            if let Some(steps) = save_steps {
+                builder = builder.saving(Saving::Steps(steps));
             }
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -144,6 +151,15 @@ fn lines() -> Watch {
                 "steps": progress.steps,
                 "loss": progress.loss,
             }),
+            Event::Paused { round, need, retry } => json!({
+                "event": "paused",
+                "round": round,
+                "reason": need.to_string(),
+                "retry_ms": retry.as_millis() as u64,
+            }),
+            Event::Resumed { round, step } => {
+                json!({"event": "resumed", "round": round, "step": step})
+            }
             Event::Trained { .. } => return Control::Continue,
             Event::Uploading { bytes, predicted } => {
                 json!({"event": "uploading", "bytes": bytes, "predicted_bytes": predicted})
@@ -151,6 +167,7 @@ fn lines() -> Watch {
             Event::Delivered(contribution) => json!({
                 "event": "delivered",
                 "round": contribution.receipt.round,
+                "update": contribution.receipt.update,
                 "loss": contribution.loss,
                 "entries": contribution.entries,
                 "bytes": contribution.update_bytes,
@@ -174,6 +191,7 @@ fn bar() -> Watch {
     Arc::new(move |event| {
         match event {
             Event::Waiting { reason, .. } => bar.set_message(format!("waiting: {reason}")),
+            Event::Paused { need, .. } => bar.set_message(format!("paused: {need}")),
             Event::Assigned { round, .. } => bar.set_prefix(format!("round {round}")),
             Event::Training(progress) => {
                 bar.set_length(u64::from(progress.steps));

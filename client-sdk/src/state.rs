@@ -1,5 +1,5 @@
-//! What a device remembers between processes: its key, its server, the runs it knows, and the update
-//! it has not delivered yet.
+//! What a device remembers between processes: its key, its server, the runs it knows, the training
+//! it is in, and the update it has not delivered yet.
 //!
 //! ```text
 //! lock                     held by the one process that uses the folder
@@ -9,6 +9,7 @@
 //! runs/{run}/seen          the last record it believed
 //! runs/{run}/snapshot      the last snapshot's frame
 //! runs/{run}/snapshot.part what is there of the next one
+//! runs/{run}/training      a training between two steps
 //! runs/{run}/update        a frame that has no receipt yet
 //! ```
 //!

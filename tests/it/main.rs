@@ -6,4 +6,5 @@ mod kill;
 mod operator;
 mod parity;
 mod refusals;
+mod resume;
 mod rounds;

@@ -10,7 +10,9 @@ use gossamer_protocol::sign::{PublicKey, SigningKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-use super::{Client, ClientError, SharedTerms, Watch};
+use super::app::App;
+use super::gate::{Gate, Open};
+use super::{Client, ClientError, Saving, SharedTerms, Watch};
 use crate::model::BaseModel;
 use crate::state::{State, StateError};
 use crate::train::Control;
@@ -39,7 +41,8 @@ pub struct Builder {
     bases: Vec<BaseModel>,
     run: Option<RunId>,
     backoff: Backoff,
-    watch: Watch,
+    app: App,
+    saving: Saving,
     meter: Arc<Meter>,
     transport: Option<Box<dyn Transport>>,
     terms: Arc<SharedTerms>,
@@ -55,7 +58,8 @@ impl Builder {
             bases: Vec::new(),
             run: None,
             backoff: Backoff::default(),
-            watch: Arc::new(|_| Control::Continue),
+            app: App { watch: Arc::new(|_| Control::Continue), gate: Arc::new(Open) },
+            saving: Saving::default(),
             meter: Arc::default(),
             transport: None,
             terms: Arc::default(),
@@ -107,7 +111,26 @@ impl Builder {
     /// Who hears what happens, and may stop it.
     #[must_use]
     pub fn watch(mut self, watch: Watch) -> Self {
-        self.watch = watch;
+        self.app.watch = watch;
+        self
+    }
+
+    /// Who says whether the device may work now; without it, always.
+    ///
+    /// Asked before each round, between any two steps and before an upload. Where it closes in a round,
+    /// the training is saved and its memory given back until it opens, or until the round's deadline,
+    /// when the round is given up with [`ClientError::Closed`].
+    #[must_use]
+    pub fn gate(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.app.gate = gate;
+        self
+    }
+
+    /// How often a training is saved to the [state folder](Self::state_dir), so that a process that is
+    /// killed goes on from there.
+    #[must_use]
+    pub fn saving(mut self, saving: Saving) -> Self {
+        self.saving = saving;
         self
     }
 
@@ -184,10 +207,11 @@ impl Builder {
             server: server.key,
             transport,
             meter: self.meter,
-            state,
+            state: Arc::new(state),
             bases: self.bases,
             run: self.run,
-            watch: self.watch,
+            app: self.app,
+            saving: self.saving,
             terms: Mutex::default(),
             shared: self.terms,
         })

@@ -15,6 +15,7 @@ use gossamer_protocol::sign::{PublicKey, SigningKey};
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::{State, StateError};
+use crate::train::caught::caught;
 use crate::train::{Control, Progress, TrainError};
 use crate::transport::https::HttpsError;
 use crate::transport::metered::{Meter, Traffic};
@@ -22,14 +23,21 @@ use crate::transport::retry::Retrying;
 use crate::transport::{Transport, TransportError};
 use crate::verify::VerifyError;
 
+mod app;
 mod builder;
 mod encode;
+pub mod gate;
 mod round;
+mod saving;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod training;
 
+use app::{App, Deadline};
 pub use builder::Builder;
+use gate::Need;
+pub use saving::Saving;
 pub use terms::SharedTerms;
 
 /// Rounds abandoned one after another, other than by being late, after which [`Client::run`] gives up.
@@ -68,6 +76,22 @@ pub enum Event<'a> {
     },
     /// A local step is done.
     Training(Progress),
+    /// The gate is closed, so nothing is done; told each time it was asked.
+    Paused {
+        /// The round that waits; `None`: none is begun.
+        round: Option<RoundId>,
+        /// What is lacking.
+        need: &'a Need,
+        /// When the gate is asked again.
+        retry: Duration,
+    },
+    /// A training goes on from where it was saved: before it paused, or before the process was killed.
+    Resumed {
+        /// The round.
+        round: RoundId,
+        /// Steps done already.
+        step: u32,
+    },
     /// Training is done; nothing is selected or rounded yet.
     Trained {
         /// The round.
@@ -125,6 +149,13 @@ pub enum Outcome {
         retry: Duration,
         /// The aggregator's reason.
         reason: String,
+    },
+    /// The gate is closed: the aggregator was not asked.
+    Closed {
+        /// What is lacking.
+        need: Need,
+        /// When the gate may be asked again.
+        retry: Duration,
     },
     /// Nothing to do ever again.
     Over {
@@ -199,9 +230,28 @@ pub enum ClientError {
     /// The app asked to stop.
     #[error("stopped by the app")]
     Stopped,
+    /// The gate was closed until the round was over; nothing was sent.
+    #[error("round {round} is given up at its deadline: {need}")]
+    Closed {
+        /// The round.
+        round: RoundId,
+        /// What was lacking.
+        need: Need,
+    },
+    /// The app's own code panicked.
+    #[error("{what} panicked: {message}")]
+    Panicked {
+        /// Which code.
+        what: &'static str,
+        /// Its message.
+        message: String,
+    },
     /// The training thread ended without a result.
-    #[error("the training thread failed")]
-    Thread,
+    #[error("the training thread failed: {message}")]
+    Thread {
+        /// How.
+        message: String,
+    },
 }
 
 impl ClientError {
@@ -209,7 +259,7 @@ impl ClientError {
     /// check-in tells.
     fn abandons_round(&self) -> bool {
         match self {
-            Self::Train(_) | Self::Update(_) | Self::Thread => true,
+            Self::Train(_) | Self::Update(_) | Self::Thread { .. } | Self::Closed { .. } => true,
             Self::Transport(error) => matches!(
                 error.problem(),
                 Some(
@@ -226,10 +276,15 @@ impl ClientError {
         }
     }
 
-    /// Whether the round closed first, as it does on slow devices wherever more are asked than needed.
+    /// Whether the round closed first, as it does on slow devices wherever more are asked than needed,
+    /// and on those whose gate is closed.
     fn is_late(&self) -> bool {
         let late = ProblemType::StaleRound;
-        matches!(self, Self::Transport(error) if error.problem() == Some(late))
+        match self {
+            Self::Transport(error) => error.problem() == Some(late),
+            Self::Closed { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -239,10 +294,12 @@ pub struct Client {
     server: PublicKey,
     transport: Retrying,
     meter: Arc<Meter>,
-    state: State,
+    /// Shared with the training thread.
+    state: Arc<State>,
     bases: Vec<BaseModel>,
     run: Option<RunId>,
-    watch: Watch,
+    app: App,
+    saving: Saving,
     /// Manifests this client has fetched and verified.
     terms: Mutex<HashMap<RunId, Arc<terms::RunTerms>>>,
     shared: Arc<SharedTerms>,
@@ -267,13 +324,17 @@ impl Client {
         self.meter.traffic()
     }
 
-    /// Checks in once, and does what is asked.
+    /// Checks in once, unless the gate is closed, and does what is asked.
     ///
     /// # Errors
     /// [`ClientError`]; where a round was lost, the next call may go well.
     pub async fn step(&self, task: &Arc<dyn TrainingTask>) -> Result<Outcome, ClientError> {
-        if task.examples() == 0 {
+        let panicked = |message| ClientError::Panicked { what: "the task", message };
+        if caught(|| task.examples()).map_err(panicked)? == 0 {
             return Err(ClientError::NoExamples);
+        }
+        if let Some((need, retry)) = self.app.closed()? {
+            return Ok(Outcome::Closed { need, retry });
         }
         match self.transport.check_in(&CheckIn { run: self.run }).await? {
             Answer::Train(assignment) if self.run.is_some_and(|run| run != assignment.run) => {
@@ -293,7 +354,8 @@ impl Client {
     ///
     /// A round that is lost (too late, a loss that is not a number) is told as
     /// [`Event::Abandoned`] and the next one is tried. Between two check-ins lie at least 50 ms and at
-    /// most a day. Dropped, it leaves nothing running: a training ends after its step.
+    /// most a day. While the [gate](Builder::gate) is closed it waits. Dropped, it leaves nothing running: a
+    /// training ends after its step, and is saved. Until then the state folder is in use.
     ///
     /// # Errors
     /// [`ClientError`] where going on makes no sense: among others where the aggregator stays away for
@@ -308,6 +370,10 @@ impl Client {
                 }
                 Ok(Outcome::Wait { retry, reason }) => {
                     self.tell(&Event::Waiting { retry, reason: &reason })?;
+                    pause(retry).await;
+                }
+                Ok(Outcome::Closed { need, retry }) => {
+                    self.tell(&Event::Paused { round: None, need: &need, retry })?;
                     pause(retry).await;
                 }
                 Ok(Outcome::Over { .. }) => return Ok(delivered),
@@ -328,8 +394,31 @@ impl Client {
         }
     }
 
+    /// Waits until the gate is open, in `round`; `need`: what was lacking just now.
+    async fn opened(
+        &self,
+        round: RoundId,
+        deadline: Deadline,
+        need: Option<Need>,
+    ) -> Result<(), ClientError> {
+        let mut closed = match need {
+            Some(need) => Some((need, Duration::ZERO)),
+            None => self.app.closed()?,
+        };
+        while let Some((need, retry)) = closed {
+            let Some(left) = deadline.left() else {
+                return Err(ClientError::Closed { round, need });
+            };
+            let retry = retry.min(left);
+            self.tell(&Event::Paused { round: Some(round), need: &need, retry })?;
+            pause(retry).await;
+            closed = self.app.closed()?;
+        }
+        Ok(())
+    }
+
     fn tell(&self, event: &Event<'_>) -> Result<(), ClientError> {
-        match (self.watch)(event) {
+        match self.app.hear(event)? {
             Control::Continue => Ok(()),
             Control::Stop => Err(ClientError::Stopped),
         }

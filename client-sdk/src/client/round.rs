@@ -1,6 +1,5 @@
-//! One round of one client: verify, download, train, select, encode, deliver.
+//! One round of one client: verify, download, train (`training`), deliver.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -10,15 +9,12 @@ use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Assignment, Signed};
 use gossamer_protocol::problem::ProblemType;
-use gossamer_protocol::sparse::{Sparse, Support};
 
-use super::encode::{self, Made, Residual};
 use super::terms::RunTerms;
-use super::{Client, ClientError, Contribution, Event};
+use super::{Client, ClientError, Contribution, Deadline, Event};
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::StateError;
-use crate::train::{self, Control, Job, Trained};
 use crate::transport::{Slot, Transport, TransportError};
 use crate::verify::{self, Seen, VerifyError};
 
@@ -26,21 +22,12 @@ use crate::verify::{self, Seen, VerifyError};
 const PIECE: u64 = 1 << 20;
 
 /// An encoded update that has no receipt yet.
-struct Pending {
-    slot: Slot,
-    snapshot: Digest,
-    frame: Bytes,
+pub(super) struct Pending {
+    pub(super) slot: Slot,
+    pub(super) snapshot: Digest,
+    pub(super) frame: Bytes,
     /// Bytes it was expected to take; unknown of one that was made by a process before.
-    predicted: Option<u64>,
-}
-
-/// Says on its drop that nobody waits for the training any more.
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    pub(super) predicted: Option<u64>,
 }
 
 impl Client {
@@ -64,6 +51,7 @@ impl Client {
         assignment: &Assignment,
         task: &Arc<dyn TrainingTask>,
     ) -> Result<Contribution, ClientError> {
+        let deadline = Deadline::after(assignment.deadline_ms);
         let terms = self.terms(assignment.run).await?;
         let base = self.base(&terms.manifest)?;
         self.tell(&Event::Assigned { round: assignment.round, manifest: &terms.manifest })?;
@@ -71,9 +59,10 @@ impl Client {
             Some(pending) => pending,
             None => {
                 let snapshot = self.snapshot(assignment, &terms).await?;
-                self.train(assignment, &terms, base, snapshot, task).await?
+                self.train(assignment, &terms, base, snapshot, task, deadline).await?
             }
         };
+        self.opened(assignment.round, deadline, None).await?;
         self.deliver(pending, &terms.manifest, assignment).await
     }
 
@@ -247,67 +236,6 @@ impl Client {
         Ok(bytes.into())
     }
 
-    async fn train(
-        &self,
-        assignment: &Assignment,
-        terms: &Arc<RunTerms>,
-        base: BaseModel,
-        snapshot: Snapshot,
-        task: &Arc<dyn TrainingTask>,
-    ) -> Result<Pending, ClientError> {
-        let (client, round) = (self.id(), assignment.round);
-        let (run_terms, task, watch) = (terms.clone(), task.clone(), self.watch.clone());
-        let (run, origin) = (assignment.run, self.origin(assignment));
-        let residual = match terms.manifest.method.upload.feedback {
-            Some(_) => self.state.read(&format!("runs/{run}/residual"))?,
-            None => None,
-        };
-        let stop = StopOnDrop(Arc::default());
-        let nobody_waits = stop.0.clone();
-        let work = move || {
-            let manifest = &run_terms.manifest;
-            let theta = snapshot.theta(manifest);
-            let terms = Terms::new(manifest, run, round);
-            let shared = terms.needs_support().then(|| snapshot.values.support().clone());
-            let trainable = encode::trainable(&terms, manifest, shared.as_ref());
-            let job = Job {
-                base: &base,
-                manifest,
-                theta: &theta,
-                support: trainable.as_ref(),
-                client,
-                round,
-            };
-            let mut told = |progress| match nobody_waits.load(Ordering::Relaxed) {
-                true => Control::Stop,
-                false => watch(&Event::Training(progress)),
-            };
-            let trained = train::train(&job, task.as_ref(), &mut told)?;
-            let control = watch(&Event::Trained { round, delta: &trained.delta });
-            if control == Control::Stop {
-                return Err(ClientError::Stopped);
-            }
-            let Trained { delta, examples, loss, .. } = trained;
-            let nothing = Sparse::gather(&theta, Support::Indices(Vec::new()));
-            let nothing = nothing.map_err(|e| ClientError::Update(e.into()))?;
-            let update = Update { origin, examples, loss, delta: nothing };
-            let before = residual.and_then(|bytes| Residual::from_bytes(&bytes, theta.len()));
-            encode::make(&terms, update, delta, &theta, shared.as_ref(), before.as_ref())
-        };
-        let done = tokio::task::spawn_blocking(work).await.map_err(|_| ClientError::Thread)?;
-        drop(stop);
-        let Made { frame, predicted, residual } = match done {
-            Err(ClientError::Train(train::TrainError::Stopped { .. })) => Err(ClientError::Stopped),
-            other => other,
-        }?;
-        let (slot, frame) = (self.slot(assignment), Bytes::from(frame));
-        if let Some(residual) = residual {
-            self.state.write(&format!("runs/{run}/residual.next"), residual.to_bytes())?;
-        }
-        self.state.write(&format!("runs/{run}/update"), frame.clone())?;
-        Ok(Pending { slot, snapshot: assignment.snapshot, frame, predicted: Some(predicted) })
-    }
-
     /// An update for just this assignment, made before the process was killed.
     fn pending(
         &self,
@@ -364,12 +292,12 @@ impl Client {
         Ok(contribution)
     }
 
-    fn origin(&self, assignment: &Assignment) -> Origin {
+    pub(super) fn origin(&self, assignment: &Assignment) -> Origin {
         let Assignment { run, round, attempt, snapshot, .. } = *assignment;
         Origin { run, round, attempt, client: self.id(), snapshot }
     }
 
-    fn slot(&self, assignment: &Assignment) -> Slot {
+    pub(super) fn slot(&self, assignment: &Assignment) -> Slot {
         let Assignment { run, round, attempt, .. } = *assignment;
         Slot { run, round, attempt, client: self.id() }
     }

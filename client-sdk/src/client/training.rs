@@ -1,0 +1,219 @@
+//! The training of one round: on a thread of its own, saved, paused while a gate is closed, gone on with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gossamer_protocol::digest::{Digest, Hasher};
+use gossamer_protocol::frame::{Origin, Snapshot, Terms, Update};
+use gossamer_protocol::message::Assignment;
+use gossamer_protocol::sparse::{Sparse, Support};
+
+use super::encode::{self, Made, Residual};
+use super::gate::Need;
+use super::round::Pending;
+use super::saving::{Pace, Saving};
+use super::terms::RunTerms;
+use super::{App, Client, ClientError, Deadline, Event};
+use crate::data::TrainingTask;
+use crate::model::BaseModel;
+use crate::state::{State, StateError};
+use crate::train::caught;
+use crate::train::{Control, Job, Trained, Work};
+
+/// Says on its drop that nobody waits for the training any more.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// All that a training needs, from its start or from where it was saved, to its end or to a closed gate.
+struct Sitting {
+    base: BaseModel,
+    terms: Arc<RunTerms>,
+    snapshot: Snapshot,
+    origin: Origin,
+    task: Arc<dyn TrainingTask>,
+    app: App,
+    state: Arc<State>,
+    saving: Saving,
+    residual: Option<Bytes>,
+    nobody_waits: Arc<AtomicBool>,
+}
+
+/// How a sitting ended.
+enum Ended {
+    Made(Made),
+    /// It is saved; this was lacking.
+    Paused(Need),
+}
+
+impl Client {
+    /// Trains, and makes the frame that travels.
+    pub(super) async fn train(
+        &self,
+        assignment: &Assignment,
+        terms: &Arc<RunTerms>,
+        base: BaseModel,
+        snapshot: Snapshot,
+        task: &Arc<dyn TrainingTask>,
+        deadline: Deadline,
+    ) -> Result<Pending, ClientError> {
+        let run = assignment.run;
+        let residual = match terms.manifest.method.upload.feedback {
+            Some(_) => self.state.read(&format!("runs/{run}/residual"))?,
+            None => None,
+        };
+        let stop = StopOnDrop(Arc::default());
+        let sitting = Arc::new(Sitting {
+            base,
+            terms: terms.clone(),
+            snapshot,
+            origin: self.origin(assignment),
+            task: task.clone(),
+            app: self.app.clone(),
+            state: self.state.clone(),
+            saving: self.saving,
+            residual,
+            nobody_waits: stop.0.clone(),
+        });
+        let Made { frame, predicted, residual } = loop {
+            let thread = sitting.clone();
+            let done = tokio::task::spawn_blocking(move || thread.sit()).await;
+            let thread = |message| ClientError::Thread { message };
+            let done = done.map_err(|e| match e.try_into_panic() {
+                Ok(panic) => thread(caught::message(&*panic)),
+                Err(cancelled) => thread(cancelled.to_string()),
+            })?;
+            match done? {
+                Ended::Made(made) => break made,
+                Ended::Paused(need) => {
+                    self.opened(assignment.round, deadline, Some(need)).await?;
+                }
+            }
+        };
+        drop(stop);
+        let (slot, frame) = (self.slot(assignment), Bytes::from(frame));
+        if let Some(residual) = residual {
+            self.state.write(&format!("runs/{run}/residual.next"), residual.to_bytes())?;
+        }
+        self.state.write(&format!("runs/{run}/update"), frame.clone())?;
+        self.state.remove(&sitting.name())?;
+        Ok(Pending { slot, snapshot: assignment.snapshot, frame, predicted: Some(predicted) })
+    }
+}
+
+impl Sitting {
+    /// The saved training's name in the state.
+    fn name(&self) -> String {
+        format!("runs/{}/training", self.origin.run)
+    }
+
+    fn sit(&self) -> Result<Ended, ClientError> {
+        let ended = self.work();
+        if let Err(ClientError::Train(_)) = ended {
+            // It would only fail again, and sooner.
+            self.state.remove(&self.name())?;
+        }
+        ended
+    }
+
+    fn work(&self) -> Result<Ended, ClientError> {
+        let Origin { run, round, client, .. } = self.origin;
+        let manifest = &self.terms.manifest;
+        let theta = self.snapshot.theta(manifest);
+        let terms = Terms::new(manifest, run, round);
+        let shared = terms.needs_support().then(|| self.snapshot.values.support().clone());
+        let trainable = encode::trainable(&terms, manifest, shared.as_ref());
+        let job = Job {
+            base: &self.base,
+            manifest,
+            theta: &theta,
+            support: trainable.as_ref(),
+            client,
+            round,
+        };
+        let mut work = Work::start(&job, self.task.as_ref())?;
+        self.restore(&mut work)?;
+        if let Some(need) = self.to_end(&mut work)? {
+            return Ok(Ended::Paused(need));
+        }
+        let trained = work.finish();
+        let control = self.app.hear(&Event::Trained { round, delta: &trained.delta })?;
+        if control == Control::Stop {
+            return Err(ClientError::Stopped);
+        }
+        let Trained { delta, examples, loss, .. } = trained;
+        let nothing = Sparse::gather(&theta, Support::Indices(Vec::new()));
+        let nothing = nothing.map_err(|e| ClientError::Update(e.into()))?;
+        let update = Update { origin: self.origin, examples, loss, delta: nothing };
+        let residual = self.residual.as_deref();
+        let before = residual.and_then(|bytes| Residual::from_bytes(bytes, theta.len()));
+        let made = encode::make(&terms, update, delta, &theta, shared.as_ref(), before.as_ref());
+        made.map(Ended::Made)
+    }
+
+    /// Steps until the last one, or until something is lacking, which is returned.
+    fn to_end(&self, work: &mut Work<'_>) -> Result<Option<Need>, ClientError> {
+        let start = Instant::now();
+        let mut pace = Pace::new(self.saving, Duration::ZERO);
+        loop {
+            if let Some(need) = self.app.lacks()? {
+                self.save(work)?;
+                return Ok(Some(need));
+            }
+            let Some(progress) = work.step()? else { return Ok(None) };
+            let control = match self.nobody_waits.load(Ordering::Relaxed) {
+                true => Ok(Control::Stop),
+                false => self.app.hear(&Event::Training(progress)),
+            };
+            let stopped = !matches!(control, Ok(Control::Continue));
+            let began = start.elapsed();
+            if self.state.outlives_process() && (pace.step(began) || stopped) {
+                // A training that cannot be saved is one still.
+                if let Err(error) = self.save(work) {
+                    tracing::warn!(error = %super::chain(&error), "the training is not saved");
+                }
+                pace.saved(began, start.elapsed());
+            }
+            if control? == Control::Stop {
+                return Err(ClientError::Stopped);
+            }
+        }
+    }
+
+    fn save(&self, work: &Work<'_>) -> Result<(), StateError> {
+        self.state.write(&self.name(), work.save(self.what()))
+    }
+
+    /// Goes on from where the same training was saved, by this process or one before.
+    fn restore(&self, work: &mut Work<'_>) -> Result<(), ClientError> {
+        let Some(bytes) = self.state.read(&self.name())? else { return Ok(()) };
+        let round = self.origin.round;
+        if let Err(other) = work.restore(&bytes, self.what()) {
+            tracing::debug!(%round, %other, "a saved training is not gone on with");
+            return Ok(());
+        }
+        let control = self.app.hear(&Event::Resumed { round, step: work.steps_done() })?;
+        if control == Control::Stop { Err(ClientError::Stopped) } else { Ok(()) }
+    }
+
+    /// Names the training: a saved one is gone on with only where all of this is equal. The attempt is
+    /// not in it: a round tried again from the same snapshot trains the same bytes.
+    fn what(&self) -> Digest {
+        let Origin { run, round, client, snapshot, .. } = self.origin;
+        let mut hasher = Hasher::default();
+        hasher.update(b"gossamer/training\0");
+        hasher.update(&run.0);
+        hasher.update(&self.terms.digest.0);
+        hasher.update(&snapshot.0);
+        hasher.update(&round.0.to_le_bytes());
+        hasher.update(&client.0);
+        hasher.update(&(self.task.examples() as u64).to_le_bytes());
+        hasher.finish()
+    }
+}
