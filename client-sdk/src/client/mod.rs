@@ -27,6 +27,8 @@ mod app;
 mod builder;
 mod encode;
 pub mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod round;
 mod saving;
 mod terms;

@@ -29,7 +29,7 @@ use crate::transport::{Slot, Transport, TransportError};
 use crate::verify::VerifyError;
 
 /// An aggregator of one run that follows a script.
-struct Script {
+pub(super) struct Script {
     key: SigningKey,
     manifest: Vec<u8>,
     snapshot: Vec<u8>,
@@ -41,12 +41,17 @@ struct Script {
     breaks_at: Mutex<Option<u64>>,
     /// What was asked of the snapshot.
     ranges: Mutex<Vec<Range<u64>>>,
-    check_ins: AtomicU32,
+    pub(super) check_ins: AtomicU32,
     manifests: AtomicU32,
+    /// Frames that were taken.
+    pub(super) uploads: Mutex<Vec<Bytes>>,
 }
 
 impl Script {
-    fn new(manifest: &Manifest, answers: impl FnOnce(&Assignment) -> Vec<Answer>) -> Arc<Self> {
+    pub(super) fn new(
+        manifest: &Manifest,
+        answers: impl FnOnce(&Assignment) -> Vec<Answer>,
+    ) -> Arc<Self> {
         Self::of_round(manifest, RoundId(0), answers)
     }
 
@@ -76,12 +81,13 @@ impl Script {
             ranges: Mutex::default(),
             check_ins: AtomicU32::new(0),
             manifests: AtomicU32::new(0),
+            uploads: Mutex::default(),
         };
         script.answers = Mutex::new(answers(&script.assignment()).into());
         Arc::new(script)
     }
 
-    fn assignment(&self) -> Assignment {
+    pub(super) fn assignment(&self) -> Assignment {
         Assignment {
             run: RunId::of(Digest::of(&self.manifest)),
             round: RoundId(0),
@@ -96,7 +102,7 @@ impl Script {
         self.refusals.lock().expect("no panic").extend(problems);
     }
 
-    fn builder(self: &Arc<Self>, base: &BaseModel) -> Builder {
+    pub(super) fn builder(self: &Arc<Self>, base: &BaseModel) -> Builder {
         let token =
             JoinToken { secret: "s".into(), server_key: self.key.public(), ca: None }.encode();
         let backoff = Backoff { first: Duration::ZERO, longest: Duration::ZERO, tries: 2 };
@@ -177,6 +183,7 @@ impl Transport for Way {
             let problem = Problem { kind, title, status: 400, detail, retry_ms: Some(1) };
             return Err(TransportError::Refused(problem));
         }
+        self.0.uploads.lock().expect("no panic").push(frame.clone());
         let Slot { run, round, attempt, client } = *slot;
         let receipt = Receipt { run, round, attempt, client, update: Digest::of(frame) };
         let bytes = serde_json::to_vec(&receipt).expect("JSON");
@@ -184,7 +191,7 @@ impl Transport for Way {
     }
 }
 
-fn setting() -> (BaseModel, Manifest, Arc<dyn TrainingTask>) {
+pub(super) fn setting() -> (BaseModel, Manifest, Arc<dyn TrainingTask>) {
     let base = fixture::base(&tiny());
     let manifest = fixture::manifest(&base, &["q_proj"], false);
     let task = TextDataset::new(&base, &["w5 w6 w7 w8 w9".to_owned()]).expect("text");
@@ -205,7 +212,7 @@ fn counting(
     (builder, count)
 }
 
-fn train(times: usize) -> impl FnOnce(&Assignment) -> Vec<Answer> {
+pub(super) fn train(times: usize) -> impl FnOnce(&Assignment) -> Vec<Answer> {
     move |assignment| vec![Answer::Train(assignment.clone()); times]
 }
 

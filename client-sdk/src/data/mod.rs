@@ -1,9 +1,12 @@
-//! What a device trains on: the app's own task, [`TextDataset`] or [`LabelledDataset`].
+//! What a device trains on: the app's own task, [`TextDataset`], [`InstructionDataset`] or
+//! [`LabelledDataset`].
 //!
 //! Data never leaves this process; nothing here knows of a network. Every random choice is drawn from
 //! a [`Plan`]'s streams, so the same plan gives the same batches.
 
+mod instruction;
 mod labelled;
+mod template;
 mod text;
 
 use candle_core::Tensor;
@@ -12,7 +15,9 @@ use gossamer_protocol::rng::Stream;
 
 use crate::model::ModelError;
 
+pub use instruction::{Instruction, InstructionDataset, Rows};
 pub use labelled::{Example, LabelledDataset};
+pub use template::{BadTemplate, Template};
 pub use text::TextDataset;
 
 /// The target of a token or sequence that is not learned.
@@ -154,6 +159,14 @@ pub enum TaskError {
         label: u32,
         /// How many there are.
         classes: u32,
+    },
+    /// Only examples whose prompts leave no room for a token of their answers.
+    #[error("all {examples} prompts are longer than the run's {cols} tokens a sequence")]
+    Long {
+        /// How many there are.
+        examples: usize,
+        /// Tokens a sequence.
+        cols: usize,
     },
     /// A folder or file without any `.txt` or `.jsonl`.
     #[error("{path} is no .txt or .jsonl file and no folder with one")]

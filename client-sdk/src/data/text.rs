@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::{Batch, IGNORE, Plan, TaskError, TrainingTask};
 use crate::model::BaseModel;
@@ -50,7 +51,7 @@ impl TextDataset {
     /// [`TaskError`] at the first thing that cannot be read.
     pub fn open(base: &BaseModel, path: &Path) -> Result<Self, TaskError> {
         let mut texts = Vec::new();
-        for file in files(path)? {
+        for file in files(path, &["txt", "jsonl"])? {
             read(&file, &mut texts)?;
         }
         Self::new(base, &texts)
@@ -109,9 +110,9 @@ impl TrainingTask for TextDataset {
     }
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, TaskError> {
+fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, TaskError> {
     let failed = |source| TaskError::File { path: path.to_owned(), source };
-    let known = |file: &Path| file.extension().is_some_and(|e| e == "txt" || e == "jsonl");
+    let known = |file: &Path| file.extension().is_some_and(|e| extensions.iter().any(|&x| e == x));
     let mut found = Vec::new();
     if fs::metadata(path).map_err(failed)?.is_dir() {
         for entry in fs::read_dir(path).map_err(failed)? {
@@ -136,30 +137,48 @@ fn read(file: &Path, texts: &mut Vec<String>) -> Result<(), TaskError> {
     struct Line {
         text: String,
     }
-    let path = || file.to_owned();
-    let content =
-        fs::read_to_string(file).map_err(|source| TaskError::File { path: path(), source })?;
-    if file.extension().is_some_and(|e| e == "txt") {
-        let mut paragraph = String::new();
-        for line in content.lines().chain([""]) {
-            if line.trim().is_empty() {
-                texts.push(std::mem::take(&mut paragraph));
-            } else {
-                paragraph.push_str(line);
-                paragraph.push('\n');
-            }
-        }
+    if file.extension().is_some_and(|e| e == "jsonl") {
+        let lines: Vec<Line> = lines(file)?;
+        texts.extend(lines.into_iter().map(|line| line.text));
         return Ok(());
     }
-    for (at, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let line: Line = serde_json::from_str(line).map_err(|e| TaskError::Line {
-            path: path(),
-            line: at + 1,
-            why: e.to_string(),
-        })?;
-        texts.push(line.text);
+    let mut paragraph = String::new();
+    for line in content(file)?.lines().chain([""]) {
+        if line.trim().is_empty() {
+            texts.push(std::mem::take(&mut paragraph));
+        } else {
+            paragraph.push_str(line);
+            paragraph.push('\n');
+        }
     }
     Ok(())
+}
+
+/// The lines of a `.jsonl` file, or of every one of a folder.
+pub(super) fn jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, TaskError> {
+    let mut all = Vec::new();
+    for file in files(path, &["jsonl"])? {
+        all.extend(lines::<T>(&file)?);
+    }
+    Ok(all)
+}
+
+fn content(file: &Path) -> Result<String, TaskError> {
+    fs::read_to_string(file).map_err(|source| TaskError::File { path: file.to_owned(), source })
+}
+
+fn lines<T: DeserializeOwned>(file: &Path) -> Result<Vec<T>, TaskError> {
+    let content = content(file)?;
+    let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(at, line)| {
+            serde_json::from_str(line).map_err(|e| TaskError::Line {
+                path: file.to_owned(),
+                line: at + 1,
+                why: e.to_string(),
+            })
+        })
+        .collect()
 }
 
 #[cfg(test)]

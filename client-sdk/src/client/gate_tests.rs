@@ -1,0 +1,312 @@
+//! What the app's gate, watcher and task may do to a client: close, stop, fail, panic.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use candle_core::Tensor;
+use gossamer_protocol::manifest::{LocalOptimizer, Manifest};
+use gossamer_protocol::message::Answer;
+
+use super::gate::{Gate, Need};
+use super::tests::{Script, setting, train};
+use super::{Builder, ClientError, Event, Outcome, Saving};
+use crate::data::{Batch, Plan, TaskError, TrainingTask};
+use crate::model::BaseModel;
+use crate::train::{Control, TrainError};
+
+/// Open at some of the times it is asked, by number.
+struct Turns<F>(AtomicU32, F);
+
+impl<F: Fn(u32) -> bool + Send + Sync> Gate for Turns<F> {
+    fn lacks(&self, _: SystemTime) -> Option<Need> {
+        let at = self.0.fetch_add(1, Ordering::Relaxed);
+        (!(self.1)(at)).then_some(Need::Cool)
+    }
+
+    fn again(&self, _: SystemTime) -> Duration {
+        Duration::ZERO
+    }
+}
+
+fn turns(open: impl Fn(u32) -> bool + Send + Sync + 'static) -> Arc<dyn Gate> {
+    Arc::new(Turns(AtomicU32::new(0), open))
+}
+
+/// What was told: `p` paused, `r` resumed with its step, `t` a step, `T` trained, `d` delivered, `a` given up.
+fn heard(builder: Builder) -> (Builder, Arc<Mutex<Vec<String>>>) {
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = told.clone();
+    let builder = builder.watch(Arc::new(move |event| {
+        let word = match event {
+            Event::Paused { round, .. } => if round.is_some() { "p" } else { "p-" }.to_owned(),
+            Event::Resumed { step, .. } => format!("r{step}"),
+            Event::Training(_) => "t".to_owned(),
+            Event::Trained { .. } => "T".to_owned(),
+            Event::Delivered(_) => "d".to_owned(),
+            Event::Abandoned { reason, .. } => format!("a: {reason}"),
+            _ => return Control::Continue,
+        };
+        kept.lock().expect("no panic").push(word);
+        Control::Continue
+    }));
+    (builder, told)
+}
+
+fn words(told: &Mutex<Vec<String>>) -> String {
+    std::mem::take(&mut *told.lock().expect("no panic")).join(" ")
+}
+
+fn long() -> (BaseModel, Manifest, Arc<dyn TrainingTask>) {
+    let (base, mut manifest, task) = setting();
+    manifest.training.steps = 5;
+    manifest.lora.dropout = 0.2;
+    manifest.training.optimizer = LocalOptimizer::AdamW { lr: 0.01, weight_decay: 0.1 };
+    (base, manifest, task)
+}
+
+fn frames(script: &Script) -> Vec<Bytes> {
+    script.uploads.lock().expect("no panic").clone()
+}
+
+/// The frame that nobody disturbed.
+async fn calm() -> Bytes {
+    let (base, manifest, task) = long();
+    let script = Script::new(&manifest, train(1));
+    let client = script.builder(&base).connect().await.expect("enrols");
+    client.step(&task).await.expect("delivers");
+    frames(&script).remove(0)
+}
+
+#[tokio::test]
+async fn a_closed_gate_asks_nobody() {
+    let (base, manifest, task) = setting();
+    let script = Script::new(&manifest, train(1));
+    let (builder, told) = heard(script.builder(&base).gate(turns(|at| at >= 3)));
+    let client = builder.connect().await.expect("enrols");
+    let closed = client.step(&task).await.expect("no failure");
+    assert_eq!(closed, Outcome::Closed { need: Need::Cool, retry: Duration::ZERO });
+    assert_eq!(script.check_ins.load(Ordering::Relaxed), 0);
+    // The second and third time it is told, and waited for.
+    assert_eq!(client.run(&task).await.expect("opens"), 1);
+    assert_eq!(words(&told), "p- p- t t t T d");
+}
+
+/// Asked: once before the check-in, before each of five steps, after the last, before the upload; and
+/// where it was closed until it is open, and again before the step.
+#[tokio::test]
+async fn a_gate_that_closes_pauses_and_changes_no_byte() {
+    let expected = calm().await;
+    let (base, manifest, task) = long();
+    for (closed, story) in [
+        (vec![1, 2], "p p t t t t t T d"),
+        (vec![3], "t t p r2 t t t T d"),
+        (vec![2, 3, 4, 6, 9], "t p p p r1 p r1 t p r2 t t t T d"),
+        (vec![6], "t t t t t p r5 T d"),
+        (vec![7, 8], "t t t t t T p p d"),
+    ] {
+        let script = Script::new(&manifest, train(1));
+        let shut = closed.clone();
+        let (builder, told) =
+            heard(script.builder(&base).gate(turns(move |at| !shut.contains(&at))));
+        let client = builder.connect().await.expect("enrols");
+        let outcome = client.step(&task).await.expect("delivers");
+        assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}");
+        // One that is saved before its first step is gone on with from there.
+        assert_eq!(words(&told).replace("r0 ", ""), story, "closed at {closed:?}");
+        assert_eq!(frames(&script), [expected.clone()], "closed at {closed:?}");
+        let name = format!("runs/{}/training", script.assignment().run);
+        assert_eq!(client.state.read(&name).expect("readable"), None, "left behind");
+    }
+}
+
+/// Given up at the deadline with the reason, not counted as a failure, and gone on with where the round
+/// is tried again.
+#[tokio::test]
+async fn a_gate_closed_until_the_deadline_gives_the_round_up() {
+    let expected = calm().await;
+    let (base, manifest, task) = long();
+    let script = Script::new(&manifest, |assignment| {
+        let mut short = assignment.clone();
+        short.deadline_ms = 200;
+        vec![Answer::Train(short), Answer::Train(assignment.clone())]
+    });
+    let open = Arc::new(AtomicU32::new(4));
+    let left = open.clone();
+    // Open four times, then not until it is told.
+    let gate = turns(move |_| {
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
+    });
+    let (builder, told) = heard(script.builder(&base).gate(gate));
+    let client = builder.connect().await.expect("enrols");
+    let given_up = client.step(&task).await.expect_err("closed");
+    let ClientError::Closed { need: Need::Cool, .. } = given_up else { panic!("{given_up:?}") };
+    assert!(given_up.abandons_round() && given_up.is_late());
+    let story = words(&told);
+    assert!(story.starts_with("t t t p p"), "{story}");
+    assert!(
+        story.ends_with("a: round 0 is given up at its deadline: the device is too warm"),
+        "{story}"
+    );
+    assert!(frames(&script).is_empty());
+    open.store(100, Ordering::Relaxed);
+    client.step(&task).await.expect("delivers");
+    assert_eq!(words(&told), "r3 t t T d");
+    assert_eq!(frames(&script), [expected]);
+}
+
+#[tokio::test]
+async fn a_deadline_beyond_all_clocks_is_one() {
+    let (base, manifest, task) = setting();
+    let script = Script::new(&manifest, |assignment| {
+        let mut far = assignment.clone();
+        far.deadline_ms = u64::MAX;
+        vec![Answer::Train(far)]
+    });
+    let client = script.builder(&base).gate(turns(|at| at != 2)).connect().await.expect("enrols");
+    assert!(matches!(client.step(&task).await, Ok(Outcome::Delivered(_))));
+}
+
+/// Stopped by the app or dropped: saved, and gone on with by the next process, but not for another task.
+#[tokio::test]
+async fn a_stopped_training_is_gone_on_with_by_the_next_process() {
+    let expected = calm().await;
+    let (base, manifest, task) = long();
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let script = Script::new(&manifest, train(3));
+    let stop_at = |step| -> super::Watch {
+        Arc::new(move |event| match event {
+            Event::Training(progress) if progress.step == step => Control::Stop,
+            _ => Control::Continue,
+        })
+    };
+    let builder = || script.builder(&base).state_dir(dir.path()).saving(Saving::Never);
+    let client = builder().watch(stop_at(3)).connect().await.expect("enrols");
+    let stopped = client.step(&task).await.expect_err("stops");
+    assert!(matches!(stopped, ClientError::Stopped), "{stopped:?}");
+    drop(client);
+
+    // Another number of examples is another task.
+    let watch: super::Watch = Arc::new(|event| match event {
+        Event::Resumed { .. } => panic!("goes on with another task"),
+        Event::Training(_) => Control::Stop,
+        _ => Control::Continue,
+    });
+    let more: Arc<dyn TrainingTask> = Arc::new(Bad(task.clone(), "none"));
+    let client = builder().watch(watch).connect().await.expect("enrols");
+    let stopped = client.step(&more).await.expect_err("stops");
+    assert!(matches!(stopped, ClientError::Stopped), "{stopped:?}");
+    drop(client);
+
+    // That training was saved over the first one; from the first step all the same.
+    let (third, told) = heard(builder());
+    let client = third.connect().await.expect("enrols");
+    client.step(&task).await.expect("delivers");
+    assert_eq!(words(&told), "t t t t t T d");
+    assert_eq!(frames(&script), [expected]);
+}
+
+#[tokio::test]
+async fn what_was_saved_is_gone_on_with_unless_it_is_torn() {
+    let expected = calm().await;
+    let (base, manifest, task) = long();
+    for torn in [false, true] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let script = Script::new(&manifest, train(2));
+        let stop: super::Watch = Arc::new(|event| match event {
+            Event::Training(progress) if progress.step == 3 => Control::Stop,
+            _ => Control::Continue,
+        });
+        let client = script.builder(&base).state_dir(dir.path()).watch(stop).connect().await;
+        client.expect("enrols").step(&task).await.expect_err("stops");
+        let run = dir.path().join("runs").join(script.assignment().run.to_string());
+        if torn {
+            let mut bytes = std::fs::read(run.join("training")).expect("saved");
+            bytes[200] ^= 1;
+            std::fs::write(run.join("training"), bytes).expect("writable");
+        }
+        let (builder, told) = heard(script.builder(&base).state_dir(dir.path()));
+        builder.connect().await.expect("enrols").step(&task).await.expect("delivers");
+        let story = if torn { "t t t t t T d" } else { "r3 t t T d" };
+        assert_eq!(words(&told), story);
+        assert_eq!(frames(&script), [expected.clone()]);
+        assert!(!run.join("training").exists(), "left behind");
+    }
+}
+
+/// A task that goes wrong in one way.
+struct Bad(Arc<dyn TrainingTask>, &'static str);
+
+impl TrainingTask for Bad {
+    fn examples(&self) -> usize {
+        assert!(self.1 != "examples", "no examples");
+        self.0.examples() + 1
+    }
+
+    fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
+        assert!(self.1 != "batch", "no batch");
+        self.0.batch(plan, step)
+    }
+
+    fn loss(&self, logits: &Tensor, _: &Batch) -> Result<Option<Tensor>, TaskError> {
+        match self.1 {
+            "loss" => panic!("no loss"),
+            "nan" => Ok(Some((logits.sum_all()? * f64::NAN)?)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Told with its reason, never uploaded, and given up for good only after three in a row.
+#[tokio::test]
+async fn a_loss_that_is_no_number_is_never_sent() {
+    let (base, manifest, task) = setting();
+    let script = Script::new(&manifest, train(3));
+    let (builder, told) = heard(script.builder(&base));
+    let client = builder.connect().await.expect("enrols");
+    let task: Arc<dyn TrainingTask> = Arc::new(Bad(task, "nan"));
+    for _ in 0..2 {
+        let lost = client.step(&task).await.expect_err("no number");
+        let ClientError::Train(TrainError::NonFinite { step: 1, what: "the loss", loss }) = lost
+        else {
+            panic!("{lost:?}")
+        };
+        assert!(loss.is_nan());
+        assert_eq!(words(&told), "a: training failed");
+    }
+    assert!(frames(&script).is_empty());
+}
+
+#[tokio::test]
+async fn no_panic_of_the_app_crosses_the_api() {
+    let (base, manifest, good) = setting();
+    for place in ["examples", "batch", "loss", "watcher", "told before", "gate", "gate later"] {
+        let script = Script::new(&manifest, train(2));
+        let watch: super::Watch = Arc::new(move |event| match (place, event) {
+            ("watcher", Event::Training(_)) | ("told before", Event::Assigned { .. }) => {
+                panic!("no watcher")
+            }
+            _ => Control::Continue,
+        });
+        let gate = turns(move |at| match (place, at) {
+            ("gate", 0) | ("gate later", 2) => panic!("no gate"),
+            _ => true,
+        });
+        let client = script.builder(&base).watch(watch).gate(gate).connect().await.expect("enrols");
+        let task: Arc<dyn TrainingTask> = Arc::new(Bad(good.clone(), place));
+        let refused = client.step(&task).await.expect_err("panics");
+        let (what, message) = match refused {
+            ClientError::Panicked { what, message }
+            | ClientError::Train(TrainError::Panicked { what, message }) => (what, message),
+            other => panic!("{place}: {other:?}"),
+        };
+        let expected = match place {
+            "watcher" | "told before" => ("the watcher", "no watcher".to_owned()),
+            "gate" | "gate later" => ("the gate", "no gate".to_owned()),
+            task => ("the task", format!("no {task}")),
+        };
+        assert_eq!((what, message), expected, "{place}");
+        assert!(frames(&script).is_empty());
+    }
+}
