@@ -15,10 +15,10 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// Not the JSON of a model's configuration.
-    #[error("config.json: {0}")]
+    #[error("configuration: {0}")]
     Config(String),
     /// A setting this build does not compute.
-    #[error("config.json: {field} is {got:?}; this build knows {expected:?}")]
+    #[error("configuration: {field} is {got:?}; this build knows {expected:?}")]
     Unsupported {
         /// The setting.
         field: &'static str,
@@ -28,7 +28,7 @@ pub enum ModelError {
         expected: &'static str,
     },
     /// A size that does not fit the others.
-    #[error("config.json: {field} is {got}, expected: {why}")]
+    #[error("configuration: {field} is {got}, expected: {why}")]
     Size {
         /// The setting.
         field: &'static str,
@@ -44,7 +44,7 @@ pub enum ModelError {
     #[error("the weights' file has no tensor {0}")]
     Missing(String),
     /// A tensor of another shape than the configuration's.
-    #[error("tensor {name} has shape {found:?}, config.json makes it {expected:?}")]
+    #[error("tensor {name} has shape {found:?}, the configuration makes it {expected:?}")]
     Shape {
         /// The tensor.
         name: String,
@@ -72,11 +72,19 @@ pub enum ModelError {
     /// A decoder where an encoder is needed.
     #[error("the base model is a decoder; classification needs an encoder")]
     Decoder,
-    /// Not a tokenizer's JSON.
-    #[error("tokenizer.json: {0}")]
+    /// A folder without a safetensors file and with several of GGUF.
+    #[error("{dir} has {n} GGUF files; name one")]
+    Ambiguous {
+        /// The folder.
+        dir: PathBuf,
+        /// How many.
+        n: usize,
+    },
+    /// Not a tokenizer's JSON, or none that this build knows.
+    #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// Tokens without an embedding.
-    #[error("tokenizer.json has token {token}, the embedding has {rows} rows")]
+    #[error("the tokenizer has token {token}, the embedding has {rows} rows")]
     Vocabulary {
         /// The largest token.
         token: u32,

@@ -1,7 +1,7 @@
-//! Frozen models of several families, from unmodified Hugging Face folders; `config.json`'s
-//! `architectures` tells which.
+//! Frozen models of several families, from unmodified Hugging Face folders, where `config.json`'s
+//! `architectures` tells which, or from GGUF files.
 //!
-//! - `tensors`: a model's tensors in one flat `f32` vector. `stored`, `safetensors`: from a file.
+//! - `tensors`: a model's tensors in one flat `f32` vector. `stored`, `safetensors`, `gguf`: from a file.
 //! - `config`: what the families' `config.json` files share. `family`: which one, with its places.
 //! - `frozen`: weights with the adapter beside them. `walk`, `tape`: the way through the layers and
 //!   back, and its buffers. A family gives only what is its own, each in one place:
@@ -19,9 +19,11 @@ pub mod composed;
 mod config;
 mod error;
 mod family;
+mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod frozen;
+mod gguf;
 mod gpt2;
 #[cfg(test)]
 mod gradient_tests;
@@ -49,6 +51,7 @@ use crate::lora::{Adapter, LoraError};
 pub use bert::BertConfig;
 pub use error::ModelError;
 use family::Kind;
+use files::Found;
 use frozen::Frozen;
 pub use gpt2::Gpt2Config;
 pub use llama::{Bias, Llama3Rope, LlamaConfig};
@@ -66,21 +69,33 @@ struct Inner {
 }
 
 impl BaseModel {
-    /// Loads a Hugging Face folder: `config.json`, `tokenizer.json`, `model.safetensors`.
+    /// Loads a Hugging Face folder: `config.json`, `tokenizer.json`, `model.safetensors`; or a GGUF file,
+    /// or a folder that has one in place of the last.
+    ///
+    /// A GGUF file brings its configuration and, where no `tokenizer.json` lies beside it, its tokenizer.
+    /// Its weights are widened to `f32`.
     ///
     /// # Errors
     /// [`ModelError`] at the first thing that is off.
-    pub fn load(dir: &Path) -> Result<Self, ModelError> {
-        let read = |name: &str| {
-            let path = dir.join(name);
-            std::fs::read(&path).map_err(|source| ModelError::File { path, source })
-        };
-        let (config, tokenizer) = (read("config.json")?, read("tokenizer.json")?);
-        let path = dir.join("model.safetensors");
-        let open =
-            || std::fs::File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (len, mut file) = open().map_err(|source| ModelError::File { path, source })?;
-        Self::from_parts(&config, &tokenizer, &mut file, len)
+    pub fn load(path: &Path) -> Result<Self, ModelError> {
+        match files::find(path)? {
+            Found::Folder => {
+                let [config, tokenizer] = ["config.json", "tokenizer.json"];
+                let (config, tokenizer) =
+                    (files::read(&path.join(config))?, files::read(&path.join(tokenizer))?);
+                let (len, mut file) = files::open(&path.join("model.safetensors"))?;
+                Self::from_parts(&config, &tokenizer, &mut file, len)
+            }
+            Found::Gguf(path) => {
+                let tokenizer = path.with_file_name("tokenizer.json");
+                let tokenizer = match tokenizer.exists() {
+                    true => Some(files::read(&tokenizer)?),
+                    false => None,
+                };
+                let (len, mut file) = files::open(&path)?;
+                Self::from_gguf(tokenizer.as_deref(), &mut file, len)
+            }
+        }
     }
 
     /// As [`load`](Self::load), from the files' bytes. Weights may be F32, F16 or BF16.
@@ -105,7 +120,32 @@ impl BaseModel {
         Ok(Self(Arc::new(Inner { kind, tokenizer, digest, flat })))
     }
 
-    /// Names this model: SHA-256 over its three files' digests, as manifests have it.
+    /// As [`load`](Self::load), from a GGUF file's bytes and those of a `tokenizer.json`, where the file's own
+    /// tokenizer is not to be used.
+    ///
+    /// # Errors
+    /// [`ModelError`] at the first thing that is off.
+    pub fn from_gguf_bytes(file: &[u8], tokenizer: Option<&[u8]>) -> Result<Self, ModelError> {
+        Self::from_gguf(tokenizer, &mut &*file, file.len() as u64)
+    }
+
+    fn from_gguf(
+        tokenizer: Option<&[u8]>,
+        file: &mut dyn Read,
+        len: u64,
+    ) -> Result<Self, ModelError> {
+        let loaded = gguf::read(file, len, tokenizer.is_none())?;
+        // What the file itself brings is named by the file's digest.
+        let digests = [b"".as_slice(), tokenizer.unwrap_or_default()].map(Digest::of);
+        let digest = base_digest(digests[0], digests[1], loaded.digest);
+        let (kind, flat) = (loaded.kind, loaded.flat);
+        let tokenizer = tokenizer.or(loaded.tokenizer.as_deref()).unwrap_or_default();
+        let tokenizer = read_tokenizer(tokenizer, &kind)?;
+        Ok(Self(Arc::new(Inner { kind, tokenizer, digest, flat })))
+    }
+
+    /// Names this model: SHA-256 over its three files' digests, as manifests have it; what a GGUF file brings
+    /// itself counts as empty.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.0.digest

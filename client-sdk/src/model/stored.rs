@@ -9,12 +9,11 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use candle_core::Device;
-use candle_core::quantized::{GgmlDType, ggml_file};
 use gossamer_protocol::digest::{Digest, Hasher};
 use half::{bf16, f16};
 
 use super::ModelError;
+use super::gguf::Blocks;
 use super::tensors::{Tensor, Tensors};
 
 /// Entries decoded at once; a multiple of every format's block.
@@ -27,8 +26,7 @@ pub(super) enum Format {
     F16,
     BF16,
     /// In blocks with scales of their own.
-    #[expect(dead_code, reason = "GGUF, which has them, comes next")]
-    Blocks(GgmlDType),
+    Blocks(Blocks),
 }
 
 /// A tensor as a file's header has it.
@@ -55,18 +53,19 @@ pub(super) struct Stream<'r> {
 pub(super) enum Rows {
     /// As they are.
     Kept,
-    #[cfg_attr(not(test), expect(dead_code, reason = "GGUF, which has them, comes next"))]
     /// Of heads of this size, whose entries `2 i` and `2 i + 1` belong at `i` and `i + d/2`.
     Paired(usize),
+    /// As they are, of a tensor that Hugging Face's file has transposed and this one has not.
+    Upright,
 }
 
 impl Format {
     /// Entries of a block, and its bytes.
-    fn block(self) -> [usize; 2] {
+    pub(super) fn block(self) -> [usize; 2] {
         match self {
             Self::F32 => [1, 4],
             Self::F16 | Self::BF16 => [1, 2],
-            Self::Blocks(kind) => [kind.block_size(), kind.type_size()],
+            Self::Blocks(kind) => kind.size(),
         }
     }
 
@@ -78,24 +77,15 @@ impl Format {
     }
 
     /// Replaces what is in `out`.
-    fn decode(self, out: &mut Vec<f32>, raw: &[u8]) -> Result<(), ModelError> {
+    fn decode(self, out: &mut Vec<f32>, raw: &[u8]) {
         out.clear();
         let half = |to: fn([u8; 2]) -> f32| raw.as_chunks().0.iter().map(move |&b| to(b));
         match self {
             Self::F32 => out.extend(raw.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
             Self::F16 => out.extend(half(|b| f16::from_le_bytes(b).to_f32())),
             Self::BF16 => out.extend(half(|b| bf16::from_le_bytes(b).to_f32())),
-            Self::Blocks(kind) => {
-                let [entries, bytes] = self.block();
-                let dims = vec![raw.len() / bytes * entries];
-                let failed = |e: candle_core::Error| ModelError::Weights(e.to_string());
-                let blocks =
-                    ggml_file::qtensor_from_ggml(kind, raw, dims, &Device::Cpu).map_err(failed)?;
-                let values = blocks.dequantize(&Device::Cpu).map_err(failed)?;
-                out.extend(values.to_vec1::<f32>().map_err(failed)?);
-            }
+            Self::Blocks(kind) => kind.decode(out, raw),
         }
-        Ok(())
     }
 }
 
@@ -163,8 +153,12 @@ impl<'r> Stream<'r> {
             let entry = entries.get(&tensor.name).or_else(other);
             let entry = entry.ok_or_else(|| ModelError::Missing(tensor.name.clone()))?;
             let name = || tensor.name.clone();
-            if entry.shape != tensor.shape {
-                let (expected, found) = (tensor.shape.clone(), entry.shape.clone());
+            let mut expected = tensor.shape.clone();
+            if rows(&tensor.name) == Rows::Upright {
+                expected.reverse();
+            }
+            if entry.shape != expected {
+                let found = entry.shape.clone();
                 return Err(ModelError::Shape { name: name(), expected, found });
             }
             let format = entry.format.clone();
@@ -196,7 +190,7 @@ impl<'r> Stream<'r> {
             for first in (0..out.len()).step_by(CHUNK) {
                 let n = CHUNK.min(out.len() - first);
                 self.fill(&mut raw, format.bytes(n).unwrap_or(0))?;
-                format.decode(&mut values, &raw)?;
+                format.decode(&mut values, &raw);
                 if !values.iter().all(|x| x.is_finite()) {
                     return Err(ModelError::NonFinite(tensor.name.clone()));
                 }
@@ -219,13 +213,14 @@ struct Place {
 impl Place {
     fn new(tensor: &Tensor, rows: Rows) -> Self {
         let first = tensor.shape.first().copied().unwrap_or(1).max(1);
-        Self { turned: tensor.turned, rows, d: [first, tensor.place.len() / first] }
+        let turned = tensor.turned && rows != Rows::Upright;
+        Self { turned, rows, d: [first, tensor.place.len() / first] }
     }
 
     /// Puts entries `first..` of the stored tensor.
     fn put(&self, out: &mut [f32], first: usize, values: &[f32]) {
         let [rows, cols] = self.d;
-        if !self.turned && self.rows == Rows::Kept {
+        if !self.turned && !matches!(self.rows, Rows::Paired(_)) {
             out[first..first + values.len()].copy_from_slice(values);
             return;
         }
@@ -238,7 +233,7 @@ impl Place {
 
     fn row(&self, row: usize) -> usize {
         match self.rows {
-            Rows::Kept => row,
+            Rows::Kept | Rows::Upright => row,
             Rows::Paired(d) => {
                 let (head, at) = (row / d, row % d);
                 head * d + at % 2 * (d / 2) + at / 2

@@ -71,7 +71,8 @@ pub struct Llama3Rope {
 }
 
 impl Llama3Rope {
-    fn stretch(&self, frequency: f64) -> f64 {
+    /// What becomes of a frequency.
+    pub(in crate::model) fn stretch(&self, frequency: f64) -> f64 {
         let waves = self.original_context * frequency / std::f64::consts::TAU;
         let kept = (waves - self.low_frequency) / (self.high_frequency - self.low_frequency);
         let kept = kept.clamp(0.0, 1.0);
