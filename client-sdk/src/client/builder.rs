@@ -43,6 +43,7 @@ pub struct Builder {
     backoff: Backoff,
     app: App,
     saving: Saving,
+    memory_max: Option<u64>,
     meter: Arc<Meter>,
     transport: Option<Box<dyn Transport>>,
     terms: Arc<SharedTerms>,
@@ -60,6 +61,7 @@ impl Builder {
             backoff: Backoff::default(),
             app: App { watch: Arc::new(|_| Control::Continue), gate: Arc::new(Open) },
             saving: Saving::default(),
+            memory_max: None,
             meter: Arc::default(),
             transport: None,
             terms: Arc::default(),
@@ -123,6 +125,15 @@ impl Builder {
     #[must_use]
     pub fn gate(mut self, gate: Arc<dyn Gate>) -> Self {
         self.app.gate = gate;
+        self
+    }
+
+    /// The most bytes that the base models and a training may take, by [`Memory`](crate::train::Memory)'s
+    /// estimate; a round that takes more is given up before its snapshot is fetched, with
+    /// [`ClientError::Memory`].
+    #[must_use]
+    pub fn memory_max(mut self, bytes: u64) -> Self {
+        self.memory_max = Some(bytes);
         self
     }
 
@@ -212,6 +223,7 @@ impl Builder {
             run: self.run,
             app: self.app,
             saving: self.saving,
+            memory_max: self.memory_max,
             terms: Mutex::default(),
             shared: self.terms,
         })

@@ -14,7 +14,7 @@ use super::tests::{Script, setting, train};
 use super::{Builder, ClientError, Event, Outcome, Saving};
 use crate::data::{Batch, Plan, TaskError, TrainingTask};
 use crate::model::BaseModel;
-use crate::train::{Control, TrainError};
+use crate::train::{Control, Memory, TrainError};
 
 /// Open at some of the times it is asked, by number.
 struct Turns<F>(AtomicU32, F);
@@ -276,6 +276,26 @@ async fn a_loss_that_is_no_number_is_never_sent() {
         assert_eq!(words(&told), "a: training failed");
     }
     assert!(frames(&script).is_empty());
+}
+
+#[tokio::test]
+async fn a_training_over_the_cap_is_named_before_it_begins() {
+    let (base, manifest, task) = setting();
+    let needs = Memory::of(&base, &manifest).total();
+    for (most, fits) in [(needs, true), (needs - 1, false)] {
+        let script = Script::new(&manifest, train(1));
+        let (builder, told) = heard(script.builder(&base).memory_max(most));
+        let client = builder.connect().await.expect("enrols");
+        match client.step(&task).await {
+            Ok(Outcome::Delivered(_)) => assert!(fits),
+            Err(ClientError::Memory { needs: told, most: cap }) => {
+                assert_eq!((fits, told, cap), (false, needs, most));
+            }
+            other => panic!("{other:?}"),
+        }
+        let story = words(&told);
+        assert_eq!(story == "t t t T d", fits, "{story}");
+    }
 }
 
 #[tokio::test]

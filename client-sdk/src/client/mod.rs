@@ -217,6 +217,14 @@ pub enum ClientError {
         /// What is here.
         have: String,
     },
+    /// The training would take more memory than the app allows.
+    #[error("the training takes about {needs} bytes, the app allows {most}")]
+    Memory {
+        /// Estimated; see [`Memory`](crate::train::Memory).
+        needs: u64,
+        /// The app's [cap](Builder::memory_max).
+        most: u64,
+    },
     /// Nothing to train on.
     #[error("the training task has no example")]
     NoExamples,
@@ -262,6 +270,7 @@ impl ClientError {
     fn abandons_round(&self) -> bool {
         match self {
             Self::Train(_) | Self::Update(_) | Self::Thread { .. } | Self::Closed { .. } => true,
+            Self::Memory { .. } => true,
             Self::Transport(error) => matches!(
                 error.problem(),
                 Some(
@@ -302,6 +311,7 @@ pub struct Client {
     run: Option<RunId>,
     app: App,
     saving: Saving,
+    memory_max: Option<u64>,
     /// Manifests this client has fetched and verified.
     terms: Mutex<HashMap<RunId, Arc<terms::RunTerms>>>,
     shared: Arc<SharedTerms>,

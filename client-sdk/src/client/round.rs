@@ -15,6 +15,7 @@ use super::{Client, ClientError, Contribution, Deadline, Event};
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::StateError;
+use crate::train::Memory;
 use crate::transport::{Slot, Transport, TransportError};
 use crate::verify::{self, Seen, VerifyError};
 
@@ -55,6 +56,7 @@ impl Client {
         let terms = self.terms(assignment.run).await?;
         let base = self.base(&terms.manifest)?;
         self.tell(&Event::Assigned { round: assignment.round, manifest: &terms.manifest })?;
+        self.fits_memory(&base, &terms.manifest)?;
         let pending = match self.pending(assignment, &terms.manifest)? {
             Some(pending) => pending,
             None => {
@@ -107,6 +109,15 @@ impl Client {
             let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
             ClientError::WrongBase { name: manifest.base.name.clone(), wanted, have }
         })
+    }
+
+    /// Whether the training, beside all base models that are held, keeps to the app's cap.
+    fn fits_memory(&self, base: &BaseModel, manifest: &Manifest) -> Result<(), ClientError> {
+        let Some(most) = self.memory_max else { return Ok(()) };
+        let Memory { adapter, step, .. } = Memory::of(base, manifest);
+        let held: u64 = self.bases.iter().map(|base| 4 * base.n_weights() as u64).sum();
+        let needs = held.saturating_add(adapter).saturating_add(step);
+        if needs > most { Err(ClientError::Memory { needs, most }) } else { Ok(()) }
     }
 
     /// The verified snapshot of the assignment.

@@ -9,6 +9,7 @@ pub(crate) mod caught;
 mod error;
 mod evaluate;
 mod generate;
+mod memory;
 mod pretrain;
 mod saved;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use caught::caught;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate, logits};
 pub use generate::generate;
+pub use memory::Memory;
 pub use pretrain::{PretrainError, Pretraining};
 pub use saved::SavedError;
 pub use work::Work;

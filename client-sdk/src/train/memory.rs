@@ -1,0 +1,97 @@
+//! What a training takes, before it begins.
+//!
+//! A step keeps, for each of its `batch * context` tokens and each layer, what the backward pass needs (the
+//! family's widths below; two numbers a head, LoRA's `h` of `r` a linear, and with dropout twice each
+//! adapted linear's input), the gradients on the way down once, and the logits, twice where the task has its
+//! own loss. The adapter is held as received, as trained, as a gradient and as trained entries with their
+//! moments, and once more as bytes while it is saved. All are 4 bytes.
+
+use gossamer_protocol::layout::Part;
+use gossamer_protocol::manifest::{LocalOptimizer, Manifest};
+
+use crate::model::BaseModel;
+
+/// Bytes, estimated; shorter batches than the manifest allows take less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The frozen weights, which are held before and after.
+    pub base: u64,
+    /// The adapter with its optimiser.
+    pub adapter: u64,
+    /// What a step keeps.
+    pub step: u64,
+}
+
+impl Memory {
+    /// Of a training of `manifest` on `base`.
+    #[must_use]
+    pub fn of(base: &BaseModel, manifest: &Manifest) -> Self {
+        let recipe = &manifest.training;
+        let moments = match recipe.optimizer {
+            LocalOptimizer::Sgd { .. } => 1,
+            LocalOptimizer::AdamW { .. } => 2,
+        };
+        // Received, its frame, trained, a gradient; the trained entries and their moments, and the same as
+        // bytes. What is sent is made when the step's buffers are gone.
+        let vectors = 4 + 2 * (1 + moments);
+        let n = manifest.layout.n() as u64;
+        let tokens = u64::from(recipe.batch) * u64::from(recipe.context);
+        let widths = Widths::of(base);
+        let mut kept = widths.layer * widths.layers;
+        for linear in base.linears() {
+            let name = format!("{}.lora_B", linear.name);
+            let tensors = manifest.layout.tensors();
+            let mut found = tensors.filter(|(t, _)| t.part == Part::LoraB && t.name == name);
+            if let Some((tensor, _)) = found.next() {
+                kept += tensor.shape[1] as u64;
+                let dropped = if manifest.lora.dropout > 0.0 { 2 } else { 0 };
+                kept += dropped * linear.d_in as u64;
+            }
+        }
+        let logits = match manifest.head {
+            None => 2 * tokens * base.limits(None).vocab as u64,
+            Some(head) => 2 * u64::from(recipe.batch) * u64::from(head.classes),
+        };
+        Self {
+            base: 4 * base.n_weights() as u64,
+            adapter: 4 * n * vectors,
+            step: 4 * (tokens * (kept + widths.down) + logits),
+        }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.base.saturating_add(self.adapter).saturating_add(self.step)
+    }
+}
+
+/// Numbers a token.
+struct Widths {
+    layers: u64,
+    /// Kept by each layer; see `model::tape::LayerTape`.
+    layer: u64,
+    /// Once: on the way down, and around the layers.
+    down: u64,
+}
+
+impl Widths {
+    fn of(base: &BaseModel) -> Self {
+        let widths = if let Some(llama) = base.llama() {
+            let (h, i) = (llama.hidden, llama.intermediate);
+            let (q, kv) = (llama.heads * llama.head_dim, llama.kv_heads * llama.head_dim);
+            let layer = 4 * h + 2 * q + 2 * kv + 3 * i + 2 * llama.heads + 2;
+            [llama.layers, layer, 5 * h + 2 * q + 2 * kv + 3 * i]
+        } else if let Some(gpt2) = base.gpt2() {
+            let (h, i) = (gpt2.hidden, gpt2.intermediate);
+            [gpt2.layers, 10 * h + i + i.max(3 * h) + 2 * gpt2.heads + 2, 11 * h + i]
+        } else if let Some(bert) = base.bert() {
+            let (h, i) = (bert.hidden, bert.intermediate);
+            [bert.layers, 8 * h + 2 * i + 2 * bert.heads + 2, 10 * h + i]
+        } else {
+            [0, 0, 0]
+        };
+        let [layers, layer, down] = widths.map(|width| width as u64);
+        Self { layers, layer, down }
+    }
+}
