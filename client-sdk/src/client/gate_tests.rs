@@ -115,7 +115,7 @@ async fn a_gate_that_closes_pauses_and_changes_no_byte() {
         assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}");
         // One that is saved before its first step is gone on with from there.
         assert_eq!(words(&told).replace("r0 ", ""), story, "closed at {closed:?}");
-        assert_eq!(frames(&script), [expected.clone()], "closed at {closed:?}");
+        assert_eq!(frames(&script)[..], [expected[..].to_owned()], "closed at {closed:?}");
         let name = format!("runs/{}/training", script.assignment().run);
         assert_eq!(client.state.read(&name).expect("readable"), None, "left behind");
     }
@@ -230,7 +230,7 @@ async fn what_was_saved_is_gone_on_with_unless_it_is_torn() {
         builder.connect().await.expect("enrols").step(&task).await.expect("delivers");
         let story = if torn { "t t t t t T d" } else { "r3 t t T d" };
         assert_eq!(words(&told), story);
-        assert_eq!(frames(&script), [expected.clone()]);
+        assert_eq!(frames(&script)[..], [expected[..].to_owned()]);
         assert!(!run.join("training").exists(), "left behind");
     }
 }
