@@ -20,6 +20,10 @@ fn the_estimate_is_near_the_peak() {
             1
         }
 
+        fn has_loss(&self) -> bool {
+            false
+        }
+
         fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
             let (rows, cols) = (plan.rows, plan.cols);
             let token = |i: usize| (i * 7 + step as usize) as u32 % 4000;
@@ -104,7 +108,7 @@ fn the_estimate_is_near_the_peak() {
         std::hint::black_box(work.save(Digest::of(b"it")));
     }
     let grown = 1024 * (status("VmHWM:") - before);
-    let estimate = Memory::of(&base, &manifest);
+    let estimate = Memory::of(&base, &manifest, false);
     // The adapter as received, and its frame, are not the training's own.
     let told = estimate.adapter - 8 * theta.len() as u64 + estimate.step;
     let ratio = told as f64 / grown as f64;

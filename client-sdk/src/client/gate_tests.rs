@@ -281,7 +281,7 @@ async fn a_loss_that_is_no_number_is_never_sent() {
 #[tokio::test]
 async fn a_training_over_the_cap_is_named_before_it_begins() {
     let (base, manifest, task) = setting();
-    let needs = Memory::of(&base, &manifest).total();
+    let needs = Memory::of(&base, &manifest, false).total();
     for (most, fits) in [(needs, true), (needs - 1, false)] {
         let script = Script::new(&manifest, train(1));
         let (builder, told) = heard(script.builder(&base).memory_max(most));

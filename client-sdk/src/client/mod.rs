@@ -71,7 +71,7 @@ pub enum Event<'a> {
     Downloaded {
         /// The round it starts.
         round: RoundId,
-        /// Its frame's length.
+        /// Bytes that travelled for it: its frame's length, fewer where a difference did, or none.
         bytes: u64,
     },
     /// A local step is done.

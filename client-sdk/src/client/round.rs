@@ -16,6 +16,7 @@ use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::StateError;
 use crate::train::Memory;
+use crate::train::caught::caught;
 use crate::transport::{Slot, Transport, TransportError};
 use crate::verify::{self, Seen, VerifyError};
 
@@ -56,7 +57,7 @@ impl Client {
         let terms = self.terms(assignment.run).await?;
         let base = self.base(&terms.manifest)?;
         self.tell(&Event::Assigned { round: assignment.round, manifest: &terms.manifest })?;
-        self.fits_memory(&base, &terms.manifest)?;
+        self.fits_memory(&base, &terms.manifest, task.as_ref())?;
         let pending = match self.pending(assignment, &terms.manifest)? {
             Some(pending) => pending,
             None => {
@@ -112,9 +113,16 @@ impl Client {
     }
 
     /// Whether the training, beside all base models that are held, keeps to the app's cap.
-    fn fits_memory(&self, base: &BaseModel, manifest: &Manifest) -> Result<(), ClientError> {
+    fn fits_memory(
+        &self,
+        base: &BaseModel,
+        manifest: &Manifest,
+        task: &dyn TrainingTask,
+    ) -> Result<(), ClientError> {
         let Some(most) = self.memory_max else { return Ok(()) };
-        let Memory { adapter, step, .. } = Memory::of(base, manifest);
+        let panicked = |message| ClientError::Panicked { what: "the task", message };
+        let has_loss = caught(|| task.has_loss()).map_err(panicked)?;
+        let Memory { adapter, step, .. } = Memory::of(base, manifest, has_loss);
         let held: u64 = self.bases.iter().map(|base| 4 * base.n_weights() as u64).sum();
         let needs = held.saturating_add(adapter).saturating_add(step);
         if needs > most { Err(ClientError::Memory { needs, most }) } else { Ok(()) }
@@ -143,38 +151,38 @@ impl Client {
             return Err(VerifyError::Snapshot.into());
         }
         let kept = self.state.read(&name)?;
-        let bytes = match kept {
-            Some(kept) if Digest::of(&kept) == digest => kept,
+        let (bytes, moved) = match kept {
+            Some(kept) if Digest::of(&kept) == digest => (kept, 0),
             kept => {
                 let held = seen.zip(kept).and_then(|(Seen { round, .. }, frame)| {
                     let terms = Terms::new(&terms.manifest, run, round);
                     Some((round, Snapshot::decode(&frame, &terms).ok()?))
                 });
-                let bytes = match self.difference(assignment, &limits, held).await? {
-                    Some(bytes) => bytes,
-                    None => self.download(assignment).await?,
+                let (bytes, moved) = match self.difference(assignment, &limits, held).await? {
+                    Some(made) => made,
+                    None => (self.download(assignment).await?, snapshot_bytes),
                 };
                 self.state.write(&name, bytes.clone())?;
                 self.state.remove(&format!("{name}.part"))?;
-                bytes
+                (bytes, moved)
             }
         };
         let snapshot = Snapshot::decode(&bytes, &limits).map_err(ClientError::Snapshot)?;
         let json = serde_json::to_vec(&now);
         let json = json.map_err(|_| StateError::Malformed { name: seen_name.clone() })?;
         self.state.write(&seen_name, json)?;
-        self.tell(&Event::Downloaded { round, bytes: snapshot_bytes })?;
+        self.tell(&Event::Downloaded { round, bytes: moved })?;
         Ok(snapshot)
     }
 
-    /// The snapshot's frame by what changed since the one that is `held`; `None` where that cannot be
-    /// had, or does not make the frame that was signed.
+    /// The snapshot's frame by what changed since the one that is `held`, and the bytes that took; `None`
+    /// where that cannot be had, or does not make the frame that was signed.
     async fn difference(
         &self,
         assignment: &Assignment,
         terms: &Terms<'_>,
         held: Option<(RoundId, Snapshot)>,
-    ) -> Result<Option<Bytes>, ClientError> {
+    ) -> Result<Option<(Bytes, u64)>, ClientError> {
         let Assignment { run, round, snapshot: digest, snapshot_bytes: most, .. } = *assignment;
         let Some((since, held)) = held else { return Ok(None) };
         if terms.version() == 1 || since >= round {
@@ -189,7 +197,7 @@ impl Client {
         if made.is_none() {
             tracing::warn!(%run, %round, "a difference that does not fit; fetching the snapshot itself");
         }
-        Ok(made.map(Bytes::from))
+        Ok(made.map(|made| (made.into(), bytes.len() as u64)))
     }
 
     /// Fetches a snapshot; what a kill or a broken line cut off is resumed.

@@ -162,6 +162,10 @@ impl TrainingTask for InstructionDataset {
         self.sequences.len()
     }
 
+    fn has_loss(&self) -> bool {
+        false
+    }
+
     fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
         let rows = self.rows(plan.cols);
         if rows.is_empty() {

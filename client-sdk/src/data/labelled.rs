@@ -78,6 +78,10 @@ impl TrainingTask for LabelledDataset {
         self.sequences.len()
     }
 
+    fn has_loss(&self) -> bool {
+        false
+    }
+
     fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
         Ok(self.cut(&plan.pick(self.sequences.len(), step), plan.cols))
     }

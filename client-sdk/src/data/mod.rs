@@ -109,10 +109,16 @@ pub trait TrainingTask: Send + Sync {
     /// [`TaskError`] where there is none.
     fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError>;
 
+    /// Whether [`loss`](Self::loss) may give one. Where it is false, as it is for the data sets here, `loss`
+    /// is not asked, and the logits are not copied for it; true where a task does not say.
+    fn has_loss(&self) -> bool {
+        true
+    }
+
     /// A scalar to minimise, from `logits` `[rows * cols, vocab]`, or `[rows, classes]` where the run has
-    /// a head, by candle's differentiable operations; `None`, the default: the mean cross-entropy over targets that are not [`IGNORE`],
-    /// which the trainer has faster and on this thread alone; candle's operations on 65,536 entries
-    /// or more share one thread pool.
+    /// a head, by candle's differentiable operations; `None`, the default: the mean cross-entropy over
+    /// targets that are not [`IGNORE`], which the trainer has faster and on this thread alone; candle's
+    /// operations on 65,536 entries or more share one thread pool.
     ///
     /// # Errors
     /// [`TaskError`] where it cannot be computed.

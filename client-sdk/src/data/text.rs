@@ -104,6 +104,10 @@ impl TrainingTask for TextDataset {
         self.texts
     }
 
+    fn has_loss(&self) -> bool {
+        false
+    }
+
     fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
         let windows = self.windows(plan.cols);
         Ok(self.cut(&plan.pick(windows, step), plan.cols))

@@ -2,8 +2,8 @@
 //!
 //! A step keeps, for each of its `batch * context` tokens and each layer, what the backward pass needs (the
 //! family's widths below; two numbers a head, LoRA's `h` of `r` a linear, and with dropout twice each
-//! adapted linear's input), the gradients on the way down once, and the logits, twice where the task has its
-//! own loss. The adapter is held as received, as trained, as a gradient and as trained entries with their
+//! adapted linear's input), the gradients on the way down once, and the logits; where the task has its own
+//! loss four times: theirs, candle's, its gradient and one tensor between. The adapter is held as received, as trained, as a gradient and as trained entries with their
 //! moments, and once more as bytes while it is saved. All are 4 bytes.
 
 use gossamer_protocol::layout::Part;
@@ -23,9 +23,11 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Of a training of `manifest` on `base`.
+    /// Of a training of `manifest` on `base`; `has_loss`: see [`TrainingTask::has_loss`].
+    ///
+    /// [`TrainingTask::has_loss`]: crate::data::TrainingTask::has_loss
     #[must_use]
-    pub fn of(base: &BaseModel, manifest: &Manifest) -> Self {
+    pub fn of(base: &BaseModel, manifest: &Manifest, has_loss: bool) -> Self {
         let recipe = &manifest.training;
         let moments = match recipe.optimizer {
             LocalOptimizer::Sgd { .. } => 1,
@@ -49,9 +51,10 @@ impl Memory {
             }
         }
         let logits = match manifest.head {
-            None => 2 * tokens * base.limits(None).vocab as u64,
-            Some(head) => 2 * u64::from(recipe.batch) * u64::from(head.classes),
+            None => tokens * base.limits(None).vocab as u64,
+            Some(head) => u64::from(recipe.batch) * u64::from(head.classes),
         };
+        let logits = if has_loss { 4 * logits } else { logits };
         Self {
             base: 4 * base.n_weights() as u64,
             adapter: 4 * n * vectors,

@@ -231,6 +231,9 @@ fn own_loss(
     logits: &[f32],
     batch: &Batch,
 ) -> Result<Option<(f32, Vec<f32>)>, TrainError> {
+    if !ask(|| task.has_loss())? {
+        return Ok(None);
+    }
     let shape = (batch.targets.len(), logits.len() / batch.targets.len().max(1));
     let var = Var::from_vec(logits.to_vec(), shape, &Device::Cpu)?;
     let Some(loss) = ask(|| task.loss(var.as_tensor(), batch))?? else { return Ok(None) };
