@@ -9,6 +9,7 @@
 //! - `gpt2`: LayerNorm before each half, learned positions, one linear for q, k and v.
 //! - `bert`: LayerNorm behind each sum, attention both ways, GELU, mean features.
 //! - `network`: a family with its adapter, from a batch to the logits of its targets and back.
+//! - [`hub`]: folders of models by name, from Hugging Face.
 //! - [`composed`]: the Llama decoder from candle's differentiable primitives, for any device and for tests.
 //!
 //! Invariant: nothing here changes a model's weights; training moves the adapter beside them, or,
@@ -27,6 +28,7 @@ mod gguf;
 mod gpt2;
 #[cfg(test)]
 mod gradient_tests;
+pub mod hub;
 pub(crate) mod llama;
 #[cfg(test)]
 mod load_tests;
