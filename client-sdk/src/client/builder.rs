@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::app::App;
 use super::gate::{Gate, Open};
-use super::{Client, ClientError, Saving, SharedTerms, Watch};
+use super::{Client, ClientError, Saving, SharedTerms, Threads, Watch};
 use crate::model::BaseModel;
 use crate::state::{State, StateError};
 use crate::train::Control;
@@ -44,6 +44,7 @@ pub struct Builder {
     app: App,
     saving: Saving,
     memory_max: Option<u64>,
+    threads: Option<Threads>,
     meter: Arc<Meter>,
     transport: Option<Box<dyn Transport>>,
     terms: Arc<SharedTerms>,
@@ -62,6 +63,7 @@ impl Builder {
             app: App { watch: Arc::new(|_| Control::Continue), gate: Arc::new(Open) },
             saving: Saving::default(),
             memory_max: None,
+            threads: None,
             meter: Arc::default(),
             transport: None,
             terms: Arc::default(),
@@ -134,6 +136,14 @@ impl Builder {
     #[must_use]
     pub fn memory_max(mut self, bytes: u64) -> Self {
         self.memory_max = Some(bytes);
+        self
+    }
+
+    /// Shares a budget of threads with the other clients of this process; without one each client has one
+    /// thread while it trains.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = Some(threads);
         self
     }
 
@@ -224,6 +234,7 @@ impl Builder {
             app: self.app,
             saving: self.saving,
             memory_max: self.memory_max,
+            threads: self.threads,
             terms: Mutex::default(),
             shared: self.terms,
         })

@@ -1,5 +1,6 @@
 //! What the app's gate, watcher and task may do to a client: close, stop, fail, panic.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -11,7 +12,7 @@ use gossamer_protocol::message::Answer;
 
 use super::gate::{Gate, Need};
 use super::tests::{Script, setting, train};
-use super::{Builder, ClientError, Event, Outcome, Saving};
+use super::{Builder, ClientError, Event, Outcome, Saving, Threads};
 use crate::data::{Batch, Plan, TaskError, TrainingTask};
 use crate::model::BaseModel;
 use crate::train::{Control, Memory, TrainError};
@@ -295,6 +296,51 @@ async fn a_training_over_the_cap_is_named_before_it_begins() {
         }
         let story = words(&told);
         assert_eq!(story == "t t t T d", fits, "{story}");
+    }
+}
+
+/// Counts how many of it run at once.
+struct Crowd(Arc<dyn TrainingTask>, Arc<[AtomicU32; 2]>);
+
+impl TrainingTask for Crowd {
+    fn examples(&self) -> usize {
+        self.0.examples()
+    }
+
+    fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
+        let [now, most] = &*self.1;
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(10));
+        now.fetch_sub(1, Ordering::SeqCst);
+        self.0.batch(plan, step)
+    }
+}
+
+#[tokio::test]
+async fn clients_keep_to_their_common_budget_of_threads() {
+    let (base, manifest, task) = setting();
+    for budget in [Some(1), Some(2), None] {
+        let counts: Arc<[AtomicU32; 2]> = Arc::default();
+        let crowd: Arc<dyn TrainingTask> = Arc::new(Crowd(task.clone(), counts.clone()));
+        let threads = budget.and_then(NonZeroUsize::new).map(Threads::new);
+        let mut work = tokio::task::JoinSet::new();
+        for _ in 0..6 {
+            let script = Script::new(&manifest, train(1));
+            let mut builder = script.builder(&base);
+            if let Some(threads) = &threads {
+                builder = builder.threads(threads.clone());
+            }
+            let (client, task) = (builder.connect().await.expect("enrols"), crowd.clone());
+            work.spawn(async move { client.step(&task).await.map(|_| ()) });
+        }
+        while let Some(done) = work.join_next().await {
+            done.expect("no panic").expect("delivers");
+        }
+        let most = counts[1].load(Ordering::SeqCst) as usize;
+        match budget {
+            Some(budget) => assert_eq!(most, budget),
+            None => assert!(most > 2, "{most} at once: the test would see nothing"),
+        }
     }
 }
 

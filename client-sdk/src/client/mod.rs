@@ -31,6 +31,7 @@ mod saving;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod training;
 
 use app::{App, Deadline};
@@ -39,6 +40,7 @@ pub use error::{ClientError, chain};
 use gate::Need;
 pub use saving::Saving;
 pub use terms::SharedTerms;
+pub use threads::Threads;
 
 /// Rounds abandoned one after another, other than by being late, after which [`Client::run`] gives up.
 const ABANDONED_MAX: u32 = 3;
@@ -177,6 +179,7 @@ pub struct Client {
     app: App,
     saving: Saving,
     memory_max: Option<u64>,
+    threads: Option<Threads>,
     /// Manifests this client has fetched and verified.
     terms: Mutex<HashMap<RunId, Arc<terms::RunTerms>>>,
     shared: Arc<SharedTerms>,

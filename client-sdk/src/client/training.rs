@@ -83,7 +83,16 @@ impl Client {
         });
         let Made { frame, predicted, residual } = loop {
             let thread = sitting.clone();
-            let done = tokio::task::spawn_blocking(move || thread.sit()).await;
+            let turn = match &self.threads {
+                Some(threads) => threads.one().await,
+                None => None,
+            };
+            let work = move || {
+                // Held until the thread is free, also where nobody waits for it any more.
+                let _turn = turn;
+                thread.sit()
+            };
+            let done = tokio::task::spawn_blocking(work).await;
             let thread = |message| ClientError::Thread { message };
             let done = done.map_err(|e| match e.try_into_panic() {
                 Ok(panic) => thread(caught::message(&*panic)),
