@@ -28,6 +28,7 @@ TEXTS = [
     "Schwäbisch Gmünd, naïve café, 東京タワー, 🕷️ and 12½ eggs",
     "<|im_start|>user\nWhat is gossamer?<|im_end|>\n<|im_start|>assistant\n",
     " a  b   c    d\r\n e",
+    "rooms  12,   7 and\n  3\n",
 ]
 
 

@@ -28,7 +28,8 @@ impl Hub {
         let path = cache.incomplete(&about.etag);
         let parent = path.parent().unwrap_or(&path);
         fs::create_dir_all(parent).map_err(disk(parent))?;
-        let mut fruitless = 0;
+        // Never counts back, so that an end comes whatever is answered.
+        let (mut most, mut fruitless) = (0, 0);
         loop {
             let have = path.metadata().map_or(0, |metadata| metadata.len());
             if have == about.size && path.is_file() {
@@ -39,10 +40,11 @@ impl Hub {
             if have > about.size {
                 part.begin_again().map_err(disk(&path))?;
             }
+            most = most.max(part.have);
             match self.part(repo, &mut part).await {
                 Ok(()) => {}
                 Err(HubError::Unreachable { source, .. }) => {
-                    fruitless = if part.have > have { 0 } else { fruitless + 1 };
+                    fruitless = if part.have > most { 0 } else { fruitless + 1 };
                     if fruitless == FRUITLESS_MAX {
                         return Err(HubError::Unreachable { file: file.to_owned(), source });
                     }
@@ -84,7 +86,7 @@ impl Hub {
             StatusCode::OK => part.begin_again().map_err(on_disk)?,
             _ => return Err(refusal(repo, file, &answer)),
         }
-        let before = part.have;
+        let (before, whole) = (part.have, answer.status() == StatusCode::OK);
         while let Some(bytes) = answer.chunk().await.map_err(cut)? {
             let found = part.have + bytes.len() as u64;
             if found > size {
@@ -94,10 +96,11 @@ impl Hub {
             part.out.write_all(&bytes).map_err(on_disk)?;
             part.have = found;
         }
-        // A whole answer that brings nothing would be asked for for ever.
-        match part.have > before || part.have == size {
-            true => Ok(()),
-            false => {
+        // What ended well and is too short will not be longer the next time.
+        let short = if whole { part.have < size } else { part.have == before };
+        match short {
+            false => Ok(()),
+            true => {
                 Err(HubError::Length { file: file.to_owned(), expected: size, found: part.have })
             }
         }

@@ -309,7 +309,7 @@ impl Hub {
             let next = moved.flatten().and_then(|to| url.join(&to).ok());
             match next.filter(|next| next.origin() == url.origin()) {
                 // A repository of a new name. Files elsewhere are already named by this answer.
-                Some(next) if text(&answer, "x-linked-etag").is_none() => url = next,
+                Some(next) if !named(&answer) => url = next,
                 _ => return self.read_about(repo, file, &answer),
             }
         }
@@ -333,6 +333,11 @@ impl Hub {
             size: size.and_then(|n| n.parse().ok()).ok_or_else(malformed("X-Linked-Size"))?,
         })
     }
+}
+
+/// Whether an answer that leads elsewhere says what is there.
+fn named(answer: &Response) -> bool {
+    ["x-linked-etag", "x-linked-size"].iter().all(|header| text(answer, header).is_some())
 }
 
 fn text(answer: &Response, header: &str) -> Option<String> {

@@ -114,6 +114,11 @@ async fn answer(mut stream: TcpStream, shelf: Arc<Mutex<Shelf>>, elsewhere: Stri
 fn reply(shelf: &mut Shelf, head: &str, elsewhere: &str) -> Vec<u8> {
     let mut headers = vec![("connection", "close".to_owned())];
     let name = head.split(' ').nth(1).and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    if let Some((before, after)) = head.split(' ').nth(1).and_then(|path| path.split_once("/old/"))
+    {
+        headers.push(("location", format!("{before}/tiny/{after}")));
+        return written(307, headers, &[]);
+    }
     let refused = match (shelf.refusal, shelf.files.contains_key(name)) {
         (Some(refusal), _) => Some(refusal),
         (None, false) => Some((404, "EntryNotFound")),
@@ -315,8 +320,11 @@ async fn answers_that_lead_elsewhere() {
             other => panic!("{name}: {other:?}"),
         }
     }
-    for (size, more) in [("10", true), ("10000000", false)] {
+    for (size, more, whole_only) in
+        [("10", true, false), ("10000000", false, false), ("10000000", false, true)]
+    {
         tell("x-linked-size", size);
+        test.change(|shelf| shelf.whole_only = whole_only);
         match test.hub().file(&repo(), WEIGHTS).await {
             Err(HubError::Length { expected, found, .. }) => assert_eq!(found > expected, more),
             other => panic!("{size}: {other:?}"),
@@ -347,6 +355,19 @@ async fn refusals_are_named() {
     let nobody = Hub::new("http://127.0.0.1:1", test.cache.path()).expect("sound");
     let refused = nobody.model(&repo()).await;
     assert!(matches!(refused, Err(HubError::Unreachable { .. })), "{refused:?}");
+}
+
+/// A repository of a new name answers to the old one, and only this hub is shown the token.
+#[tokio::test]
+async fn a_renamed_repository() {
+    let test = TestHub::start().await;
+    let folder = test.hub().model(&Repo::new("owner/old").expect("sound")).await.expect("comes");
+    assert!(folder.starts_with(test.cache.path().join("models--owner--old")));
+    BaseModel::load(&folder).expect("loads");
+    let seen = test.seen();
+    assert!(seen[1].starts_with("head /owner/tiny/resolve/main/config.json "), "{}", seen[1]);
+    assert!(seen[1].contains("bearer secret"), "{}", seen[1]);
+    assert!(!seen.last().expect("some").contains("bearer"), "{seen:#?}");
 }
 
 /// Two at once: one downloads, the other waits for it.
