@@ -71,7 +71,7 @@ impl Device {
     }
 
     /// Events until the last; those of the update that was delivered.
-    fn to_end(&mut self) -> Vec<Value> {
+    fn finish(&mut self) -> Vec<Value> {
         let mut delivered = Vec::new();
         while let Some(event) = self.next() {
             if event["event"] == "delivered" {
@@ -103,7 +103,7 @@ async fn a_training_killed_twenty_times_ends_with_the_same_bytes() {
 
     let calm_state = dir.path().join("calm");
     let (calm, run, token) = stage(&calm_state).await;
-    let undisturbed = Device::start(&calm, &token, dir.path(), &calm_state).to_end();
+    let undisturbed = Device::start(&calm, &token, dir.path(), &calm_state).finish();
     assert_eq!(undisturbed.len(), 1, "{undisturbed:?}");
 
     let state = dir.path().join("killed");
@@ -142,7 +142,7 @@ async fn a_training_killed_twenty_times_ends_with_the_same_bytes() {
         assert!(told < u64::from(STEPS), "it was done before kill {kill}");
         device = Device::start(&server, &token, dir.path(), &state);
     }
-    let delivered = device.to_end();
+    let delivered = device.finish();
     assert_eq!(delivered.len(), 1, "{delivered:?}");
     // The digest of the frame, signed by the server.
     assert_eq!(delivered[0]["update"], undisturbed[0]["update"]);

@@ -23,11 +23,6 @@ impl App {
         caught(|| (self.watch)(event)).map_err(panicked("the watcher"))
     }
 
-    /// What is lacking now.
-    pub(super) fn lacks(&self) -> Result<Option<Need>, ClientError> {
-        caught(|| self.gate.lacks(SystemTime::now())).map_err(panicked("the gate"))
-    }
-
     /// What is lacking now, and how long to wait.
     pub(super) fn closed(&self) -> Result<Option<(Need, Duration)>, ClientError> {
         let now = SystemTime::now();

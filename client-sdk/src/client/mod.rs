@@ -78,7 +78,9 @@ pub enum Event<'a> {
     },
     /// A local step is done.
     Training(Progress),
-    /// The gate is closed, so nothing is done; told each time it was asked.
+    /// The gate is closed, so nothing is done; told each time it was asked. A training's memory is given
+    /// back; an app that wants the base model's too stops the client here and drops it, since the training
+    /// is saved.
     Paused {
         /// The round that waits; `None`: none is begun.
         round: Option<RoundId>,
@@ -274,15 +276,15 @@ impl Client {
         }
     }
 
-    /// Waits until the gate is open, in `round`; `need`: what was lacking just now.
+    /// Waits until the gate is open, in `round`; `closed`: what it said just now.
     async fn opened(
         &self,
         round: RoundId,
         deadline: Deadline,
-        need: Option<Need>,
+        closed: Option<(Need, Duration)>,
     ) -> Result<(), ClientError> {
-        let mut closed = match need {
-            Some(need) => Some((need, Duration::ZERO)),
+        let mut closed = match closed {
+            Some(closed) => Some(closed),
             None => self.app.closed()?,
         };
         while let Some((need, retry)) = closed {

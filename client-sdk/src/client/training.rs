@@ -20,7 +20,7 @@ use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::{State, StateError};
 use crate::train::caught;
-use crate::train::{Control, Job, Trained, Work};
+use crate::train::{Control, Job, TrainError, Trained, Work};
 
 /// Says on its drop that nobody waits for the training any more.
 struct StopOnDrop(Arc<AtomicBool>);
@@ -48,8 +48,8 @@ struct Sitting {
 /// How a sitting ended.
 enum Ended {
     Made(Made),
-    /// It is saved; this was lacking.
-    Paused(Need),
+    /// It is saved; this was lacking, and the gate is asked again after so long.
+    Paused(Need, Duration),
 }
 
 impl Client {
@@ -100,8 +100,8 @@ impl Client {
             })?;
             match done? {
                 Ended::Made(made) => break made,
-                Ended::Paused(need) => {
-                    self.opened(assignment.round, deadline, Some(need)).await?;
+                Ended::Paused(need, retry) => {
+                    self.opened(assignment.round, deadline, Some((need, retry))).await?;
                 }
             }
         };
@@ -124,8 +124,8 @@ impl Sitting {
 
     fn sit(&self) -> Result<Ended, ClientError> {
         let ended = self.work();
-        if let Err(ClientError::Train(_)) = ended {
-            // It would only fail again, and sooner.
+        if let Err(ClientError::Train(TrainError::NonFinite { .. })) = ended {
+            // From here it can only fail again; from the start it may not, where a bit had flipped.
             self.state.remove(&self.name())?;
         }
         ended
@@ -148,8 +148,8 @@ impl Sitting {
         };
         let mut work = Work::start(&job, self.task.as_ref())?;
         self.restore(&mut work)?;
-        if let Some(need) = self.to_end(&mut work)? {
-            return Ok(Ended::Paused(need));
+        if let Some((need, retry)) = self.to_end(&mut work)? {
+            return Ok(Ended::Paused(need, retry));
         }
         let trained = work.finish();
         let control = self.app.hear(&Event::Trained { round, delta: &trained.delta })?;
@@ -167,13 +167,13 @@ impl Sitting {
     }
 
     /// Steps until the last one, or until something is lacking, which is returned.
-    fn to_end(&self, work: &mut Work<'_>) -> Result<Option<Need>, ClientError> {
+    fn to_end(&self, work: &mut Work<'_>) -> Result<Option<(Need, Duration)>, ClientError> {
         let start = Instant::now();
         let mut pace = Pace::new(self.saving, Duration::ZERO);
         loop {
-            if let Some(need) = self.app.lacks()? {
+            if let Some(closed) = self.app.closed()? {
                 self.save(work)?;
-                return Ok(Some(need));
+                return Ok(Some(closed));
             }
             let Some(progress) = work.step()? else { return Ok(None) };
             let control = match self.nobody_waits.load(Ordering::Relaxed) {
