@@ -1,7 +1,8 @@
 //! Frozen models of several families, from unmodified Hugging Face folders, where `config.json`'s
 //! `architectures` tells which, or from GGUF files.
 //!
-//! - `tensors`: a model's tensors in one flat `f32` vector. `stored`, `safetensors`, `gguf`: from a file.
+//! - `tensors`: a model's tensors in one flat `f32` vector. `load`, `files`, `stored`, `safetensors`,
+//!   `gguf`: from a file.
 //! - `config`: what the families' `config.json` files share. `family`: which one, with its places.
 //! - `frozen`: weights with the adapter beside them. `walk`, `tape`: the way through the layers and
 //!   back, and its buffers. A family gives only what is its own, each in one place:
@@ -30,6 +31,7 @@ mod gpt2;
 mod gradient_tests;
 pub mod hub;
 pub(crate) mod llama;
+mod load;
 #[cfg(test)]
 mod load_tests;
 pub(crate) mod network;
@@ -39,21 +41,18 @@ mod tape;
 mod tensors;
 mod walk;
 
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::layout::BaseLinear;
-use gossamer_protocol::manifest::{Head, base_digest};
-use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
+use gossamer_protocol::manifest::Head;
+use tokenizers::{Tokenizer, TruncationDirection};
 
 use crate::data::Limits;
 use crate::lora::{Adapter, LoraError};
 pub use bert::BertConfig;
 pub use error::ModelError;
 use family::Kind;
-use files::Found;
 use frozen::Frozen;
 pub use gpt2::Gpt2Config;
 pub use llama::{Bias, Llama3Rope, LlamaConfig};
@@ -71,81 +70,6 @@ struct Inner {
 }
 
 impl BaseModel {
-    /// Loads a Hugging Face folder: `config.json`, `tokenizer.json`, `model.safetensors`; or a GGUF file,
-    /// or a folder that has one in place of the last.
-    ///
-    /// A GGUF file brings its configuration and, where no `tokenizer.json` lies beside it, its tokenizer.
-    /// Its weights are widened to `f32`.
-    ///
-    /// # Errors
-    /// [`ModelError`] at the first thing that is off.
-    pub fn load(path: &Path) -> Result<Self, ModelError> {
-        match files::find(path)? {
-            Found::Folder => {
-                let [config, tokenizer] = ["config.json", "tokenizer.json"];
-                let (config, tokenizer) =
-                    (files::read(&path.join(config))?, files::read(&path.join(tokenizer))?);
-                let (len, mut file) = files::open(&path.join("model.safetensors"))?;
-                Self::from_parts(&config, &tokenizer, &mut file, len)
-            }
-            Found::Gguf(path) => {
-                let tokenizer = path.with_file_name("tokenizer.json");
-                let tokenizer = match tokenizer.exists() {
-                    true => Some(files::read(&tokenizer)?),
-                    false => None,
-                };
-                let (len, mut file) = files::open(&path)?;
-                Self::from_gguf(tokenizer.as_deref(), &mut file, len)
-            }
-        }
-    }
-
-    /// As [`load`](Self::load), from the files' bytes. Weights may be F32, F16 or BF16.
-    ///
-    /// # Errors
-    /// [`ModelError`] at the first thing that is off.
-    pub fn from_bytes(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self, ModelError> {
-        Self::from_parts(config, tokenizer, &mut &*weights, weights.len() as u64)
-    }
-
-    fn from_parts(
-        config: &[u8],
-        tokenizer: &[u8],
-        weights: &mut dyn Read,
-        len: u64,
-    ) -> Result<Self, ModelError> {
-        let kind = Kind::from_json(config)?;
-        let digests = [config, tokenizer].map(Digest::of);
-        let tokenizer = read_tokenizer(tokenizer, &kind)?;
-        let (flat, weights) = safetensors::read(kind.tensors(), weights, len)?;
-        let digest = base_digest(digests[0], digests[1], weights);
-        Ok(Self(Arc::new(Inner { kind, tokenizer, digest, flat })))
-    }
-
-    /// As [`load`](Self::load), from a GGUF file's bytes and those of a `tokenizer.json`, where the file's own
-    /// tokenizer is not to be used.
-    ///
-    /// # Errors
-    /// [`ModelError`] at the first thing that is off.
-    pub fn from_gguf_bytes(file: &[u8], tokenizer: Option<&[u8]>) -> Result<Self, ModelError> {
-        Self::from_gguf(tokenizer, &mut &*file, file.len() as u64)
-    }
-
-    fn from_gguf(
-        tokenizer: Option<&[u8]>,
-        file: &mut dyn Read,
-        len: u64,
-    ) -> Result<Self, ModelError> {
-        let loaded = gguf::read(file, len, tokenizer.is_none())?;
-        // What the file itself brings is named by the file's digest.
-        let digests = [b"".as_slice(), tokenizer.unwrap_or_default()].map(Digest::of);
-        let digest = base_digest(digests[0], digests[1], loaded.digest);
-        let (kind, flat) = (loaded.kind, loaded.flat);
-        let tokenizer = tokenizer.or(loaded.tokenizer.as_deref()).unwrap_or_default();
-        let tokenizer = read_tokenizer(tokenizer, &kind)?;
-        Ok(Self(Arc::new(Inner { kind, tokenizer, digest, flat })))
-    }
-
     /// Names this model: SHA-256 over its three files' digests, as manifests have it; what a GGUF file brings
     /// itself counts as empty.
     #[must_use]
@@ -292,28 +216,4 @@ impl std::fmt::Debug for BaseModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "BaseModel({}, {} weights)", self.0.digest, self.0.flat.len())
     }
-}
-
-/// A tokenizer whose every token has an embedding.
-fn read_tokenizer(bytes: &[u8], kind: &Kind) -> Result<Tokenizer, ModelError> {
-    let unreadable = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(unreadable)?;
-    // Files made for fixed windows cut and pad in silence; here a text is as long as it is.
-    tokenizer.with_truncation(None).map_err(unreadable)?;
-    tokenizer.with_padding(None);
-    let rows = kind.vocab();
-    let tokens = tokenizer.get_vocab(true).into_values();
-    if let Some(token) = tokens.max().filter(|&token| token as usize >= rows) {
-        return Err(ModelError::Vocabulary { token, rows });
-    }
-    if let Some(token) = kind.named_tokens().into_iter().find(|&t| t as usize >= rows) {
-        return Err(ModelError::Vocabulary { token, rows });
-    }
-    if kind.bert().is_some() {
-        let around = tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false));
-        if around != 2 {
-            return Err(ModelError::Specials(around));
-        }
-    }
-    Ok(tokenizer)
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 
+use super::ask::{About, refusal, text};
 use super::cache::{Cache, disk};
 use super::name::Repo;
-use super::{About, Hub, HubError, refusal, text};
+use super::{Hub, HubError};
 
 /// Answers in a row that brought nothing.
 const FRUITLESS_MAX: u32 = 3;
