@@ -2,7 +2,8 @@
 
     python3 train_step.py MODEL ROWS COLS TARGETS CLASSES THREADS STEPS
 
-LoRA of rank 8 and AdamW, f32, SDPA attention, eager. CLASSES is 0 for next tokens. Prints one line of JSON:
+LoRA of rank 8 and AdamW, f32, SDPA attention, eager. A folder without a `config.json` is SmolLM2-135M as a
+GGUF file: its sizes are below and its weights drawn, since a step takes as long whatever they are. CLASSES is 0 for next tokens. Prints one line of JSON:
 seconds of each step by the clock and on the processor, and the most memory the process had.
 """
 
@@ -29,7 +30,14 @@ if classes:
     load, more = transformers.AutoModelForSequenceClassification, {"num_labels": classes}
 else:
     load, more = transformers.AutoModelForCausalLM, {}
-model = load.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa", **more)
+if os.path.exists(os.path.join(model_dir, "config.json")):
+    model = load.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa", **more)
+else:
+    sizes = transformers.LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+        num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192,
+        rope_theta=100000.0, rms_norm_eps=1e-5, tie_word_embeddings=True, use_cache=False)
+    model = load.from_config(sizes, dtype=torch.float32, attn_implementation="sdpa")
 config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets.split(","),
                          task_type="SEQ_CLS" if classes else "CAUSAL_LM")
 model = peft.get_peft_model(model, config)
