@@ -1,5 +1,7 @@
 //! Where each adapter tensor lies in the flat vector, and which linear, or the head, it belongs to.
 
+mod adapter;
+
 use std::ops::Range;
 
 use gossamer_protocol::layout::{BaseLinear, Part, TensorSpec, head_pair, lora_pair};
@@ -7,7 +9,6 @@ use gossamer_protocol::manifest::{Head, Manifest};
 use gossamer_protocol::modules::BadPattern;
 
 use crate::model::BaseModel;
-use crate::ops::linear::{Linear, Lora};
 
 /// Why a manifest's adapter does not fit a base model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -99,11 +100,17 @@ enum Factor {
     Frozen(Range<usize>),
 }
 
-/// An adapter's values on a plan.
+/// The values of one client's adapter, or of several clients', on one plan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Adapter<'a> {
     plan: &'a Plan,
-    theta: &'a [f32],
+    values: Values<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Values<'a> {
+    One(&'a [f32]),
+    Each(&'a [&'a [f32]]),
 }
 
 impl Plan {
@@ -205,7 +212,13 @@ impl Plan {
     /// As [`adapter`](Self::adapter) for values already known to fit.
     pub(crate) fn on<'a>(&'a self, theta: &'a [f32]) -> Adapter<'a> {
         debug_assert_eq!(theta.len(), self.n);
-        Adapter { plan: self, theta }
+        Adapter { plan: self, values: Values::One(theta) }
+    }
+
+    /// As [`on`](Self::on) for several clients, each with an equal share of the rows, in this order.
+    pub(crate) fn on_each<'a>(&'a self, thetas: &'a [&'a [f32]]) -> Adapter<'a> {
+        debug_assert!(thetas.iter().all(|theta| theta.len() == self.n));
+        Adapter { plan: self, values: Values::Each(thetas) }
     }
 
     /// The first adapted linear: below it no gradient is wanted.
@@ -236,34 +249,5 @@ impl Plan {
             // A layout's places never overlap.
             Err(_) => (None, None),
         }
-    }
-}
-
-impl<'a> Adapter<'a> {
-    /// The task head, where the run has one.
-    pub(crate) fn head(self) -> Option<Linear<'a>> {
-        let HeadPlan { hidden, classes, weight, bias } = self.plan.head.as_ref()?;
-        Some(Linear {
-            d_in: *hidden,
-            d_out: *classes,
-            weight: &self.theta[weight.clone()],
-            bias: Some(&self.theta[bias.clone()]),
-            lora: None,
-        })
-    }
-
-    pub(crate) fn plan(self) -> &'a Plan {
-        self.plan
-    }
-
-    /// The branch beside linear `at`.
-    pub(crate) fn branch(self, at: usize) -> Option<Lora<'a>> {
-        let Pair { rank, scale, a, b } = self.plan.pairs[at].as_ref()?;
-        let a = match a {
-            Factor::Trained(a) => &self.theta[a.clone()],
-            Factor::Frozen(a) => &self.plan.frozen[a.clone()],
-        };
-        let (rank, scale) = (*rank, *scale);
-        Some(Lora { rank, scale, a, b: &self.theta[b.clone()] })
     }
 }

@@ -8,7 +8,7 @@ use super::gpt2::{Gpt2, Gpt2Config, Gpt2Map};
 use super::llama::{Llama, LlamaConfig, LlamaMap};
 use super::network::{Body, Head, Network};
 use super::tensors::Tensors;
-use crate::ops::linear::Linear;
+use crate::lora::Adapter;
 
 /// Sizes, and where each tensor lies.
 #[derive(Clone, Debug)]
@@ -139,13 +139,13 @@ impl Kind {
     pub(super) fn encoder<'a>(
         &'a self,
         frozen: Frozen<'a>,
-        head: Linear<'a>,
+        adapter: Adapter<'a>,
     ) -> Option<Network<'a>> {
         match self {
             Self::Llama(..) | Self::Gpt2(..) => None,
             Self::Bert(config, map) => {
                 let body = Body::Bert(Bert { config, map, frozen });
-                Some(Network { body, head: Head::Classes(head) })
+                Some(Network { body, head: Head::Classes(adapter) })
             }
         }
     }

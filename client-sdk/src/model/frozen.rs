@@ -19,7 +19,7 @@ pub(crate) struct Frozen<'a> {
 /// Where gradients are added; `None`: not wanted.
 #[derive(Debug, Default)]
 pub(crate) struct Gradients<'g> {
-    /// The flat adapter's.
+    /// The flat adapter's, of several clients one after the other.
     pub(crate) adapter: Option<&'g mut [f32]>,
     /// The flat base weights'.
     pub(crate) weights: Option<&'g mut [f32]>,
@@ -44,11 +44,10 @@ impl<'a> Frozen<'a> {
             d_out: map.d_out,
             weight: self.at(&map.weight),
             bias: map.bias.as_ref().map(|bias| self.at(bias)),
-            lora: self.adapter.and_then(|adapter| adapter.branch(at)),
         }
     }
 
-    /// See [`Linear::forward`].
+    /// See [`Linear::forward`] and [`Adapter::forward`].
     pub(crate) fn forward(
         &self,
         at: usize,
@@ -58,10 +57,13 @@ impl<'a> Frozen<'a> {
         saved: &mut linear::Saved,
         dropout: Option<&mut Dropout>,
     ) {
-        self.linear(at).forward(out, store, x, saved, dropout);
+        self.linear(at).forward(out, store, x);
+        if let Some(adapter) = self.adapter {
+            adapter.forward(at, out, x, saved, dropout);
+        }
     }
 
-    /// See [`Linear::backward`].
+    /// See [`Linear::backward`] and [`Adapter::backward`].
     #[expect(clippy::too_many_arguments, reason = "what a linear's backward pass takes")]
     pub(crate) fn backward(
         &self,
@@ -73,11 +75,16 @@ impl<'a> Frozen<'a> {
         saved: &linear::Saved,
         scratch: &mut Vec<f32>,
     ) {
-        let parts = self.split(at, gradients);
-        self.linear(at).backward(dx, parts, dy, x, saved, scratch);
+        let mut dx = dx;
+        let base = dx.as_mut().map(|(dx, store)| (&mut **dx, *store));
+        self.linear(at).backward(base, self.split(at, gradients), dy, x);
+        if let Some(adapter) = self.adapter {
+            let (dx, gradients) = (dx.map(|(dx, _)| dx), gradients.adapter.as_deref_mut());
+            adapter.backward(at, dx, gradients, dy, x, saved, scratch);
+        }
     }
 
-    /// Linear `at`'s parts of the gradients.
+    /// Linear `at`'s parts of the base weights' gradients.
     fn split<'g>(&self, at: usize, gradients: &'g mut Gradients<'_>) -> linear::Gradients<'g> {
         let map = &self.tensors.linears()[at];
         let (weight, bias) = match (gradients.weights.as_deref_mut(), &map.bias) {
@@ -90,10 +97,6 @@ impl<'a> Frozen<'a> {
                 (Some(weight), Some(rest))
             }
         };
-        let (a, b) = match (gradients.adapter.as_deref_mut(), self.adapter) {
-            (Some(flat), Some(adapter)) => adapter.plan().split(at, flat),
-            _ => (None, None),
-        };
-        linear::Gradients { weight, bias, a, b }
+        linear::Gradients { weight, bias }
     }
 }

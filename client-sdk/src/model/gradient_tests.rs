@@ -152,7 +152,7 @@ fn differences_agree() {
         let run = |theta: &[f32]| {
             // The same mask each time.
             let stream = Stream::new(9, "mask", &[]);
-            let mut dropout = Dropout { share, stream };
+            let mut dropout = Dropout { share, streams: vec![stream] };
             by_hand(&base, &plan, theta, &batch, (share > 0.0).then_some(&mut dropout))
         };
         let (_, gradient) = run(&theta);

@@ -193,14 +193,19 @@ impl BaseModel {
     /// [`LoraError::NoHead`] or [`LoraError::Decoder`] where the adapter is for the other sort.
     pub(crate) fn network<'a>(&'a self, adapter: Adapter<'a>) -> Result<Network<'a>, LoraError> {
         let frozen = self.frozen(Some(adapter));
-        match adapter.head() {
+        match adapter.head(0) {
             None => self.0.kind.decoder(frozen).ok_or(LoraError::NoHead),
-            Some(head) => self.0.kind.encoder(frozen, head).ok_or(LoraError::Decoder),
+            Some(_) => self.0.kind.encoder(frozen, adapter).ok_or(LoraError::Decoder),
         }
     }
 
     fn frozen<'a>(&'a self, adapter: Option<Adapter<'a>>) -> Frozen<'a> {
         Frozen { tensors: self.0.kind.tensors(), flat: &self.0.flat, adapter }
+    }
+
+    /// Whether both are one model in memory.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(crate) fn kind(&self) -> &Kind {

@@ -10,7 +10,7 @@ pub(crate) use super::tape::Tape;
 use super::walk::{self, Family};
 use crate::data::Batch;
 use crate::lora::Adapter;
-use crate::ops::linear::{self, Dropout, Linear, Saved};
+use crate::ops::linear::{self, Dropout, Linear, Share};
 use crate::ops::product::{Store, View, product};
 use crate::ops::room;
 
@@ -34,8 +34,8 @@ pub(crate) enum Body<'a> {
 pub(crate) enum Head<'a> {
     /// Of every next token, `[rows * cols, vocab]`: a frozen `[vocab, hidden]`, by its place.
     Tokens(&'a Range<usize>),
-    /// Of every sequence's class, `[rows, classes]`: the task head.
-    Classes(Linear<'a>),
+    /// Of every sequence's class, `[rows, classes]`: the adapter's own head.
+    Classes(Adapter<'a>),
 }
 
 impl<'a> Body<'a> {
@@ -79,9 +79,11 @@ impl Network<'_> {
                 let features = View::new(features, n, d);
                 product(room(logits, n * vocab), vocab, features, head.t(), 1.0, Store::Set);
             }
-            Head::Classes(head) => {
-                let logits = room(logits, n * head.d_out);
-                head.forward(logits, Store::Set, features, &mut Saved::default(), None);
+            Head::Classes(adapter) => {
+                for (share, head) in heads(*adapter) {
+                    let logits = share.part_mut(room(logits, n * head.d_out));
+                    head.forward(logits, Store::Set, share.part(features));
+                }
             }
         }
     }
@@ -129,19 +131,23 @@ impl Network<'_> {
                 let head = View::new(weight, vocab, d);
                 product(&mut dfeatures, d, dlogits, head, 1.0, Store::Set);
             }
-            Head::Classes(head) => {
-                let plan = self.body.frozen().adapter.map(Adapter::plan);
-                let gradient = gradients.adapter.as_deref_mut();
-                let [weight, bias] = match (plan, gradient) {
-                    (Some(plan), Some(gradient)) => plan.split_head(gradient),
-                    _ => [None, None],
-                };
-                let parts = linear::Gradients { weight, bias, ..Default::default() };
-                let dx = Some((&mut dfeatures[..], Store::Set));
-                let saved = Saved::default();
-                head.backward(dx, parts, dlogits, features, &saved, &mut Vec::new());
+            Head::Classes(adapter) => {
+                for (share, head) in heads(*adapter) {
+                    let gradient = gradients.adapter.as_deref_mut();
+                    let gradient = gradient.map(|all| share.part_mut(all));
+                    let [weight, bias] = gradient
+                        .map_or([None, None], |gradient| adapter.plan().split_head(gradient));
+                    let dx = Some((share.part_mut(&mut dfeatures), Store::Set));
+                    let parts = linear::Gradients { weight, bias };
+                    head.backward(dx, parts, share.part(dlogits), share.part(features));
+                }
             }
         }
         walk::backward(self.body.family(), tape, &dfeatures, gradients);
     }
+}
+
+/// Each client's head, with its share of the sequences.
+fn heads<'a>(adapter: Adapter<'a>) -> impl Iterator<Item = (Share, Linear<'a>)> {
+    adapter.shares().filter_map(move |share| Some((share, adapter.head(share.at)?)))
 }

@@ -1,14 +1,18 @@
-//! A linear layer and the LoRA branch beside it: `y = x W^T + c + (s D(x) A^T) B^T`.
+//! A linear layer and the LoRA branches beside it: `y = x W^T + c + (s D(x) A^T) B^T`.
 //!
 //! `x`: `[n, d_in]`, `W`: `[d_out, d_in]`, bias `c`: `[d_out]`, `A`: `[r, d_in]`, `B`: `[d_out, r]`,
 //! `s = alpha / r`; `D` drops entries in training. Source: LoRA, arXiv:2106.09685.
 //!
 //! Backward, with `h = D(x) A^T` and `dh = s dy B`: `dB = s dy^T h`, `dA = dh^T D(x)`,
 //! `dx = dy W + D'(dh A)`, and only where the weight is trained `dW = dy^T x`, `dc = sum dy`.
+//!
+//! Rows of several clients may lie one client after the other: all meet `W`, each client's its own `A` and `B`.
+//! A product's bits do not depend on how many rows it has, so a client's rows come out as if they were alone.
 
 use gossamer_protocol::rng::Stream;
 
 use super::product::{Store, View, product};
+use super::room;
 
 /// One layer's parameters.
 #[derive(Clone, Copy, Debug)]
@@ -17,10 +21,9 @@ pub(crate) struct Linear<'a> {
     pub(crate) d_out: usize,
     pub(crate) weight: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
-    pub(crate) lora: Option<Lora<'a>>,
 }
 
-/// The low-rank branch's parameters.
+/// A low-rank branch's parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lora<'a> {
     pub(crate) rank: usize,
@@ -29,7 +32,14 @@ pub(crate) struct Lora<'a> {
     pub(crate) b: &'a [f32],
 }
 
-/// What [`Linear::backward`] needs of the forward pass besides `x`.
+/// One of so many equal parts of a matrix's rows, each part another client's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    pub(crate) at: usize,
+    pub(crate) of: usize,
+}
+
+/// What [`Lora::backward`] needs of the forward pass besides `x`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Saved {
     /// `D(x) A^T`, `[n, r]`.
@@ -45,60 +55,46 @@ pub(crate) struct Saved {
 pub(crate) struct Gradients<'a> {
     pub(crate) weight: Option<&'a mut [f32]>,
     pub(crate) bias: Option<&'a mut [f32]>,
+}
+
+/// Where a branch's gradients are added; `None`: not wanted.
+#[derive(Debug, Default)]
+pub(crate) struct LoraGradients<'a> {
     pub(crate) a: Option<&'a mut [f32]>,
     pub(crate) b: Option<&'a mut [f32]>,
 }
 
-/// Dropout's share and the stream its draws come from, in the order of the calls.
+/// Dropout's share and each client's stream, which its draws come from in the order of the calls.
 #[derive(Debug)]
 pub(crate) struct Dropout {
     pub(crate) share: f32,
-    pub(crate) stream: Stream,
+    pub(crate) streams: Vec<Stream>,
 }
 
 impl Linear<'_> {
     /// `out`: `[n, d_out]`, replaced or added to.
-    pub(crate) fn forward(
-        &self,
-        out: &mut [f32],
-        store: Store,
-        x: &[f32],
-        saved: &mut Saved,
-        dropout: Option<&mut Dropout>,
-    ) {
+    pub(crate) fn forward(&self, out: &mut [f32], store: Store, x: &[f32]) {
         let (d_in, d_out) = (self.d_in, self.d_out);
-        let n = x.len() / d_in;
-        let view = View::new(x, n, d_in);
+        let view = View::new(x, x.len() / d_in, d_in);
         product(out, d_out, view, View::new(self.weight, d_out, d_in).t(), 1.0, store);
         if let Some(bias) = self.bias {
             for row in out.chunks_exact_mut(d_out) {
                 super::add(row, bias);
             }
         }
-        let Some(lora) = self.lora else { return };
-        saved.draw(x, dropout);
-        let view = if saved.dropped.is_empty() { view } else { View::new(&saved.dropped, n, d_in) };
-        saved.h.resize(n * lora.rank, 0.0);
-        let a = View::new(lora.a, lora.rank, d_in);
-        product(&mut saved.h, lora.rank, view, a.t(), 1.0, Store::Set);
-        let h = View::new(&saved.h, n, lora.rank);
-        let b = View::new(lora.b, d_out, lora.rank);
-        product(out, d_out, h, b.t(), lora.scale, Store::Add);
     }
 
-    /// `dy`: `[n, d_out]`, `x`: as in [`forward`](Self::forward); `dx`: `[n, d_in]`, replaced or
-    /// added to. `scratch` is only reused.
+    /// `dy`: `[n, d_out]`, `x`: as in [`forward`](Self::forward), or nothing where the weight has no gradient;
+    /// `dx`: `[n, d_in]`, replaced or added to.
     pub(crate) fn backward(
         &self,
         dx: Option<(&mut [f32], Store)>,
         gradients: Gradients<'_>,
         dy: &[f32],
         x: &[f32],
-        saved: &Saved,
-        scratch: &mut Vec<f32>,
     ) {
         let (d_in, d_out) = (self.d_in, self.d_out);
-        let n = x.len() / d_in;
+        let n = dy.len() / d_out;
         let view = View::new(dy, n, d_out);
         if let Some(dw) = gradients.weight {
             product(dw, d_in, view.t(), View::new(x, n, d_in), 1.0, Store::Add);
@@ -108,48 +104,120 @@ impl Linear<'_> {
                 super::add(dc, row);
             }
         }
-        let mut dx = dx;
-        if let Some((dx, store)) = &mut dx {
-            product(dx, d_in, view, View::new(self.weight, d_out, d_in), 1.0, *store);
+        if let Some((dx, store)) = dx {
+            product(dx, d_in, view, View::new(self.weight, d_out, d_in), 1.0, store);
         }
-        let Some(lora) = self.lora else { return };
-        let r = lora.rank;
+    }
+}
+
+impl Lora<'_> {
+    fn d_in(&self) -> usize {
+        self.a.len() / self.rank
+    }
+
+    fn d_out(&self) -> usize {
+        self.b.len() / self.rank
+    }
+
+    /// Adds to `out`. `x`, `out` and `saved`: of all rows, of which the branch meets its share.
+    pub(crate) fn forward(
+        &self,
+        out: &mut [f32],
+        x: &[f32],
+        saved: &mut Saved,
+        share: Share,
+        dropout: Option<&mut Dropout>,
+    ) {
+        let (r, d_in, d_out) = (self.rank, self.d_in(), self.d_out());
+        if share.at == 0 {
+            saved.start(x.len() / d_in * r);
+        }
+        saved.draw(share.part(x), share.at, dropout);
+        let (x, out) = (share.part(x), share.part_mut(out));
+        let n = x.len() / d_in;
+        let Saved { h, dropped, .. } = saved;
+        let x = if dropped.is_empty() { x } else { &dropped[share.at * x.len()..] };
+        let (a, b) = (View::new(self.a, r, d_in), View::new(self.b, d_out, r));
+        let h = share.part_mut(h);
+        product(h, r, View::new(x, n, d_in), a.t(), 1.0, Store::Set);
+        product(out, d_out, View::new(h, n, r), b.t(), self.scale, Store::Add);
+    }
+
+    /// Adds to `dx`, `[n, d_in]`. `dy`: `[n, d_out]`, `x`: as in [`forward`](Self::forward), or nothing where A
+    /// has no gradient; all of all rows. `scratch` is only reused.
+    #[expect(clippy::too_many_arguments, reason = "three gradients of three inputs")]
+    pub(crate) fn backward(
+        &self,
+        dx: Option<&mut [f32]>,
+        gradients: LoraGradients<'_>,
+        dy: &[f32],
+        x: &[f32],
+        saved: &Saved,
+        share: Share,
+        scratch: &mut Vec<f32>,
+    ) {
+        let (r, d_in, d_out) = (self.rank, self.d_in(), self.d_out());
+        let dy = share.part(dy);
+        let n = dy.len() / d_out;
+        let view = View::new(dy, n, d_out);
         if let Some(db) = gradients.b {
-            product(db, r, view.t(), View::new(&saved.h, n, r), lora.scale, Store::Add);
+            let h = View::new(share.part(&saved.h), n, r);
+            product(db, r, view.t(), h, self.scale, Store::Add);
         }
         if gradients.a.is_none() && dx.is_none() {
             return;
         }
-        scratch.clear();
-        scratch.resize(n * r, 0.0);
-        product(scratch, r, view, View::new(lora.b, d_out, r), lora.scale, Store::Set);
-        let dh = View::new(scratch, n, r);
+        let dh = room(scratch, n * r);
+        product(dh, r, view, View::new(self.b, d_out, r), self.scale, Store::Set);
+        let dh = View::new(dh, n, r);
         if let Some(da) = gradients.a {
             let x = if saved.dropped.is_empty() { x } else { &saved.dropped };
-            product(da, d_in, dh.t(), View::new(x, n, d_in), 1.0, Store::Add);
+            product(da, d_in, dh.t(), View::new(share.part(x), n, d_in), 1.0, Store::Add);
         }
-        let Some((dx, _)) = dx else { return };
-        let a = View::new(lora.a, r, d_in);
-        if saved.drop.is_empty() {
+        let Some(dx) = dx else { return };
+        let (dx, drop) = (share.part_mut(dx), share.part(&saved.drop));
+        let a = View::new(self.a, r, d_in);
+        if drop.is_empty() {
             product(dx, d_in, dh, a, 1.0, Store::Add);
         } else {
             let mut branch = vec![0.0; n * d_in];
             product(&mut branch, d_in, dh, a, 1.0, Store::Set);
-            for ((dx, branch), drop) in dx.iter_mut().zip(branch).zip(&saved.drop) {
+            for ((dx, branch), drop) in dx.iter_mut().zip(branch).zip(drop) {
                 *dx += branch * drop;
             }
         }
     }
 }
 
+impl Share {
+    /// Of a matrix's entries, row by row.
+    pub(crate) fn part<T>(self, all: &[T]) -> &[T] {
+        let n = all.len() / self.of;
+        &all[self.at * n..][..n]
+    }
+
+    /// As [`part`](Self::part).
+    pub(crate) fn part_mut<T>(self, all: &mut [T]) -> &mut [T] {
+        let n = all.len() / self.of;
+        &mut all[self.at * n..][..n]
+    }
+}
+
 impl Saved {
-    /// Draws a mask over `x`; what is kept grows by `1 / (1 - share)`, so means stay.
-    fn draw(&mut self, x: &[f32], dropout: Option<&mut Dropout>) {
+    /// Forgets another pass. `n`: entries of `h`.
+    fn start(&mut self, n: usize) {
+        room(&mut self.h, n);
         self.drop.clear();
         self.dropped.clear();
-        let Some(Dropout { share, stream }) = dropout else { return };
-        let grown = 1.0 / (1.0 - *share);
+    }
+
+    /// Draws client `at`'s mask over its `x`; what is kept grows by `1 / (1 - share)`, so means stay.
+    fn draw(&mut self, x: &[f32], at: usize, dropout: Option<&mut Dropout>) {
+        let Some(Dropout { share, streams }) = dropout else { return };
+        let (grown, stream) = (1.0 / (1.0 - *share), &mut streams[at]);
+        let before = self.drop.len();
         self.drop.extend(x.iter().map(|_| if stream.unit() < *share { 0.0 } else { grown }));
-        self.dropped.extend(x.iter().zip(&self.drop).map(|(x, drop)| x * drop));
+        let drop = &self.drop[before..];
+        self.dropped.extend(x.iter().zip(drop).map(|(x, drop)| x * drop));
     }
 }

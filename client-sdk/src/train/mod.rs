@@ -2,14 +2,17 @@
 //!
 //! Everything runs on the calling thread (pretraining: on one thread a batch), and every draw comes
 //! from streams named by the run's seed, the client and the round. So equal inputs give equal bytes,
-//! whatever else runs beside, and a simulator runs one client a thread. A training that was saved
-//! between two steps goes on to the bytes it would have had undisturbed.
+//! whatever else runs beside, or in the same [`Passes`]. A training that was saved between two steps goes on
+//! to the bytes it would have had undisturbed.
 
 pub(crate) mod caught;
 mod error;
 mod evaluate;
 mod generate;
 mod memory;
+mod passes;
+#[cfg(test)]
+mod passes_tests;
 mod pretrain;
 mod saved;
 #[cfg(test)]
@@ -31,6 +34,7 @@ pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate, logits};
 pub use generate::generate;
 pub use memory::Memory;
+pub use passes::Passes;
 pub use pretrain::{PretrainError, Pretraining};
 pub use saved::SavedError;
 pub use work::Work;

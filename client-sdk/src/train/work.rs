@@ -1,33 +1,29 @@
 //! One client's training, step by step: it may be saved between two steps, dropped, and gone on with.
 
-use candle_core::{Device, Tensor, Var};
 use gossamer_protocol::digest::Digest;
+use gossamer_protocol::rng::Stream;
 use gossamer_protocol::sparse::Support;
 
-use super::caught::caught;
+use super::passes::{Passes, ask};
 use super::{Job, Progress, SavedError, TrainError, Trained, check, saved};
 use crate::data::{Batch, Plan, TrainingTask};
 use crate::lora;
-use crate::model::BaseModel;
-use crate::model::network::Tape;
-use crate::ops::cross_entropy;
-use crate::ops::linear::Dropout;
 use crate::optim::{Optimizer, clip};
 
 /// A training between two steps. Dropping it gives its memory back.
 pub struct Work<'a> {
-    job: Job<'a>,
-    task: &'a dyn TrainingTask,
+    pub(super) job: Job<'a>,
+    pub(super) task: &'a dyn TrainingTask,
     examples: u32,
     plan: Plan,
-    lora: lora::Plan,
+    pub(super) lora: lora::Plan,
     /// The trained entries alone, in order.
     values: Vec<f32>,
     optimizer: Optimizer,
-    /// The whole adapter, trained so far.
-    local: Vec<f32>,
-    gradient: Vec<f32>,
-    buffers: Buffers,
+    /// The whole adapter, trained so far; `None` where `values` are all of it.
+    whole: Option<Vec<f32>>,
+    /// Empty where it is stepped with others.
+    passes: Passes,
     /// Steps done.
     step: u32,
     /// Sum of the steps' losses.
@@ -59,6 +55,7 @@ impl<'a> Work<'a> {
         let (rows, cols) = (recipe.batch as usize, recipe.context as usize);
         // Only the trained entries have an optimiser's state, a norm and a decay.
         let values = support.unwrap_or(&Support::All).gather(theta);
+        let indices = support.and_then(Support::indices);
         Ok(Self {
             job: *job,
             task,
@@ -67,9 +64,8 @@ impl<'a> Work<'a> {
             lora,
             optimizer: Optimizer::new(recipe.optimizer, values.len()),
             values,
-            local: theta.to_vec(),
-            gradient: vec![0.0; theta.len()],
-            buffers: Buffers::default(),
+            whole: indices.map(|_| theta.to_vec()),
+            passes: Passes::default(),
             step: 0,
             total: 0.0,
             tokens: 0,
@@ -83,48 +79,91 @@ impl<'a> Work<'a> {
         self.step
     }
 
-    /// The next step; `None` where all are done.
+    /// The next step; `None` where all are done. [`Passes`] steps several trainings at once.
     ///
     /// # Errors
     /// [`TrainError`]; then there is no result at all.
     pub fn step(&mut self) -> Result<Option<Progress>, TrainError> {
-        let Job { base, manifest, support, .. } = self.job;
-        let recipe = &manifest.training;
-        if self.step >= recipe.steps {
+        let mut passes = std::mem::take(&mut self.passes);
+        let outcome = passes.step(&mut [self]).pop();
+        self.passes = passes;
+        outcome.expect("one training has one outcome")
+    }
+
+    /// The next step's batch; `None` where all are done.
+    pub(super) fn batch(&self) -> Result<Option<Batch>, TrainError> {
+        let Job { base, manifest, .. } = self.job;
+        if self.step >= manifest.training.steps {
             return Ok(None);
         }
-        let at = self.step + 1;
-        let batch = ask(|| self.task.batch(&self.plan, at - 1))??;
+        let batch = ask(|| self.task.batch(&self.plan, self.step))??;
         let limits = base.limits(manifest.head);
-        batch.check(&limits).map_err(|source| TrainError::Batch { step: at, source })?;
-        let mut dropout = (manifest.lora.dropout > 0.0).then(|| Dropout {
-            share: manifest.lora.dropout,
-            stream: self.plan.stream("dropout", u64::from(at - 1)),
-        });
-        self.gradient.fill(0.0);
-        let adapter = self.lora.on(&self.local);
-        let gradient = &mut self.gradient;
-        let loss =
-            self.buffers.run(base, adapter, self.task, &batch, dropout.as_mut(), gradient)?;
-        let bad = |what| TrainError::NonFinite { step: at, what, loss };
+        let step = self.step + 1;
+        batch.check(&limits).map_err(|source| TrainError::Batch { step, source })?;
+        Ok(Some(batch))
+    }
+
+    /// The adapter, trained so far.
+    pub(super) fn adapter(&self) -> &[f32] {
+        self.whole.as_ref().unwrap_or(&self.values)
+    }
+
+    /// Where the next step's dropout is drawn from.
+    pub(super) fn dropout(&self) -> Stream {
+        self.plan.stream("dropout", u64::from(self.step))
+    }
+
+    /// Ends the step: `loss` was its batch's over `learned` targets, `gradient` the whole adapter's.
+    pub(super) fn learn(
+        &mut self,
+        loss: f32,
+        learned: u64,
+        gradient: &mut [f32],
+    ) -> Result<Progress, TrainError> {
+        let recipe = &self.job.manifest.training;
+        let step = self.step + 1;
+        let bad = |what| TrainError::NonFinite { step, what, loss };
         if !loss.is_finite() {
             return Err(bad("the loss"));
         }
-        let trained = support.unwrap_or(&Support::All);
-        let mut gathered = trained.gather(&self.gradient);
+        let mut gathered;
+        let gradient = match self.indices() {
+            None => gradient,
+            Some(_) => {
+                gathered = self.job.support.unwrap_or(&Support::All).gather(gradient);
+                &mut gathered
+            }
+        };
         if let Some(most) = recipe.clip {
-            clip(&mut gathered, most);
+            clip(gradient, most);
         }
-        self.optimizer.step(&mut self.values, &gathered);
+        self.optimizer.step(&mut self.values, gradient);
         if self.values.iter().any(|value| !value.is_finite()) {
             return Err(bad("the adapter"));
         }
-        scatter(&mut self.local, trained, &self.values);
+        self.spread();
         self.total += f64::from(loss);
-        self.tokens += batch.learned();
+        self.tokens += learned;
         self.last = loss;
-        self.step = at;
-        Ok(Some(Progress { step: at, steps: recipe.steps, loss, tokens: self.tokens }))
+        self.step = step;
+        Ok(Progress { step, steps: recipe.steps, loss, tokens: self.tokens })
+    }
+
+    /// The trained entries' places; `None`: all.
+    fn indices(&self) -> Option<&'a [u32]> {
+        self.job.support.and_then(Support::indices)
+    }
+
+    /// Puts the trained entries where [`Support::gather`] took them.
+    fn spread(&mut self) {
+        let Some((whole, indices)) =
+            self.whole.as_mut().zip(self.job.support.and_then(Support::indices))
+        else {
+            return;
+        };
+        for (&index, &value) in indices.iter().zip(&self.values) {
+            whole[index as usize] = value;
+        }
     }
 
     /// The bytes to go on from. `of` names all that is trained: [`restore`](Self::restore) asks for it.
@@ -157,7 +196,7 @@ impl<'a> Work<'a> {
         if let Some(powers) = powers {
             *powers = head.powers;
         }
-        scatter(&mut self.local, self.job.support.unwrap_or(&Support::All), &self.values);
+        self.spread();
         self.step = head.step;
         self.tokens = head.tokens;
         self.total = head.total;
@@ -168,7 +207,7 @@ impl<'a> Work<'a> {
     /// What the steps done gave.
     #[must_use]
     pub fn finish(self) -> Trained {
-        let pairs = self.local.iter().zip(self.job.theta);
+        let pairs = self.adapter().iter().zip(self.job.theta);
         Trained {
             delta: pairs.map(|(local, received)| local - received).collect(),
             examples: self.examples,
@@ -182,75 +221,5 @@ impl<'a> Work<'a> {
 impl std::fmt::Debug for Work<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Work(step {} of {})", self.step, self.job.manifest.training.steps)
-    }
-}
-
-/// Asks the task; its panic is an error.
-fn ask<T>(call: impl FnOnce() -> T) -> Result<T, TrainError> {
-    caught(call).map_err(|message| TrainError::Panicked { what: "the task", message })
-}
-
-/// Buffers of a step, reused by the next.
-#[derive(Default)]
-struct Buffers {
-    tape: Tape,
-    logits: Vec<f32>,
-}
-
-impl Buffers {
-    /// Adds the loss's gradient to `gradient` and returns the loss.
-    fn run(
-        &mut self,
-        base: &BaseModel,
-        adapter: lora::Adapter<'_>,
-        task: &dyn TrainingTask,
-        batch: &Batch,
-        dropout: Option<&mut Dropout>,
-        gradient: &mut [f32],
-    ) -> Result<f32, TrainError> {
-        let network = base.network(adapter)?;
-        network.forward(&mut self.tape, &mut self.logits, batch, dropout);
-        let loss = match own_loss(task, &self.logits, batch)? {
-            Some((loss, dlogits)) => {
-                self.logits = dlogits;
-                loss
-            }
-            None => {
-                let nats = cross_entropy::backward_in_place(&mut self.logits, &batch.targets);
-                (nats.sum / nats.tokens.max(1) as f64) as f32
-            }
-        };
-        network.backward(&self.tape, &self.logits, gradient);
-        Ok(loss)
-    }
-}
-
-/// The task's own loss and its gradient by the logits, where it has one.
-fn own_loss(
-    task: &dyn TrainingTask,
-    logits: &[f32],
-    batch: &Batch,
-) -> Result<Option<(f32, Vec<f32>)>, TrainError> {
-    if !ask(|| task.has_loss())? {
-        return Ok(None);
-    }
-    let shape = (batch.targets.len(), logits.len() / batch.targets.len().max(1));
-    let var = Var::from_vec(logits.to_vec(), shape, &Device::Cpu)?;
-    let Some(loss) = ask(|| task.loss(var.as_tensor(), batch))?? else { return Ok(None) };
-    let gradients = loss.backward()?;
-    let gradient: &Tensor = gradients.get(&var).ok_or(TrainError::NoGradient)?;
-    let value = loss.to_dtype(candle_core::DType::F32)?.to_scalar()?;
-    Ok(Some((value, gradient.flatten_all()?.to_vec1()?)))
-}
-
-/// Puts `values` back where [`Support::gather`] took them.
-fn scatter(dense: &mut [f32], support: &Support, values: &[f32]) {
-    match support.indices() {
-        None => dense.copy_from_slice(values),
-        Some(indices) => {
-            for (&index, &value) in indices.iter().zip(values) {
-                dense[index as usize] = value;
-            }
-        }
     }
 }

@@ -129,7 +129,7 @@ fn differences_agree() {
     for share in [0.0, 0.3] {
         let run = |theta: &[f32]| {
             // The same mask each time.
-            let mut dropout = Dropout { share, stream: Stream::new(9, "mask", &[]) };
+            let mut dropout = Dropout { share, streams: vec![Stream::new(9, "mask", &[])] };
             let dropout = (share > 0.0).then_some(&mut dropout);
             run((&base, &manifest, theta), &batch, dropout)
         };

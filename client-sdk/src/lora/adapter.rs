@@ -1,0 +1,93 @@
+//! Adapters beside frozen linears: one client's, or several clients', each on its own rows.
+//!
+//! The clients' rows lie one client after the other, equally many of each. A client's gradients are added
+//! to its part of one vector `[clients, n]`.
+
+use super::{Adapter, Factor, HeadPlan, Pair, Plan, Values};
+use crate::ops::linear::{Dropout, Linear, Lora, LoraGradients, Saved, Share};
+
+impl<'a> Adapter<'a> {
+    pub(crate) fn plan(self) -> &'a Plan {
+        self.plan
+    }
+
+    fn clients(self) -> usize {
+        match self.values {
+            Values::One(_) => 1,
+            Values::Each(thetas) => thetas.len(),
+        }
+    }
+
+    /// Each client's share of the rows, and of the gradients.
+    pub(crate) fn shares(self) -> impl Iterator<Item = Share> {
+        let of = self.clients();
+        (0..of).map(move |at| Share { at, of })
+    }
+
+    fn theta(self, at: usize) -> &'a [f32] {
+        match self.values {
+            Values::One(theta) => theta,
+            Values::Each(thetas) => thetas[at],
+        }
+    }
+
+    /// A client's task head, where the run has one.
+    pub(crate) fn head(self, client: usize) -> Option<Linear<'a>> {
+        let HeadPlan { hidden, classes, weight, bias } = self.plan.head.as_ref()?;
+        let theta = self.theta(client);
+        Some(Linear {
+            d_in: *hidden,
+            d_out: *classes,
+            weight: &theta[weight.clone()],
+            bias: Some(&theta[bias.clone()]),
+        })
+    }
+
+    /// A client's branch of a linear.
+    fn branch(self, pair: &'a Pair, client: usize) -> Lora<'a> {
+        let theta = self.theta(client);
+        let a = match &pair.a {
+            Factor::Trained(a) => &theta[a.clone()],
+            Factor::Frozen(a) => &self.plan.frozen[a.clone()],
+        };
+        Lora { rank: pair.rank, scale: pair.scale, a, b: &theta[pair.b.clone()] }
+    }
+
+    /// Adds linear `at`'s branches to `out`; see [`Lora::forward`].
+    pub(crate) fn forward(
+        self,
+        at: usize,
+        out: &mut [f32],
+        x: &[f32],
+        saved: &mut Saved,
+        mut dropout: Option<&mut Dropout>,
+    ) {
+        let Some(pair) = &self.plan.pairs[at] else { return };
+        for share in self.shares() {
+            let branch = self.branch(pair, share.at);
+            branch.forward(out, x, saved, share, dropout.as_deref_mut());
+        }
+    }
+
+    /// Adds to `dx` and to the clients' `gradients`; see [`Lora::backward`].
+    #[expect(clippy::too_many_arguments, reason = "what a linear's backward pass takes")]
+    pub(crate) fn backward(
+        self,
+        at: usize,
+        mut dx: Option<&mut [f32]>,
+        mut gradients: Option<&mut [f32]>,
+        dy: &[f32],
+        x: &[f32],
+        saved: &Saved,
+        scratch: &mut Vec<f32>,
+    ) {
+        let Some(pair) = &self.plan.pairs[at] else { return };
+        for share in self.shares() {
+            let gradient = gradients.as_deref_mut().map(|all| share.part_mut(all));
+            let (a, b) = gradient.map_or((None, None), |gradient| self.plan.split(at, gradient));
+            let parts = LoraGradients { a, b };
+            let branch = self.branch(pair, share.at);
+            branch.backward(dx.as_deref_mut(), parts, dy, x, saved, share, scratch);
+        }
+    }
+}
