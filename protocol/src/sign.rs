@@ -26,6 +26,8 @@ pub enum Purpose {
     Request,
     /// Possession of a key at enrolment, by a client.
     Enrolment,
+    /// A place in the audit log, by the server.
+    Audit,
 }
 
 impl Purpose {
@@ -36,6 +38,7 @@ impl Purpose {
             Self::Receipt => b"gossamer/v1/receipt\0",
             Self::Request => b"gossamer/v1/request\0",
             Self::Enrolment => b"gossamer/v1/enrolment\0",
+            Self::Audit => b"gossamer/v1/audit\0",
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Imports point up this list, never down.
 //!
-//! - [`clock`], [`status`], [`problem`]: words.
+//! - [`clock`], [`status`], [`problem`], [`audit`]: words, and the audit log's chain.
 //! - [`round`]: one round. Pure: it never reads a clock, a socket, a disk or a global random source.
 //! - [`aggregate`], [`optimizer`], [`state`], [`snapshot`], [`advance`]: from one round to the next, a
 //!   pure function of the accepted set, the manifest and the state.
@@ -20,6 +20,7 @@ extern crate self as gossamer_server;
 
 pub mod advance;
 pub mod aggregate;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

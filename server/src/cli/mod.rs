@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr; an error is one line there and exit code 1 (2 for
 //! a command line that cannot be parsed).
 
+mod log;
 mod run;
 mod show;
 
@@ -47,6 +48,10 @@ enum Command {
     /// Runs.
     #[command(subcommand)]
     Run(run::Run),
+    /// Show the latest entries of the audit log.
+    Log(log::Log),
+    /// Check that the audit log is what it was; tells the first entry that is not.
+    VerifyLog(log::Verify),
 }
 
 #[derive(Args)]
@@ -89,7 +94,7 @@ enum Token {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log(cli.log_json);
+    log_to_stderr(cli.log_json);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -107,7 +112,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn log(json: bool) {
+fn log_to_stderr(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "warn,gossamer_server=info".into());
     let builder = tracing_subscriber::fmt()
@@ -123,6 +128,8 @@ async fn dispatch(command: Command, json: bool) -> Result<()> {
         Command::Serve(args) => serve(args, json).await,
         Command::Token(Token::New { dir, count, ttl }) => tokens(dir, count, ttl, json).await,
         Command::Run(run) => run::run(run, json).await,
+        Command::Log(args) => log::log(args, json).await,
+        Command::VerifyLog(args) => log::verify(args, json).await,
     }
 }
 

@@ -12,6 +12,7 @@ use gossamer_protocol::sign::PublicKey;
 use ring::rand::SecureRandom as _;
 
 use super::{Coordinator, CoordinatorError};
+use crate::audit::{Actor, Event as Told};
 use crate::clock::Timestamp;
 use crate::store::Enrolling;
 
@@ -48,7 +49,9 @@ impl Coordinator {
         let secrets: Vec<String> = (0..count).map(secret).collect();
         let hashes: Vec<Digest> = secrets.iter().map(|secret| token_hash(secret)).collect();
         let expires = self.0.clock.now().after(ttl);
-        let add = |this: Self| async move { Ok(this.0.store.add_tokens(&hashes, expires).await?) };
+        let note = self.note(Told::TokensMade { count, expires_ms: expires.0 });
+        let add =
+            |this: Self| async move { Ok(this.0.store.add_tokens(&hashes, expires, &note).await?) };
         self.apart(add).await?;
         Ok(secrets)
     }
@@ -73,12 +76,14 @@ impl Coordinator {
             return Err(CoordinatorError::BadToken);
         }
         enrolment.verify().map_err(|_| CoordinatorError::BadProof)?;
-        let enrol = |this: Self| async move { Ok(this.0.store.enrol(token, &key, now).await?) };
+        let client = ClientId::of(&key.0);
+        let note = self.acting(Actor::Client(client)).note(Told::Enrolled { client });
+        let enrol =
+            |this: Self| async move { Ok(this.0.store.enrol(token, &key, now, &note).await?) };
         let came_to = self.apart(enrol).await?;
         if came_to == Enrolling::Refused {
             return Err(CoordinatorError::BadToken);
         }
-        let client = ClientId::of(&enrolment.public_key.0);
         let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
         fleet.insert(client, enrolment.public_key);
         Ok((Enrolled { client }, came_to == Enrolling::New))

@@ -14,6 +14,7 @@ use gossamer_protocol::sparse::Support;
 
 use super::{Coordinator, CoordinatorError, Run};
 use crate::advance::{self, AdvanceError, Closing, Combining, Outcome};
+use crate::audit::{Actor, Event as Told};
 use crate::clock::Timestamp;
 use crate::problem::told;
 use crate::round::{Effect, Event};
@@ -41,6 +42,8 @@ impl Coordinator {
         let now = self.now();
         let alive = self.0.store.alive().await?.unwrap_or(now);
         let away = alive.until(now);
+        let serving = Told::Serving { version: env!("CARGO_PKG_VERSION") };
+        self.0.store.note(&self.own_note(serving)).await?;
         for run in self.all().into_iter().filter(|run| !run.is_over()) {
             let mut open = self.lock(&run).await?;
             self.step(&run, &mut open, Event::TakenOver { away }, now).await?;
@@ -87,7 +90,9 @@ impl Coordinator {
 
     async fn beat(&self, now: Timestamp) -> Result<(), CoordinatorError> {
         self.0.store.set_alive(now).await?;
-        Ok(self.0.store.forget_nonces(now).await?)
+        self.0.store.forget_nonces(now).await?;
+        self.0.store.sign_audit(&self.0.key).await?;
+        Ok(())
     }
 
     /// Notices what another process did: new runs, pauses, aborts.
@@ -150,7 +155,9 @@ impl Coordinator {
             Err(CoordinatorError::Snapshot(diverged)) => {
                 let note = told(&diverged);
                 tracing::error!(run = %run.id, %round, note, "run aborted");
-                self.end(run, StatusRow { status: Status::Aborted, note }).await?;
+                self.acting(Actor::Server)
+                    .end(run, StatusRow { status: Status::Aborted, note })
+                    .await?;
                 return Ok(());
             }
             outcome => outcome?,
@@ -228,7 +235,15 @@ impl Coordinator {
             state: record.state,
             last,
         };
-        self.0.store.publish(&row).await?;
+        let note = self.own_note(Told::RoundClosed {
+            run: run.id,
+            round: open.round.id(),
+            attempt: record.attempt,
+            accepted: record.accepted,
+            record: Digest::of(&signed.bytes),
+            last,
+        });
+        self.0.store.publish(&row, &note).await?;
         // Nothing refuses it: the round is frozen, and only here does it go on.
         let gone_on = open.round.step(Event::Published, self.now()).is_ok();
         open.record = Digest::of(&signed.bytes);

@@ -42,15 +42,17 @@ pub use uploads::Uploaded;
 pub use view::RunView;
 
 use crate::advance::{self, Lineage};
+use crate::audit::{Actor, Event as Told, Note};
 use crate::clock::{Clock, Timestamp};
 use crate::round::Round;
 use crate::state::ServerState;
 use crate::status::Status;
 use crate::store::{Kind, RunRow, StatusRow, Store, StoreError};
 
-/// The aggregator itself, without a network. A cheap handle.
+/// The aggregator itself, without a network. A cheap handle; what is done through it is noted as its
+/// actor's.
 #[derive(Clone)]
-pub struct Coordinator(Arc<Shared>);
+pub struct Coordinator(Arc<Shared>, Actor);
 
 struct Shared {
     store: Store,
@@ -166,7 +168,7 @@ impl Coordinator {
             fleet.insert(client, key);
         }
         let rows = store.run_rows().await?;
-        let coordinator = Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             store,
             key,
             clock,
@@ -175,11 +177,28 @@ impl Coordinator {
             ticking: Mutex::default(),
             differencing: Mutex::default(),
             due: Notify::new(),
-        }));
+        });
+        let coordinator = Self(shared, Actor::Local);
         for row in rows {
             coordinator.load(row).await?;
         }
         Ok(coordinator)
+    }
+
+    /// A handle on the same coordinator through which `actor` acts.
+    #[must_use]
+    pub fn acting(&self, actor: Actor) -> Self {
+        Self(self.0.clone(), actor)
+    }
+
+    /// What the audit log is to say of what this handle's actor does now.
+    fn note(&self, event: Told) -> Note {
+        Note { at: self.now(), actor: self.1.clone(), event }
+    }
+
+    /// What it is to say of what the server does by itself.
+    fn own_note(&self, event: Told) -> Note {
+        Note { at: self.now(), actor: Actor::Server, event }
     }
 
     /// The key that clients pin.

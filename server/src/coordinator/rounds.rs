@@ -12,6 +12,7 @@ use gossamer_protocol::rng::Stream;
 use gossamer_protocol::sign::Purpose;
 
 use super::{Coordinator, CoordinatorError, Open, Run};
+use crate::audit::Event as Told;
 use crate::clock::Timestamp;
 use crate::round::{Effect, Event, Idle, Phase, RoundError};
 use crate::status::Status;
@@ -180,9 +181,10 @@ impl Coordinator {
                     tracing::info!(run = %run.id, %round, %attempt, "deadline moved");
                 }
                 Effect::Abandon(_) => {
-                    store.abandon(run.id, open.round.attempt()).await?;
+                    let (round, attempt) = (open.round.id(), open.round.attempt());
                     let accepted = open.round.accepted().len();
-                    let round = open.round.id();
+                    let told = Told::RoundAbandoned { run: run.id, round, attempt, accepted };
+                    store.abandon(run.id, attempt, &self.own_note(told)).await?;
                     tracing::warn!(run = %run.id, %round, accepted, "too few updates: trying again");
                 }
                 Effect::Assign { client, new: true } => store.add_asked(run.id, *client).await?,

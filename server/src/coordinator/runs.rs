@@ -14,6 +14,7 @@ use gossamer_protocol::sign::Purpose;
 
 use super::{Coordinator, CoordinatorError, Run};
 use crate::advance::Lineage;
+use crate::audit::Event as Told;
 use crate::export;
 use crate::state::ServerState;
 use crate::status::Status;
@@ -55,10 +56,11 @@ impl Coordinator {
             attempt: Attempt(0),
             deadline: None,
         };
+        let note = self.note(Told::RunCreated { run, name: manifest.name.clone() });
         let add = |this: Self| async move {
             let (round, record) = (RoundId(0), &record);
             let first = PublishRow { run, round, record, snapshot, state, last: false };
-            Ok(this.0.store.add_run(&row, &first).await?)
+            Ok(this.0.store.add_run(&row, &first, &note).await?)
         };
         if self.apart(add).await? {
             tracing::info!(%run, name = %manifest.name, "run created");
@@ -80,7 +82,10 @@ impl Coordinator {
 
     pub(super) async fn end(&self, run: &Run, to: StatusRow) -> Result<Status, CoordinatorError> {
         let id = run.id;
-        let set = move |this: Self| async move { Ok(this.0.store.set_status(id, &to).await?) };
+        let note = Told::RunStatus { run: id, status: to.status, note: to.note.clone() };
+        let note = self.note(note);
+        let set =
+            move |this: Self| async move { Ok(this.0.store.set_status(id, &to, &note).await?) };
         let stands = self.apart(set).await?;
         let stands = stands.ok_or(CoordinatorError::UnknownRun(run.id))?;
         let status = stands.status;

@@ -5,8 +5,9 @@
 //! serves a directory; the command line may work on it beside that process.
 //!
 //! - [`objects`]: bytes by digest. [`staging`]: uploads that are still arriving.
-//! - `rows`: clients, tokens, nonces. `runs`: runs, rounds, updates, records.
+//! - `rows`: clients, tokens, nonces. `runs`: runs, rounds, updates, records. `audit`: the audit log.
 
+mod audit;
 pub mod objects;
 mod rows;
 mod runs;
@@ -22,6 +23,7 @@ use object_store::ObjectStore;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqliteConnection, SqlitePool};
 
+pub use audit::{AuditError, Entry};
 pub use objects::Kind;
 use objects::Objects;
 pub(crate) use rows::Enrolling;

@@ -5,7 +5,8 @@ use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::sign::PublicKey;
 use sqlx::Row as _;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, audit};
+use crate::audit::Note;
 use crate::clock::Timestamp;
 
 /// What an enrolment came to.
@@ -25,8 +26,10 @@ impl Store {
         &self,
         hashes: &[Digest],
         expires: Timestamp,
+        note: &Note,
     ) -> Result<(), StoreError> {
         self.transact(async |tx| {
+            audit::append(tx, note).await?;
             for hash in hashes {
                 sqlx::query("INSERT INTO tokens (hash, expires_ms) VALUES (?, ?)")
                     .bind(&hash.0[..])
@@ -54,6 +57,7 @@ impl Store {
         token: Digest,
         key: &PublicKey,
         now: Timestamp,
+        note: &Note,
     ) -> Result<Enrolling, StoreError> {
         let client = ClientId::of(&key.0);
         self.transact(async |tx| {
@@ -80,6 +84,7 @@ impl Store {
                 .bind(&key.0[..])
                 .execute(&mut *tx)
                 .await?;
+            audit::append(tx, note).await?;
             Ok(Enrolling::New)
         })
         .await

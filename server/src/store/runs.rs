@@ -10,7 +10,8 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::rows::{array, count, int};
-use super::{Store, StoreError};
+use super::{Store, StoreError, audit};
+use crate::audit::Note;
 use crate::clock::Timestamp;
 use crate::status::Status;
 
@@ -62,6 +63,7 @@ impl Store {
         &self,
         row: &RunRow,
         first: &PublishRow<'_>,
+        note: &Note,
     ) -> Result<bool, StoreError> {
         self.transact(async |tx| {
             let done = sqlx::query(
@@ -80,6 +82,7 @@ impl Store {
                 return Ok(false);
             }
             insert_record(tx, first).await?;
+            audit::append(tx, note).await?;
             Ok(true)
         })
         .await
@@ -113,15 +116,23 @@ impl Store {
         &self,
         run: RunId,
         to: &StatusRow,
+        note: &Note,
     ) -> Result<Option<StatusRow>, StoreError> {
-        sqlx::query(
-            "UPDATE runs SET status = ?, note = ? \
-             WHERE id = ? AND status IN ('running', 'paused')",
-        )
-        .bind(to.status.name())
-        .bind(&to.note)
-        .bind(&run.0[..])
-        .execute(&self.0.writer)
+        self.transact(async |tx| {
+            let done = sqlx::query(
+                "UPDATE runs SET status = ?1, note = ?2 \
+                 WHERE id = ?3 AND status IN ('running', 'paused') AND status <> ?1",
+            )
+            .bind(to.status.name())
+            .bind(&to.note)
+            .bind(&run.0[..])
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() == 1 {
+                audit::append(tx, note).await?;
+            }
+            Ok(())
+        })
         .await?;
         Ok(self.run_row(run).await?.map(|row| row.status))
     }
@@ -158,13 +169,21 @@ impl Store {
     }
 
     /// Ends an attempt that had too few updates; `next` is not open yet.
-    pub(crate) async fn abandon(&self, run: RunId, next: Attempt) -> Result<(), StoreError> {
-        sqlx::query("UPDATE runs SET attempt = ?, deadline_ms = NULL WHERE id = ?")
-            .bind(i64::from(next.0))
-            .bind(&run.0[..])
-            .execute(&self.0.writer)
-            .await?;
-        Ok(())
+    pub(crate) async fn abandon(
+        &self,
+        run: RunId,
+        next: Attempt,
+        note: &Note,
+    ) -> Result<(), StoreError> {
+        self.transact(async |tx| {
+            sqlx::query("UPDATE runs SET attempt = ?, deadline_ms = NULL WHERE id = ?")
+                .bind(i64::from(next.0))
+                .bind(&run.0[..])
+                .execute(&mut *tx)
+                .await?;
+            audit::append(tx, note).await
+        })
+        .await
     }
 
     /// Moves the end of the attempt that is open.
@@ -261,9 +280,14 @@ impl Store {
     }
 
     /// Publishes a snapshot and goes on to its round, at once.
-    pub(crate) async fn publish(&self, row: &PublishRow<'_>) -> Result<(), StoreError> {
+    pub(crate) async fn publish(
+        &self,
+        row: &PublishRow<'_>,
+        note: &Note,
+    ) -> Result<(), StoreError> {
         self.transact(async |tx| {
             insert_record(tx, row).await?;
+            audit::append(tx, note).await?;
             // An abort that came meanwhile stands.
             sqlx::query(
                 "UPDATE runs SET round = ?, attempt = 0, deadline_ms = NULL, \

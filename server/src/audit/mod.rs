@@ -1,0 +1,179 @@
+//! The audit log: what was done, by whom, in a chain that shows where it was changed.
+//!
+//! ```text
+//! entry  JSON: {"seq", "at_ms", "actor", "action", ...}; kept as bytes, never serialised again
+//! hash   SHA-256("gossamer/v1/audit\0" | hash before (zeros for entry 1) | entry)
+//! ```
+//!
+//! An entry is written in the transaction that does what it tells. From time to time the server signs
+//! where the chain stands, so that whoever can write to the database but has no key cannot make the
+//! chain anew. What remains is to cut the end off; a head kept elsewhere (the server's log tells each)
+//! shows that too.
+
+mod chain;
+
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
+use gossamer_protocol::problem::ProblemType;
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::status::Status;
+pub(crate) use chain::Check;
+pub use chain::{Fault, Head, START};
+
+/// Who did it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub enum Actor {
+    /// The server by itself.
+    Server,
+    /// Whoever works on the server's directory: the command line.
+    Local,
+    /// The holder of an operator's token.
+    Operator(String),
+    /// A client.
+    Client(ClientId),
+}
+
+impl From<Actor> for String {
+    fn from(actor: Actor) -> Self {
+        match actor {
+            Actor::Server => "server".to_owned(),
+            Actor::Local => "local".to_owned(),
+            Actor::Operator(name) => format!("operator:{name}"),
+            Actor::Client(client) => format!("client:{client}"),
+        }
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A process began to serve.
+    Serving {
+        /// Its version.
+        version: &'static str,
+    },
+    /// Enrolment tokens were made.
+    TokensMade {
+        /// How many.
+        count: usize,
+        /// When they are void.
+        expires_ms: u64,
+    },
+    /// A client enrolled.
+    Enrolled {
+        /// Which.
+        client: ClientId,
+    },
+    /// A run was created.
+    RunCreated {
+        /// Which.
+        run: RunId,
+        /// What people call it.
+        name: String,
+    },
+    /// A run was paused, resumed or aborted.
+    RunStatus {
+        /// Which.
+        run: RunId,
+        /// What it is now.
+        status: Status,
+        /// Why, where that is told.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        note: String,
+    },
+    /// A round closed; its snapshot is published.
+    RoundClosed {
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: RoundId,
+        /// The attempt that was on.
+        attempt: Attempt,
+        /// Updates in it.
+        accepted: u32,
+        /// Digest of the record that says so.
+        record: Digest,
+        /// Whether it was the run's last.
+        last: bool,
+    },
+    /// An attempt ended with too few updates.
+    RoundAbandoned {
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: RoundId,
+        /// The attempt that comes next.
+        attempt: Attempt,
+        /// Updates there were.
+        accepted: usize,
+    },
+    /// Refusals that good clients do not meet, counted over a while.
+    Refused {
+        /// Since when.
+        since_ms: u64,
+        /// Who met what how often.
+        counts: Vec<Refused>,
+    },
+}
+
+/// How often somebody met a refusal.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Refused {
+    /// Who, where somebody proved to be it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientId>,
+    /// The refusal.
+    pub reason: ProblemType,
+    /// How often.
+    pub count: u64,
+}
+
+/// An event to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: Actor,
+    /// What.
+    pub event: Event,
+}
+
+impl Note {
+    /// The bytes of entry `seq`.
+    pub(crate) fn entry(&self, seq: u64) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Entry<'a> {
+            seq: u64,
+            at_ms: u64,
+            actor: &'a Actor,
+            #[serde(flatten)]
+            event: &'a Event,
+        }
+        let entry = Entry { seq, at_ms: self.at.0, actor: &self.actor, event: &self.event };
+        serde_json::to_vec(&entry).expect("names and numbers are always JSON")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_reads_as_documented() {
+        let run = RunId([1; 16]);
+        let event = Event::RunStatus { run, status: Status::Aborted, note: "by hand".into() };
+        let note = Note { at: Timestamp(5), actor: Actor::Operator("eva".into()), event };
+        let entry = String::from_utf8(note.entry(3)).expect("text");
+        let expected = format!(
+            "{{\"seq\":3,\"at_ms\":5,\"actor\":\"operator:eva\",\"action\":\"run-status\",\
+             \"run\":\"{run}\",\"status\":\"aborted\",\"note\":\"by hand\"}}"
+        );
+        assert_eq!(entry, expected);
+    }
+}
