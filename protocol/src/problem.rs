@@ -47,6 +47,8 @@ problems! {
     Replayed = "urn:gossamer:problem:replayed", "The request was sent before";
     /// The signer is not enrolled.
     UnknownClient = "urn:gossamer:problem:unknown-client", "The client is not enrolled";
+    /// The signer was revoked.
+    Revoked = "urn:gossamer:problem:revoked", "The client was revoked";
     /// The enrolment token is wrong, used up or too old.
     BadToken = "urn:gossamer:problem:bad-token", "The enrolment token is not valid";
     /// No such run.
@@ -81,6 +83,16 @@ problems! {
     UnknownObject = "urn:gossamer:problem:unknown-object", "No such object";
     /// A range that does not lie in the object.
     BadRange = "urn:gossamer:problem:bad-range", "The range is not in the object";
+    /// The caller asks more often than it may.
+    RateLimited = "urn:gossamer:problem:rate-limited", "Too many requests from one place";
+    /// Admin API: no operator's token, or a void one.
+    NoOperator = "urn:gossamer:problem:no-operator", "An operator's token is needed";
+    /// Admin API: the operator's role does not allow it.
+    Forbidden = "urn:gossamer:problem:forbidden", "The operator may not do this";
+    /// Admin API: no operator or enrolment token of that name.
+    UnknownName = "urn:gossamer:problem:unknown-name", "There is nothing of that name";
+    /// Admin API: the name is another's.
+    NameTaken = "urn:gossamer:problem:name-taken", "The name is taken";
     /// The server is at its limit.
     Busy = "urn:gossamer:problem:busy", "The server is at its limit; try again later";
     /// The store is out of space.

@@ -133,6 +133,27 @@ pub struct Closing<'a> {
 /// Decodes and sums updates; a piece at a time, so that a large cohort needs little memory.
 pub struct Combining {
     rule: Box<dyn Aggregator>,
+    training: Training,
+}
+
+/// What the updates of a round say of their training: for people to look at, nothing is computed
+/// from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Training {
+    /// Sequences trained on.
+    pub examples: u64,
+    /// Bytes of the frames.
+    pub bytes: u64,
+    /// The sum of each update's loss times its examples.
+    weighed: f64,
+}
+
+impl Training {
+    /// Mean training loss in nats a token, weighed by examples; none where nobody reported.
+    #[must_use]
+    pub fn loss(&self) -> Option<f64> {
+        (self.examples > 0).then(|| self.weighed / self.examples as f64)
+    }
 }
 
 impl Combining {
@@ -140,7 +161,7 @@ impl Combining {
     #[must_use]
     pub fn new(manifest: &Manifest) -> Self {
         let mean = Mean::new(manifest.layout.n(), manifest.method.average);
-        Self { rule: Box::new(mean) }
+        Self { rule: Box::new(mean), training: Training::default() }
     }
 
     /// Adds one accepted frame.
@@ -155,7 +176,17 @@ impl Combining {
         shared: Option<&Support>,
     ) -> Result<(), AdvanceError> {
         let update = Update::decode(frame, terms, origin, shared)?;
-        Ok(self.rule.add(&update.delta, update.examples)?)
+        self.rule.add(&update.delta, update.examples)?;
+        self.training.examples += u64::from(update.examples);
+        self.training.bytes += frame.len() as u64;
+        self.training.weighed += f64::from(update.loss) * f64::from(update.examples);
+        Ok(())
+    }
+
+    /// What the updates say of their training.
+    #[must_use]
+    pub fn training(&self) -> Training {
+        self.training
     }
 
     /// The combined delta.
@@ -174,4 +205,17 @@ pub fn shared_support(snapshot: &[u8], terms: &Terms<'_>) -> Result<Option<Suppo
         return Ok(None);
     }
     Ok(Some(Snapshot::decode(snapshot, terms)?.values.support().clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_weighs_by_its_examples() {
+        assert_eq!(Training::default().loss(), None);
+        // One sequence at 2 nats, three at 4.
+        let training = Training { examples: 4, bytes: 0, weighed: 1.0 * 2.0 + 3.0 * 4.0 };
+        assert_eq!(training.loss(), Some(3.5));
+    }
 }

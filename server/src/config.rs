@@ -36,6 +36,25 @@ pub struct Config {
     pub tick_ms: u32,
     /// The certificate.
     pub tls: Tls,
+    /// The admin API and the dashboard.
+    pub admin: Admin,
+}
+
+/// The admin API, the dashboard and the metrics: on an address of their own, with the same
+/// certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address to listen on; none: they are not served.
+    pub listen: Option<SocketAddr>,
+    /// Connections served at once.
+    pub connections_max: u32,
+    /// Requests worked on at once.
+    pub requests_max: u32,
+    /// Event streams open at once: a dashboard holds one.
+    pub streams_max: u32,
+    /// Whether `/metrics` is told to whoever asks, without a token.
+    pub metrics_open: bool,
 }
 
 /// Where the certificate is; relative paths start at the server's directory.
@@ -64,6 +83,19 @@ impl Default for Config {
             shutdown_timeout_s: 10,
             tick_ms: 250,
             tls: Tls::default(),
+            admin: Admin::default(),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            connections_max: 64,
+            requests_max: 32,
+            streams_max: 16,
+            metrics_open: false,
         }
     }
 }
@@ -133,6 +165,9 @@ impl Config {
             ("header_timeout_s", config.header_timeout_s),
             ("body_timeout_s", config.body_timeout_s),
             ("tick_ms", config.tick_ms),
+            ("admin.connections_max", config.admin.connections_max),
+            ("admin.requests_max", config.admin.requests_max),
+            ("admin.streams_max", config.admin.streams_max),
         ];
         let zero = positive.iter().find(|(_, value)| *value == 0).map(|(field, _)| *field);
         let zero = zero.or((config.bodies_bytes_max == 0).then_some("bodies_bytes_max"));

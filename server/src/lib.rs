@@ -2,7 +2,7 @@
 //!
 //! Imports point up this list, never down.
 //!
-//! - [`clock`], [`status`], [`problem`], [`audit`]: words, and the audit log's chain.
+//! - [`clock`], [`status`], [`problem`], [`operator`], [`audit`]: words, and the audit log's chain.
 //! - [`round`]: one round. Pure: it never reads a clock, a socket, a disk or a global random source.
 //! - [`aggregate`], [`optimizer`], [`state`], [`snapshot`], [`advance`]: from one round to the next, a
 //!   pure function of the accepted set, the manifest and the state.
@@ -29,6 +29,7 @@ mod export;
 pub mod http;
 pub mod llama;
 pub mod manifest_file;
+pub mod operator;
 pub mod optimizer;
 pub mod problem;
 pub mod round;

@@ -10,15 +10,17 @@ pub fn status(kind: ProblemType) -> u16 {
     use ProblemType as P;
     match kind {
         P::BadRequest | P::BadFrame => 400,
-        P::Unsigned | P::BadSignature | P::Expired | P::Replayed => 401,
-        P::BadToken | P::NotInCohort | P::NotYours => 403,
+        P::Unsigned | P::BadSignature | P::Expired | P::Replayed | P::NoOperator => 401,
+        P::BadToken | P::NotInCohort | P::NotYours | P::Revoked | P::Forbidden => 403,
         P::NoRoute | P::UnknownClient | P::UnknownRun | P::UnknownRound | P::UnknownObject => 404,
+        P::UnknownName => 404,
         P::Method => 405,
-        P::Conflict | P::WrongOffset => 409,
+        P::Conflict | P::WrongOffset | P::NameTaken => 409,
         P::RunOver | P::StaleRound => 410,
         P::TooLarge => 413,
         P::BadRange => 416,
         P::BadEntries | P::BadValue | P::BadLayout | P::WrongBase => 422,
+        P::RateLimited => 429,
         P::Busy => 503,
         P::StoreFull => 507,
         // The list may grow in the protocol first; a test here then asks for its status.

@@ -103,6 +103,7 @@ impl TransportError {
             Self::Refused(problem) => matches!(
                 problem.kind,
                 ProblemType::Busy
+                    | ProblemType::RateLimited
                     | ProblemType::StoreFull
                     | ProblemType::Internal
                     | ProblemType::WrongOffset

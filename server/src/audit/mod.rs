@@ -18,6 +18,7 @@ use gossamer_protocol::problem::ProblemType;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::operator::{OperatorName, Role};
 use crate::status::Status;
 pub(crate) use chain::Check;
 pub use chain::{Fault, Head, START};
@@ -61,13 +62,42 @@ pub enum Event {
     TokensMade {
         /// How many.
         count: usize,
+        /// For how many clients each.
+        quota: u32,
         /// When they are void.
         expires_ms: u64,
+    },
+    /// An enrolment token was voided.
+    TokenRevoked {
+        /// The hash of its secret.
+        token: Digest,
+    },
+    /// An operator was made.
+    OperatorAdded {
+        /// What it is called.
+        name: OperatorName,
+        /// What it may do.
+        role: Role,
+        /// When its token is void; none: never.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_ms: Option<u64>,
+    },
+    /// An operator's token was voided.
+    OperatorRevoked {
+        /// What it was called.
+        name: OperatorName,
     },
     /// A client enrolled.
     Enrolled {
         /// Which.
         client: ClientId,
+    },
+    /// A client was revoked.
+    ClientRevoked {
+        /// Which.
+        client: ClientId,
+        /// Why.
+        reason: String,
     },
     /// A run was created.
     RunCreated {

@@ -3,9 +3,12 @@
 //! Results go to stdout, everything else to stderr; an error is one line there and exit code 1 (2 for
 //! a command line that cannot be parsed).
 
+mod client;
 mod log;
+mod operator;
 mod run;
 mod show;
+mod token;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -18,7 +21,8 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::config::Config;
+use crate::config::{Admin, Config};
+use crate::http::serve::Listeners;
 use crate::problem::told;
 use crate::setup::{self, ServeLock};
 
@@ -44,7 +48,13 @@ enum Command {
     Serve(Serve),
     /// Enrolment tokens.
     #[command(subcommand)]
-    Token(Token),
+    Token(token::Token),
+    /// Clients.
+    #[command(subcommand)]
+    Client(client::Client),
+    /// Operators: who may use the admin API.
+    #[command(subcommand)]
+    Operator(operator::Operator),
     /// Runs.
     #[command(subcommand)]
     Run(run::Run),
@@ -64,6 +74,9 @@ struct Init {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
+    /// Address of the admin API and the dashboard. Without, the port after on the loopback address.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
 }
 
 #[derive(Args)]
@@ -73,21 +86,6 @@ struct Serve {
     /// Address to listen on, instead of the configuration's.
     #[arg(long)]
     listen: Option<SocketAddr>,
-}
-
-#[derive(Subcommand)]
-enum Token {
-    /// Make enrolment tokens: each good once.
-    New {
-        /// The server's directory.
-        dir: PathBuf,
-        /// How many.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        count: u32,
-        /// How long they are good for: a number and s, m, h or d.
-        #[arg(long, default_value = "24h", value_parser = duration)]
-        ttl: Duration,
-    },
 }
 
 /// Parses, runs, and tells an error in one line.
@@ -126,15 +124,21 @@ async fn dispatch(command: Command, json: bool) -> Result<()> {
     match command {
         Command::Init(args) => init(args, json).await,
         Command::Serve(args) => serve(args, json).await,
-        Command::Token(Token::New { dir, count, ttl }) => tokens(dir, count, ttl, json).await,
+        Command::Token(token) => token::run(token, json).await,
+        Command::Client(client) => client::run(client, json).await,
+        Command::Operator(operator) => operator::run(operator, json).await,
         Command::Run(run) => run::run(run, json).await,
         Command::Log(args) => log::log(args, json).await,
         Command::VerifyLog(args) => log::verify(args, json).await,
     }
 }
 
-async fn init(Init { dir, names, listen }: Init, json: bool) -> Result<()> {
-    let config = Config { listen, ..Config::default() };
+async fn init(Init { dir, names, listen, admin }: Init, json: bool) -> Result<()> {
+    // Port 0 is any, and so is the one after.
+    let next = if listen.port() == 0 { 0 } else { listen.port().checked_add(1).unwrap_or(8444) };
+    let admin = admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], next)));
+    let admin = Admin { listen: Some(admin), ..Admin::default() };
+    let config = Config { listen, admin, ..Config::default() };
     setup::init(&dir, &names, &config).await?;
     let key = setup::signing_key(&dir)?.public();
     let text = format!("made {}\nserver key {key}\nnext: gossamer-server serve {0}", dir.display());
@@ -143,46 +147,51 @@ async fn init(Init { dir, names, listen }: Init, json: bool) -> Result<()> {
 
 async fn serve(Serve { dir, listen }: Serve, json: bool) -> Result<()> {
     let config = Config::load(&dir)?;
-    let address = listen.unwrap_or(config.listen);
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
-    let address = listener.local_addr()?;
+    let clients = bind(listen.unwrap_or(config.listen)).await?;
+    let admin = match config.admin.listen {
+        Some(address) => Some(bind(address).await.context("the admin API cannot be served")?),
+        None => None,
+    };
+    let address = clients.local_addr()?;
+    let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     // As `run` does, but what cannot be served is known before anybody is told of an address.
     let _lock = ServeLock::take(&dir)?;
     let coordinator = setup::coordinator(&dir).await?;
     let store = coordinator.store().clone();
+    let stopped = stopped()?;
     // For whoever started it on port 0.
-    print(json, &json!({ "listening": address }), &format!("listening on https://{address}"))?;
-    crate::serve(coordinator, &config, listener, stopped()).await?;
+    let mut text = format!("listening on https://{address}");
+    if let Some(admin) = admin_address {
+        text.push_str(&format!("\nadmin API and dashboard on https://{admin}"));
+    }
+    print(json, &json!({ "listening": address, "admin": admin_address }), &text)?;
+    crate::serve(coordinator, &config, Listeners { clients, admin }, stopped).await?;
     store.close().await;
     Ok(())
 }
 
-/// Ready at Ctrl-C or SIGTERM.
-async fn stopped() {
-    let interrupt = tokio::signal::ctrl_c();
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Ready at Ctrl-C or SIGTERM, from now on: whoever was told of the address may send one.
+fn stopped() -> Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        Ok(async move {
             tokio::select! {
-                _ = interrupt => {}
+                _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            return;
-        }
+        })
     }
-    let _ = interrupt.await;
-}
-
-async fn tokens(dir: PathBuf, count: u32, ttl: Duration, json: bool) -> Result<()> {
-    let config = Config::load(&dir)?;
-    let coordinator = setup::coordinator(&dir).await?;
-    let mut tokens = Vec::new();
-    for secret in coordinator.new_tokens(count as usize, ttl).await? {
-        tokens.push(setup::join_token(&config, secret)?.encode());
-    }
-    print(json, &json!(tokens), &tokens.join("\n"))
+    #[cfg(not(unix))]
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }
 
 /// A result, as JSON or in words. A reader that went away is no failure.

@@ -1,17 +1,18 @@
-//! `run create | list | show | pause | resume | abort | export`: works on the store itself, beside a
+//! `run create | list | show | rounds | pause | resume | abort | export | manifest`: works on the store itself, beside a
 //! server or without one.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use gossamer_protocol::ids::RunId;
+use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::peft;
 use serde_json::json;
 
 use super::print;
 use super::show;
 use crate::coordinator::{Coordinator, RunView};
+use crate::http::admin::NewRun;
 use crate::status::Status;
 use crate::{manifest_file, setup};
 
@@ -38,6 +39,13 @@ pub(super) enum Run {
     Resume(One),
     /// End a run for good.
     Abort(One),
+    /// Print the manifest that a file stands for, as the admin API's `POST /v1/runs` takes it.
+    Manifest {
+        /// The run's terms, TOML.
+        manifest: PathBuf,
+    },
+    /// List what came of each closed round.
+    Rounds(One),
     /// Write the latest adapter for PEFT: a folder, or its tensors alone.
     Export {
         /// The server's directory.
@@ -68,6 +76,12 @@ pub(super) async fn run(command: Run, json: bool) -> Result<()> {
             let (_, view) = find(&one.dir, one.run.as_deref()).await?;
             print(json, &serde_json::to_value(&view)?, &show::card(&view))
         }
+        Run::Manifest { manifest } => terms(&manifest),
+        Run::Rounds(one) => {
+            let (coordinator, view) = find(&one.dir, one.run.as_deref()).await?;
+            let rows = coordinator.rounds(view.run, RoundId(0), u32::MAX).await?;
+            print(json, &serde_json::to_value(&rows)?, &show::rounds(&rows))
+        }
         Run::Pause(one) => set(one, Status::Paused, json).await,
         Run::Resume(one) => set(one, Status::Running, json).await,
         Run::Abort(one) => set(one, Status::Aborted, json).await,
@@ -90,6 +104,13 @@ async fn create(dir: &Path, manifest: &Path, json: bool) -> Result<()> {
     let text =
         format!("run {run}\nan adapter of {n} parameters, {} rounds", loaded.manifest.rounds);
     print(json, &json!({ "run": run, "parameters": n }), &text)
+}
+
+/// What the admin API takes is JSON, with or without `--json`.
+fn terms(file: &Path) -> Result<()> {
+    let loaded = manifest_file::load(file)?;
+    let new = NewRun::of(&loaded.manifest, &loaded.linears)?;
+    print(true, &serde_json::to_value(&new)?, "")
 }
 
 async fn set(One { dir, run }: One, to: Status, json: bool) -> Result<()> {

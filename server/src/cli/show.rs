@@ -1,6 +1,7 @@
 //! Runs in words.
 
 use crate::coordinator::RunView;
+use crate::store::RoundRow;
 
 /// One line a run.
 pub(super) fn table(views: &[RunView]) -> String {
@@ -34,5 +35,23 @@ pub(super) fn card(view: &RunView) -> String {
         format!("snapshot  {} ({} bytes)", view.snapshot, view.snapshot_bytes),
         format!("state     {}", view.state),
     ]);
+    lines.join("\n")
+}
+
+/// One line a closed round.
+pub(super) fn rounds(rows: &[RoundRow]) -> String {
+    let head = ("round", "asked", "accepted", "loss", "bytes up", "bytes down");
+    let mut lines = vec![format!(
+        "{:>6}  {:>6}  {:>8}  {:>8}  {:>10}  {:>10}",
+        head.0, head.1, head.2, head.3, head.4, head.5
+    )];
+    for row in rows {
+        let loss = row.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+        let RoundRow { round, asked, accepted, bytes_up, bytes_down, .. } = row;
+        let round = round.0;
+        lines.push(format!(
+            "{round:>6}  {asked:>6}  {accepted:>8}  {loss:>8}  {bytes_up:>10}  {bytes_down:>10}"
+        ));
+    }
     lines.join("\n")
 }

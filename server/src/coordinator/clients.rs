@@ -1,20 +1,48 @@
-//! Tokens, enrolment, and whose key is whose.
+//! Tokens, enrolment, revocation, and whose key is whose.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::ids::ClientId;
+use gossamer_protocol::ids::{ClientId, RunId};
 use gossamer_protocol::message::{Enrolled, Enrolment};
 use gossamer_protocol::sign::PublicKey;
 use ring::rand::SecureRandom as _;
+use serde::Serialize;
 
-use super::{Coordinator, CoordinatorError};
+use super::{Coordinator, CoordinatorError, Sighting};
 use crate::audit::{Actor, Event as Told};
 use crate::clock::Timestamp;
-use crate::store::Enrolling;
+use crate::store::{ClientRow, Enrolling, Part, TokenRow};
+
+/// Whether a client may take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientState {
+    /// It may.
+    Enrolled,
+    /// It may no more.
+    Revoked,
+}
+
+/// A client as its operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClientView {
+    /// As stored.
+    #[serde(flatten)]
+    pub row: ClientRow,
+    /// Whether it may take part.
+    pub state: ClientState,
+    /// What the serving process saw of it.
+    #[serde(flatten)]
+    pub sighting: Sighting,
+    /// What it did in each run; where one client is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<BTreeMap<RunId, Part>>,
+}
 
 impl Coordinator {
     /// Makes an enrolment token: good once, for `ttl`. Its secret is kept only as a hash.
@@ -25,10 +53,10 @@ impl Coordinator {
     /// # Panics
     /// Where the system has no randomness: nothing signed would be safe then.
     pub async fn new_token(&self, ttl: Duration) -> Result<String, CoordinatorError> {
-        Ok(self.new_tokens(1, ttl).await?.remove(0))
+        Ok(self.new_tokens(1, 1, ttl).await?.remove(0))
     }
 
-    /// Makes `count` enrolment tokens: all of them, or none.
+    /// Makes `count` enrolment tokens, each good for `quota` clients: all of them, or none.
     ///
     /// # Errors
     /// [`CoordinatorError::Store`] where they cannot be kept.
@@ -38,28 +66,26 @@ impl Coordinator {
     pub async fn new_tokens(
         &self,
         count: usize,
+        quota: u32,
         ttl: Duration,
     ) -> Result<Vec<String>, CoordinatorError> {
-        let random = ring::rand::SystemRandom::new();
-        let secret = |_| {
-            let mut secret = [0; 24];
-            random.fill(&mut secret).expect("the system has randomness");
-            BASE64.encode(secret)
-        };
-        let secrets: Vec<String> = (0..count).map(secret).collect();
+        let secrets: Vec<String> = (0..count).map(|_| secret()).collect();
         let hashes: Vec<Digest> = secrets.iter().map(|secret| token_hash(secret)).collect();
         let expires = self.0.clock.now().after(ttl);
-        let note = self.note(Told::TokensMade { count, expires_ms: expires.0 });
-        let add =
-            |this: Self| async move { Ok(this.0.store.add_tokens(&hashes, expires, &note).await?) };
+        let note = self.note(Told::TokensMade { count, quota, expires_ms: expires.0 });
+        let add = |this: Self| async move {
+            Ok(this.0.store.add_tokens(&hashes, quota, expires, &note).await?)
+        };
         self.apart(add).await?;
+        self.changed();
         Ok(secrets)
     }
 
     /// Enrols a client. The same key with the same token again gets the same answer.
     ///
     /// # Errors
-    /// [`CoordinatorError::BadToken`], [`CoordinatorError::BadProof`], and the store's.
+    /// [`CoordinatorError::BadToken`], [`CoordinatorError::BadProof`],
+    /// [`CoordinatorError::Revoked`], and the store's.
     pub async fn enrol(&self, enrolment: &Enrolment) -> Result<Enrolled, CoordinatorError> {
         Ok(self.enrolling(enrolment).await?.0)
     }
@@ -81,12 +107,114 @@ impl Coordinator {
         let enrol =
             |this: Self| async move { Ok(this.0.store.enrol(token, &key, now, &note).await?) };
         let came_to = self.apart(enrol).await?;
-        if came_to == Enrolling::Refused {
-            return Err(CoordinatorError::BadToken);
+        match came_to {
+            Enrolling::New | Enrolling::Again => {}
+            Enrolling::Refused => return Err(CoordinatorError::BadToken),
+            Enrolling::Revoked => return Err(CoordinatorError::Revoked(client)),
         }
         let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
         fleet.insert(client, enrolment.public_key);
+        drop(fleet);
+        self.changed();
         Ok((Enrolled { client }, came_to == Enrolling::New))
+    }
+
+    /// Enrolment tokens, the one that lasts longest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn tokens(&self, limit: u32) -> Result<Vec<TokenRow>, CoordinatorError> {
+        Ok(self.0.store.tokens(limit).await?)
+    }
+
+    /// Voids an enrolment token, by the hash of its secret; who enrolled with it stays.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownToken`], and the store's.
+    pub async fn revoke_token(&self, token: Digest) -> Result<(), CoordinatorError> {
+        let note = self.note(Told::TokenRevoked { token });
+        let drop =
+            move |this: Self| async move { Ok(this.0.store.drop_token(token, &note).await?) };
+        if self.apart(drop).await? {
+            self.changed();
+            Ok(())
+        } else {
+            Err(CoordinatorError::UnknownToken(token))
+        }
+    }
+
+    /// Revokes a client, for good: it is asked no more, and what it signs is refused. What was
+    /// accepted of it stays, since its receipt says that it will be counted.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownClient`], and the store's.
+    pub async fn revoke(&self, client: ClientId, reason: &str) -> Result<(), CoordinatorError> {
+        self.client(client).await?;
+        let reason = reason.to_owned();
+        let note = self.note(Told::ClientRevoked { client, reason: reason.clone() });
+        let revoke =
+            move |this: Self| async move { Ok(this.0.store.revoke(client, &reason, &note).await?) };
+        self.apart(revoke).await?;
+        let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
+        fleet.revoke(client);
+        drop(fleet);
+        self.changed();
+        Ok(())
+    }
+
+    /// Notices whom another process revoked.
+    pub(super) async fn refresh_fleet(&self) -> Result<(), CoordinatorError> {
+        let after = {
+            let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
+            fleet.revocation
+        };
+        let revoked = self.0.store.revoked(after).await?;
+        if !revoked.is_empty() {
+            let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
+            for (seq, client) in revoked {
+                fleet.revoke(client);
+                fleet.revocation = seq;
+            }
+            drop(fleet);
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// `limit` clients behind `after`, by id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn clients(
+        &self,
+        after: Option<ClientId>,
+        limit: u32,
+    ) -> Result<Vec<ClientView>, CoordinatorError> {
+        let rows = self.0.store.client_rows(after, limit).await?;
+        Ok(rows.into_iter().map(|row| self.client_view(row, None)).collect())
+    }
+
+    /// One client, and what it did in each run.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownClient`], and the store's.
+    pub async fn client(&self, client: ClientId) -> Result<ClientView, CoordinatorError> {
+        let found = self.0.store.client_row(client).await?;
+        let (row, parts) = found.ok_or(CoordinatorError::UnknownClient(client))?;
+        Ok(self.client_view(row, Some(parts)))
+    }
+
+    fn client_view(&self, row: ClientRow, runs: Option<BTreeMap<RunId, Part>>) -> ClientView {
+        let state =
+            if row.revoked_ms.is_some() { ClientState::Revoked } else { ClientState::Enrolled };
+        let sighting = self.sighting(row.client);
+        ClientView { row, state, sighting, runs }
+    }
+
+    /// How many clients were revoked.
+    #[must_use]
+    pub fn revoked_len(&self) -> usize {
+        self.0.fleet.read().unwrap_or_else(PoisonError::into_inner).revoked.len()
     }
 
     /// How many clients are enrolled.
@@ -98,7 +226,11 @@ impl Coordinator {
     /// The key of an enrolled client.
     pub(crate) fn key_of(&self, client: ClientId) -> Result<PublicKey, CoordinatorError> {
         let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
-        fleet.keys.get(&client).copied().ok_or(CoordinatorError::UnknownClient(client))
+        match fleet.keys.get(&client) {
+            Some(key) => Ok(*key),
+            None if fleet.revoked.contains(&client) => Err(CoordinatorError::Revoked(client)),
+            None => Err(CoordinatorError::UnknownClient(client)),
+        }
     }
 
     /// Notes a nonce; false where it was noted before, by this process or one before it.
@@ -119,6 +251,13 @@ impl Coordinator {
     pub(crate) fn now(&self) -> Timestamp {
         self.0.clock.now()
     }
+}
+
+/// 192 random bits, as text.
+pub(super) fn secret() -> String {
+    let mut secret = [0; 24];
+    ring::rand::SystemRandom::new().fill(&mut secret).expect("the system has randomness");
+    BASE64.encode(secret)
 }
 
 /// Secrets have 192 random bits, so a plain hash cannot be searched.

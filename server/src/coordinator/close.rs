@@ -13,14 +13,15 @@ use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::sparse::Support;
 
 use super::{Coordinator, CoordinatorError, Run};
-use crate::advance::{self, AdvanceError, Closing, Combining, Outcome};
+use crate::advance::{self, AdvanceError, Closing, Combining, Outcome, Training};
 use crate::audit::{Actor, Event as Told};
 use crate::clock::Timestamp;
 use crate::problem::told;
 use crate::round::{Effect, Event};
+use crate::snapshot::SnapshotError;
 use crate::state::ServerState;
 use crate::status::Status;
-use crate::store::{Kind, PublishRow, StatusRow};
+use crate::store::{Kind, PublishRow, RoundRow, StatusRow};
 
 /// Updates in memory at a time while a round is closed: so many, of so many bytes at most.
 const PIECE: usize = 64;
@@ -91,19 +92,27 @@ impl Coordinator {
     async fn beat(&self, now: Timestamp) -> Result<(), CoordinatorError> {
         self.0.store.set_alive(now).await?;
         self.0.store.forget_nonces(now).await?;
+        if let Some(note) = self.refusals_due(now) {
+            self.0.store.note(&note).await?;
+        }
         self.0.store.sign_audit(&self.0.key).await?;
         Ok(())
     }
 
-    /// Notices what another process did: new runs, pauses, aborts.
+    /// Notices what another process did: revocations, new runs, pauses, aborts.
     async fn refresh(&self) -> Result<(), CoordinatorError> {
+        self.refresh_fleet().await?;
         for (id, status) in self.0.store.statuses().await? {
             match self.find(id) {
-                Ok(run) if run.status() != status => run.set_status(status),
+                Ok(run) if run.status() != status => {
+                    run.set_status(status);
+                    self.changed();
+                }
                 Ok(_) => {}
                 Err(_) => {
                     if let Some(row) = self.0.store.run_row(id).await? {
                         self.load(row).await?;
+                        self.changed();
                     }
                 }
             }
@@ -142,6 +151,7 @@ impl Coordinator {
                 round: open.round.id(),
                 attempt: open.round.attempt(),
                 parent: open.record,
+                asked: open.round.asked().len(),
                 accepted: open.round.accepted().clone(),
                 made_for: open.round.made_for().clone(),
                 snapshot: open.snapshot,
@@ -151,7 +161,8 @@ impl Coordinator {
             }
         };
         let (round, accepted) = (frozen.round, frozen.accepted.len());
-        let outcome = match self.outcome(run, frozen).await {
+        let asked = frozen.asked;
+        let (outcome, training) = match self.outcome(run, frozen).await {
             Err(CoordinatorError::Snapshot(diverged)) => {
                 let note = told(&diverged);
                 tracing::error!(run = %run.id, %round, note, "run aborted");
@@ -162,7 +173,7 @@ impl Coordinator {
             }
             outcome => outcome?,
         };
-        self.publish(run, outcome).await?;
+        self.publish(run, outcome, asked, training).await?;
         let view = self.run(run.id).await?;
         tracing::info!(
             run = %run.id, %round, attempt = %view.attempt, accepted,
@@ -173,7 +184,11 @@ impl Coordinator {
     }
 
     /// The pure part, a piece of the accepted set at a time, away from the async threads.
-    async fn outcome(&self, run: &Arc<Run>, frozen: Frozen) -> Result<Outcome, CoordinatorError> {
+    async fn outcome(
+        &self,
+        run: &Arc<Run>,
+        frozen: Frozen,
+    ) -> Result<(Outcome, Training), CoordinatorError> {
         let state = match &frozen.state_cached {
             Some(state) => ServerState::clone(state),
             None => self.read_state(frozen.state).await?,
@@ -207,14 +222,22 @@ impl Coordinator {
         let outcome = blocking(move || {
             let Frozen { round, parent, attempt, accepted, .. } = &frozen;
             let closing = Closing { round: *round, parent: *parent, attempt: *attempt, accepted };
+            let training = combining.training();
             let delta = combining.finish();
-            run.lineage().next(state, delta.as_deref(), &closing)
+            let outcome = run.lineage().next(state, delta.as_deref(), &closing)?;
+            Ok::<_, SnapshotError>((outcome, training))
         });
         Ok(outcome.await??)
     }
 
     /// Objects first, then the one transaction that makes them the run's next snapshot.
-    async fn publish(&self, run: &Arc<Run>, outcome: Outcome) -> Result<(), CoordinatorError> {
+    async fn publish(
+        &self,
+        run: &Arc<Run>,
+        outcome: Outcome,
+        asked: usize,
+        training: Training,
+    ) -> Result<(), CoordinatorError> {
         let Outcome { state, state_bytes, snapshot, record } = outcome;
         let objects = self.0.store.objects();
         let snapshot_bytes = Bytes::from(snapshot);
@@ -243,7 +266,19 @@ impl Coordinator {
             record: Digest::of(&signed.bytes),
             last,
         });
-        self.0.store.publish(&row, &note).await?;
+        let closed = RoundRow {
+            round: open.round.id(),
+            closed_ms: note.at.0,
+            attempt: record.attempt,
+            asked: asked as u64,
+            accepted: record.accepted,
+            examples: training.examples,
+            loss: training.loss(),
+            bytes_up: training.bytes,
+            bytes_down: run.bytes_down.load(Ordering::Relaxed),
+        };
+        self.0.store.publish(&row, &closed, &note).await?;
+        run.bytes_down.fetch_sub(closed.bytes_down, Ordering::Relaxed);
         // Nothing refuses it: the round is frozen, and only here does it go on.
         let gone_on = open.round.step(Event::Published, self.now()).is_ok();
         open.record = Digest::of(&signed.bytes);
@@ -258,6 +293,7 @@ impl Coordinator {
             let row = self.0.store.run_row(run.id).await?;
             run.set_status(row.map_or_else(|| run.status(), |row| row.status));
         }
+        self.changed();
         Ok(())
     }
 
@@ -294,6 +330,7 @@ struct Frozen {
     round: RoundId,
     attempt: Attempt,
     parent: Digest,
+    asked: usize,
     accepted: BTreeMap<ClientId, Digest>,
     made_for: BTreeMap<ClientId, Attempt>,
     snapshot: Digest,

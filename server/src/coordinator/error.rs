@@ -12,6 +12,7 @@ use gossamer_protocol::problem::{Problem, ProblemType};
 
 use crate::advance::AdvanceError;
 use crate::aggregate::AggregateError;
+use crate::operator::OperatorName;
 use crate::problem::{problem, told};
 use crate::round::RoundError;
 use crate::snapshot::SnapshotError;
@@ -28,6 +29,18 @@ pub enum CoordinatorError {
     /// The enrolment's key is not held.
     #[error("the enrolment's proof does not match its key")]
     BadProof,
+    /// No such enrolment token.
+    #[error("there is no enrolment token {0}")]
+    UnknownToken(Digest),
+    /// There is one of that name.
+    #[error("there is an operator {0} already")]
+    OperatorExists(OperatorName),
+    /// No such operator.
+    #[error("there is no operator {0}")]
+    UnknownOperator(OperatorName),
+    /// The client was revoked.
+    #[error("client {0} was revoked by the operator")]
+    Revoked(ClientId),
     /// The caller is not enrolled.
     #[error("client {0} is not enrolled")]
     UnknownClient(ClientId),
@@ -134,6 +147,9 @@ impl CoordinatorError {
     pub fn problem_type(&self) -> ProblemType {
         match self {
             Self::BadToken => ProblemType::BadToken,
+            Self::UnknownToken(_) | Self::UnknownOperator(_) => ProblemType::UnknownName,
+            Self::OperatorExists(_) => ProblemType::NameTaken,
+            Self::Revoked(_) => ProblemType::Revoked,
             Self::BadProof => ProblemType::BadSignature,
             Self::UnknownClient(_) => ProblemType::UnknownClient,
             Self::UnknownRun(_) => ProblemType::UnknownRun,

@@ -5,7 +5,8 @@
 //! reads the round again from the store, which alone is believed. What writes runs in a task of its
 //! own, to its end, even where its caller goes away.
 //!
-//! - `clients`: tokens, enrolment, nonces. `runs`: runs and what they published.
+//! - `clients`: tokens, enrolment, revocation, nonces. `runs`: runs and what they published.
+//! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
 //! - `differences`: snapshots for clients that hold an earlier one.
 //! - `rounds`: check-in and upload. `close`: the tick, and from one round to the next.
 
@@ -13,16 +14,18 @@ mod clients;
 mod close;
 mod differences;
 mod error;
+mod operators;
 mod rounds;
 mod runs;
+mod sightings;
 #[cfg(test)]
 mod tests;
 mod uploads;
 
 mod view;
 
-use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -33,11 +36,14 @@ use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::Signed;
 use gossamer_protocol::sign::{PublicKey, SigningKey};
 use gossamer_protocol::sparse::Support;
-use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
+pub use clients::{ClientState, ClientView};
 use differences::Differences;
 pub use error::CoordinatorError;
 pub use rounds::Admission;
+pub use sightings::Sighting;
+use sightings::Sightings;
 pub use uploads::Uploaded;
 pub use view::RunView;
 
@@ -66,6 +72,9 @@ struct Shared {
     differencing: Mutex<()>,
     /// Rung where a tick has something to do at once.
     due: Notify,
+    sightings: std::sync::Mutex<Sightings>,
+    /// Counted up where an operator may see something new.
+    changes: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -80,6 +89,9 @@ struct Fleet {
     keys: HashMap<ClientId, PublicKey>,
     /// In rising order: cohorts are drawn from it.
     ids: Vec<ClientId>,
+    revoked: HashSet<ClientId>,
+    /// The last revocation in it.
+    revocation: u64,
 }
 
 impl Fleet {
@@ -88,6 +100,15 @@ impl Fleet {
             let place = self.ids.partition_point(|id| *id < client);
             self.ids.insert(place, client);
         }
+    }
+
+    fn revoke(&mut self, client: ClientId) {
+        if self.keys.remove(&client).is_some()
+            && let Ok(place) = self.ids.binary_search(&client)
+        {
+            self.ids.remove(place);
+        }
+        self.revoked.insert(client);
     }
 }
 
@@ -113,6 +134,8 @@ struct Run {
     swept: AtomicBool,
     /// Unfinished uploads are dropped once the run is over.
     cleared: AtomicBool,
+    /// Bytes of snapshots and differences handed out in the open round, by this process.
+    bytes_down: AtomicU64,
 }
 
 /// The part of a run that moves.
@@ -167,6 +190,10 @@ impl Coordinator {
         for (client, key) in store.clients().await? {
             fleet.insert(client, key);
         }
+        for (seq, client) in store.revoked(0).await? {
+            fleet.revoke(client);
+            fleet.revocation = seq;
+        }
         let rows = store.run_rows().await?;
         let shared = Arc::new(Shared {
             store,
@@ -177,6 +204,8 @@ impl Coordinator {
             ticking: Mutex::default(),
             differencing: Mutex::default(),
             due: Notify::new(),
+            sightings: std::sync::Mutex::default(),
+            changes: watch::Sender::new(0),
         });
         let coordinator = Self(shared, Actor::Local);
         for row in rows {
@@ -207,6 +236,16 @@ impl Coordinator {
         self.0.key.public()
     }
 
+    /// Counts up where an operator may see something new.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.0.changes.send_modify(|changes| *changes += 1);
+    }
+
     /// The store behind it.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -233,6 +272,7 @@ impl Coordinator {
             differences: std::sync::Mutex::default(),
             swept: AtomicBool::new(false),
             cleared: AtomicBool::new(false),
+            bytes_down: AtomicU64::new(0),
         });
         let mut runs = self.0.runs.write().unwrap_or_else(PoisonError::into_inner);
         // Whoever loaded it first keeps it: two copies of a round would each go its own way.

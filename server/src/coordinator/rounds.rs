@@ -200,6 +200,16 @@ impl Coordinator {
             }
         }
         open.dirty = false;
+        // Who waits, or asks again, changed nothing.
+        let news = |effect: &Effect| {
+            !matches!(
+                effect,
+                Effect::Wait(_) | Effect::Repeat(_) | Effect::Assign { new: false, .. }
+            )
+        };
+        if effects.iter().any(news) {
+            self.changed();
+        }
         Ok(effects)
     }
 

@@ -1,6 +1,7 @@
 //! Runs, and what they published.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
@@ -18,7 +19,7 @@ use crate::audit::Event as Told;
 use crate::export;
 use crate::state::ServerState;
 use crate::status::Status;
-use crate::store::{Kind, PublishRow, RunRow, StatusRow, StoreError};
+use crate::store::{Kind, PublishRow, RoundRow, RunRow, StatusRow, StoreError};
 
 impl Coordinator {
     /// Starts a run. The same manifest again is the same run.
@@ -67,6 +68,7 @@ impl Coordinator {
         }
         let row = store.run_row(run).await?.ok_or(StoreError::Row("a run is gone"))?;
         self.load(row).await?;
+        self.changed();
         self.0.due.notify_one();
         Ok(run)
     }
@@ -90,6 +92,7 @@ impl Coordinator {
         let stands = stands.ok_or(CoordinatorError::UnknownRun(run.id))?;
         let status = stands.status;
         run.set_status(stands);
+        self.changed();
         self.0.due.notify_one();
         Ok(status)
     }
@@ -161,6 +164,27 @@ impl Coordinator {
         } else {
             Err(CoordinatorError::UnknownObject { run, object })
         }
+    }
+
+    /// Counts bytes of a snapshot, or a difference, that a client of the open round was handed.
+    pub(crate) fn handed_out(&self, run: RunId, bytes: usize) {
+        if let Ok(run) = self.find(run) {
+            run.bytes_down.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// What came of `limit` closed rounds from `from` on, in order.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownRun`], and the store's.
+    pub async fn rounds(
+        &self,
+        run: RunId,
+        from: RoundId,
+        limit: u32,
+    ) -> Result<Vec<RoundRow>, CoordinatorError> {
+        self.find(run)?;
+        Ok(self.0.store.rounds(run, from, limit).await?)
     }
 
     /// The server's dense adapter after `round` rounds, shape `[n]`.

@@ -1,5 +1,7 @@
 //! Who asks: the signed header, in two steps, so that a body is read only for somebody known.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::http::header;
 use axum::http::request::Parts;
 use gossamer_protocol::digest::Digest;
@@ -14,6 +16,17 @@ use crate::clock::Timestamp;
 
 /// How far ahead an expiry may lie: a lifetime, and as much again for a clock that runs ahead.
 const AHEAD_MAX_MS: u64 = 2 * LIFETIME_MS;
+
+/// Whom a request names, for who counts its refusal: the slot goes with the request, and outlives it.
+#[derive(Clone, Default)]
+pub(crate) struct Who(Arc<OnceLock<ClientId>>, Arc<OnceLock<()>>);
+
+impl Who {
+    /// The enrolled client it names, where it names one, and whether that is proven.
+    pub(crate) fn told(&self) -> (Option<ClientId>, bool) {
+        (self.0.get().copied(), self.1.get().is_some())
+    }
+}
 
 /// A header that names an enrolled client and the present time, not proven yet.
 pub(crate) struct Claim {
@@ -30,6 +43,9 @@ impl Claim {
         let text = header.to_str().map_err(|_| unsigned("the header is not text"))?;
         let authorization: Authorization = text.parse().map_err(|e| unsigned(&format!("{e}")))?;
         let key = app.coordinator.key_of(authorization.client)?;
+        if let Some(who) = parts.extensions.get::<Who>() {
+            let _ = who.0.set(authorization.client);
+        }
         let (now, expires) = (app.coordinator.now().0, authorization.expires_ms);
         if expires <= now || expires > now.saturating_add(AHEAD_MAX_MS) {
             let detail = format!("it expires at {expires}, and it is {now} here (Unix ms)");
@@ -58,10 +74,14 @@ impl Claim {
         self.authorization
             .verify(&self.key, &request)
             .map_err(|e| Refusal::new(ProblemType::BadSignature, e.to_string()))?;
+        if let Some(who) = parts.extensions.get::<Who>() {
+            let _ = who.1.set(());
+        }
         // Last: a nonce that a stranger made up is not worth a row.
         if !app.coordinator.use_nonce(client, &nonce, Timestamp(expires_ms)).await? {
             return Err(Refusal::new(ProblemType::Replayed, "sign each request anew"));
         }
+        app.coordinator.saw(client);
         Ok(client)
     }
 }

@@ -3,7 +3,9 @@
 //! - [`serve`]: the accept loop. `connection`: one connection. `stall`: peers that do not read.
 //! - `auth`: who asks. `callers`: how often. `body`: bounded reading. `problem`: refusals.
 //! - `enrol`, `check_in`, `records`, `objects`, `updates`: the resources.
+//! - `admin`: the admin API, on another listener.
 
+pub(crate) mod admin;
 mod auth;
 mod body;
 mod callers;
@@ -31,6 +33,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::coordinator::Coordinator;
+use auth::Who;
 use body::Limits;
 use callers::Callers;
 use problem::Refusal;
@@ -85,9 +88,20 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// Turns requests away while too many are worked on. Work that was begun is ended, in a task of its
+/// Counts refusals, and turns requests away while too many are worked on. Work that was begun is ended, in a task of its
 /// own: hyper drops the handler of a client that hangs up, at whichever await it is.
-async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn limit(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let (coordinator, who) = (app.coordinator.clone(), Who::default());
+    request.extensions_mut().insert(who.clone());
+    let response = work(app, request, next).await;
+    if let Some(reason) = response.extensions().get::<ProblemType>() {
+        let (client, proven) = who.told();
+        coordinator.refused(client, proven, *reason);
+    }
+    response
+}
+
+async fn work(app: App, request: Request, next: Next) -> Response {
     let Ok(working) = app.requests.try_acquire_owned() else { return busy().into_response() };
     let work = tokio::spawn(async move {
         let _working = working;

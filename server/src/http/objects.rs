@@ -37,8 +37,12 @@ pub(crate) async fn object(
     };
     let len = bytes.len();
     let mut response = match range(&parts.headers, len)? {
-        None => bytes.into_response(),
+        None => {
+            app.coordinator.handed_out(run, len);
+            bytes.into_response()
+        }
         Some(part) => {
+            app.coordinator.handed_out(run, part.len());
             let told = format!("bytes {}-{}/{len}", part.start, part.end - 1);
             let told = HeaderValue::from_str(&told).expect("digits are a header value");
             let headers = [(header::CONTENT_RANGE, told)];
@@ -61,7 +65,9 @@ pub(crate) async fn difference(
 ) -> Result<Response, Refusal> {
     auth::caller(&app, &request.into_parts().0).await?;
     let (run, round, held) = address(at)?;
-    let mut response = app.coordinator.difference(run, round, held).await?.into_response();
+    let difference = app.coordinator.difference(run, round, held).await?;
+    app.coordinator.handed_out(run, difference.len());
+    let mut response = difference.into_response();
     describe(response.headers_mut());
     Ok(response)
 }

@@ -41,16 +41,19 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status);
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_ms = self.0.retry_ms;
+        let (kind, retry_ms) = (self.0.kind, self.0.retry_ms);
         let mut response = (status, Json(self.0)).into_response();
+        // For who counts refusals.
+        response.extensions_mut().insert(kind);
         let headers = response.headers_mut();
-        let kind = HeaderValue::from_static("application/problem+json");
-        headers.insert(header::CONTENT_TYPE, kind);
+        let document = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, document);
         if let Some(ms) = retry_ms {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
         }
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Gossamer"));
+            let scheme = if kind == ProblemType::NoOperator { "Bearer" } else { "Gossamer" };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         }
         response
     }

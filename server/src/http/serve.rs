@@ -7,11 +7,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::App;
+use super::admin::{self, Admin};
 use super::connection::{Connections, Place};
 use crate::config::Config;
 use crate::coordinator::Coordinator;
@@ -20,6 +23,22 @@ use crate::tls;
 
 /// Connections past the cap that are told to come back.
 const TURNED_AWAY_MAX: usize = 64;
+
+/// Where a server is reached.
+#[derive(Debug)]
+pub struct Listeners {
+    /// By clients.
+    pub clients: TcpListener,
+    /// By operators, where they are served.
+    pub admin: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    /// For clients alone.
+    fn from(clients: TcpListener) -> Self {
+        Self { clients, admin: None }
+    }
+}
 
 /// Why the server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -33,19 +52,19 @@ pub enum ServeError {
     Task(#[from] tokio::task::JoinError),
 }
 
-/// Serves the directory of `config` on `listener` until `shutdown` is ready.
+/// Serves the directory of `config` on `listeners` until `shutdown` is ready.
 ///
 /// # Errors
 /// [`ServeError`] where something is missing or damaged, or another process serves the directory.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let lock = ServeLock::take(&config.dir)?;
     let coordinator = setup::coordinator(&config.dir).await?;
     let store = coordinator.store().clone();
-    let served = serve(coordinator, &config, listener, shutdown).await;
+    let served = serve(coordinator, &config, listeners, shutdown).await;
     store.close().await;
     drop(lock);
     served
@@ -58,36 +77,43 @@ pub async fn run(
 pub async fn serve(
     coordinator: Coordinator,
     config: &Config,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let Listeners { clients, admin } = listeners.into();
     let certificate = config.path(&config.tls.certificate);
     let tls = tls::server_config(&certificate, &config.path(&config.tls.key));
     let tls = tls.map_err(SetupError::from)?;
     let router = super::router(App::new(coordinator.clone(), config));
-    let connections = Arc::new(Connections::new(tls, router, config));
+    let clients = Door::new(clients, tls.clone(), router, config, config.connections_max);
+    let (close, closing) = watch::channel(false);
+    let admin = admin.map(|listener| {
+        let router = admin::router(Admin::new(coordinator.clone(), config, closing));
+        Door::new(listener, tls, router, config, config.admin.connections_max)
+    });
     coordinator.take_over().await.map_err(SetupError::from)?;
     let tick = Duration::from_millis(config.tick_ms.into());
     let (stop, stopped) = oneshot::channel();
     let mut ticking = tokio::spawn(tick_until(stopped, coordinator, tick));
-    let address = listener.local_addr().ok();
-    tracing::info!(address = address.map(tracing::field::display), "serving");
+    let address = |door: &Door| door.listener.local_addr().ok().map(tracing::field::display);
+    let admin_address = admin.as_ref().and_then(address);
+    tracing::info!(address = address(&clients), admin = admin_address, "serving");
 
-    let places = Arc::new(Semaphore::new(config.connections_max as usize));
-    let waiting_room = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let (socket, place, room) = tokio::select! {
+        let (door, (socket, place, room)) = tokio::select! {
             () = &mut shutdown => break,
             // Only by a panic: without ticks no round ends, so serving on would deceive.
             ended = &mut ticking => return Ok(ended?),
-            taken = take(&listener, &places, &waiting_room) => taken,
+            taken = clients.take() => (&clients, taken),
+            Some(taken) = take(admin.as_ref()) => taken,
         };
-        let (connections, watcher) = (connections.clone(), graceful.watcher());
+        let (connections, watcher) = (door.connections.clone(), graceful.watcher());
         tokio::spawn(async move { connections.handle(socket, place, room, watcher).await });
     }
-    drop(listener);
+    drop((clients, admin));
+    let _ = close.send(true);
     let patience = Duration::from_secs(config.shutdown_timeout_s.into());
     if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were cut off");
@@ -98,32 +124,59 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, with a place to be served in or else a place to be turned away in.
-async fn take(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    waiting_room: &Arc<Semaphore>,
-) -> (TcpStream, Place, Place) {
-    loop {
-        // Cancelled in here, a permit goes back by itself.
-        let (place, room) = tokio::select! {
-            biased;
-            place = places.clone().acquire_owned() => (place.ok(), None),
-            room = waiting_room.clone().acquire_owned() => (None, room.ok()),
-        };
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                // One may have become free meanwhile.
-                let place = place.or_else(|| places.clone().try_acquire_owned().ok());
-                return (socket, place, room);
-            }
-            Err(error) => {
-                // Out of file descriptors, mostly: accepting again at once would spin.
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+/// A listener, what it leads to, and how many may be in there.
+struct Door {
+    listener: TcpListener,
+    connections: Arc<Connections>,
+    places: Arc<Semaphore>,
+    waiting_room: Arc<Semaphore>,
+}
+
+impl Door {
+    fn new(
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        router: Router,
+        config: &Config,
+        connections_max: u32,
+    ) -> Self {
+        Self {
+            listener,
+            connections: Arc::new(Connections::new(tls, router, config)),
+            places: Arc::new(Semaphore::new(connections_max as usize)),
+            waiting_room: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+        }
+    }
+
+    /// The next connection, with a place to be served in or else a place to be turned away in.
+    async fn take(&self) -> (TcpStream, Place, Place) {
+        loop {
+            // Cancelled in here, a permit goes back by itself.
+            let (place, room) = tokio::select! {
+                biased;
+                place = self.places.clone().acquire_owned() => (place.ok(), None),
+                room = self.waiting_room.clone().acquire_owned() => (None, room.ok()),
+            };
+            match self.listener.accept().await {
+                Ok((socket, _)) => {
+                    // One may have become free meanwhile.
+                    let place = place.or_else(|| self.places.clone().try_acquire_owned().ok());
+                    return (socket, place, room);
+                }
+                Err(error) => {
+                    // Out of file descriptors, mostly: accepting again at once would spin.
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     }
+}
+
+/// The next connection at a door that there may be.
+async fn take(door: Option<&Door>) -> Option<(&Door, (TcpStream, Place, Place))> {
+    let door = door?;
+    Some((door, door.take().await))
 }
 
 /// Ticks at its pace, and at once when something is due, until `stopped`; a tick is ended first.

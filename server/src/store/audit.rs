@@ -3,6 +3,7 @@
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::sign::{PublicKey, Purpose, Signature, SigningKey};
 use serde_json::value::RawValue;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::rows::{array, count, int};
@@ -27,6 +28,9 @@ pub enum AuditError {
 /// An entry as it is told.
 #[derive(Debug, serde::Serialize)]
 pub struct Entry {
+    /// Its number.
+    #[serde(skip)]
+    pub seq: u64,
     /// Its bytes: JSON.
     pub entry: Box<RawValue>,
     /// Its hash.
@@ -66,19 +70,29 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where they cannot be read.
     pub async fn audit(&self, before: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT seq, entry, hash FROM audit WHERE seq < ? ORDER BY seq DESC LIMIT ?",
+        )
+        .bind(int(before))
+        .bind(limit)
+        .fetch_all(&self.0.reader)
+        .await?;
+        rows.iter().map(entry).collect()
+    }
+
+    /// The `limit` entries behind entry `after`, in order.
+    pub(crate) async fn audit_after(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Entry>, StoreError> {
         let rows =
-            sqlx::query("SELECT entry, hash FROM audit WHERE seq < ? ORDER BY seq DESC LIMIT ?")
-                .bind(int(before))
+            sqlx::query("SELECT seq, entry, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?")
+                .bind(int(after))
                 .bind(limit)
                 .fetch_all(&self.0.reader)
                 .await?;
-        rows.iter()
-            .map(|row| {
-                let entry = serde_json::from_slice(row.try_get("entry")?)
-                    .map_err(|_| StoreError::Row("an audit entry is no JSON"))?;
-                Ok(Entry { entry, hash: Digest(array(row.try_get("hash")?)?) })
-            })
-            .collect()
+        rows.iter().map(entry).collect()
     }
 
     /// Signs where the log stands, unless that is done; gives where it stands.
@@ -142,6 +156,15 @@ impl Store {
             }
         }
     }
+}
+
+fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
+    Ok(Entry {
+        seq: count(row.try_get("seq")?)?,
+        entry: serde_json::from_slice(row.try_get("entry")?)
+            .map_err(|_| StoreError::Row("an audit entry is no JSON"))?,
+        hash: Digest(array(row.try_get("hash")?)?),
+    })
 }
 
 async fn checkpoints(reading: &mut SqliteConnection) -> Result<Vec<(Head, Signature)>, AuditError> {

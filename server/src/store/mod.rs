@@ -5,10 +5,13 @@
 //! serves a directory; the command line may work on it beside that process.
 //!
 //! - [`objects`]: bytes by digest. [`staging`]: uploads that are still arriving.
-//! - `rows`: clients, tokens, nonces. `runs`: runs, rounds, updates, records. `audit`: the audit log.
+//! - `rows`: nonces. `clients`: clients, enrolment tokens, revocations. `operators`: who may use the
+//!   admin API. `runs`: runs, rounds, updates, records. `audit`: the audit log.
 
 mod audit;
+mod clients;
 pub mod objects;
+mod operators;
 mod rows;
 mod runs;
 pub mod staging;
@@ -24,9 +27,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{SqliteConnection, SqlitePool};
 
 pub use audit::{AuditError, Entry};
+pub(crate) use clients::Enrolling;
+pub use clients::{ClientRow, Part, TokenRow};
 pub use objects::Kind;
 use objects::Objects;
-pub(crate) use rows::Enrolling;
+pub use runs::RoundRow;
 pub(crate) use runs::{AcceptRow, PublishRow, RunRow, StatusRow};
 use staging::Staging;
 

@@ -6,6 +6,7 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::message::Signed;
 use gossamer_protocol::sign::Signature;
+use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
@@ -55,6 +56,29 @@ pub(crate) struct PublishRow<'a> {
     pub(crate) state: Digest,
     /// Whether it is the run's last.
     pub(crate) last: bool,
+}
+
+/// What came of a round, for people to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RoundRow {
+    /// The round.
+    pub round: RoundId,
+    /// Unix time in milliseconds at which it closed.
+    pub closed_ms: u64,
+    /// The attempt that was on.
+    pub attempt: Attempt,
+    /// Clients asked in it.
+    pub asked: u64,
+    /// Updates accepted.
+    pub accepted: u32,
+    /// Sequences they were trained on.
+    pub examples: u64,
+    /// Their mean training loss, nats a token, weighed by examples.
+    pub loss: Option<f64>,
+    /// Bytes of their frames.
+    pub bytes_up: u64,
+    /// Bytes of snapshots and differences handed out meanwhile, by the process that closed it.
+    pub bytes_down: u64,
 }
 
 impl Store {
@@ -283,10 +307,12 @@ impl Store {
     pub(crate) async fn publish(
         &self,
         row: &PublishRow<'_>,
+        closed: &RoundRow,
         note: &Note,
     ) -> Result<(), StoreError> {
         self.transact(async |tx| {
             insert_record(tx, row).await?;
+            insert_round(tx, row.run, closed).await?;
             audit::append(tx, note).await?;
             // An abort that came meanwhile stands.
             sqlx::query(
@@ -306,6 +332,37 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// What came of `limit` rounds of a run from `from` on, in order.
+    pub(crate) async fn rounds(
+        &self,
+        run: RunId,
+        from: RoundId,
+        limit: u32,
+    ) -> Result<Vec<RoundRow>, StoreError> {
+        let rows =
+            sqlx::query("SELECT * FROM rounds WHERE run = ? AND round >= ? ORDER BY round LIMIT ?")
+                .bind(&run.0[..])
+                .bind(int(from.0))
+                .bind(limit)
+                .fetch_all(&self.0.reader)
+                .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(RoundRow {
+                    round: RoundId(count(row.try_get("round")?)?),
+                    closed_ms: count(row.try_get("closed_ms")?)?,
+                    attempt: attempt(row.try_get("attempt")?)?,
+                    asked: count(row.try_get("asked")?)?,
+                    accepted: row.try_get("accepted")?,
+                    examples: count(row.try_get("examples")?)?,
+                    loss: row.try_get("loss")?,
+                    bytes_up: count(row.try_get("bytes_up")?)?,
+                    bytes_down: count(row.try_get("bytes_down")?)?,
+                })
+            })
+            .collect()
     }
 
     /// A record, and the digests of its snapshot and state.
@@ -372,6 +429,27 @@ impl Store {
             .await?;
         Ok(())
     }
+}
+
+async fn insert_round(
+    tx: &mut sqlx::SqliteConnection,
+    run: RunId,
+    row: &RoundRow,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        .bind(&run.0[..])
+        .bind(int(row.round.0))
+        .bind(int(row.closed_ms))
+        .bind(i64::from(row.attempt.0))
+        .bind(int(row.asked))
+        .bind(row.accepted)
+        .bind(int(row.examples))
+        .bind(row.loss)
+        .bind(int(row.bytes_up))
+        .bind(int(row.bytes_down))
+        .execute(tx)
+        .await?;
+    Ok(())
 }
 
 async fn insert_record(

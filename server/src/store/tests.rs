@@ -3,7 +3,7 @@ use super::*;
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 
 fn note(at: crate::clock::Timestamp) -> crate::audit::Note {
-    let event = crate::audit::Event::TokensMade { count: 1, expires_ms: 1 };
+    let event = crate::audit::Event::TokensMade { count: 1, quota: 1, expires_ms: 1 };
     crate::audit::Note { at, actor: crate::audit::Actor::Local, event }
 }
 
@@ -106,7 +106,7 @@ async fn two_processes_write_and_neither_is_told_busy() {
             let now = crate::clock::Timestamp(1);
             for i in 0..40_u8 {
                 if n < 2 {
-                    store.add_tokens(&[Digest::of(&[n as u8, i])], now, &note(now)).await?;
+                    store.add_tokens(&[Digest::of(&[n as u8, i])], 1, now, &note(now)).await?;
                 } else {
                     store.use_nonce(ClientId([n as u8; 16]), &[i; 16], now).await?;
                     store.set_alive(now).await?;

@@ -1,0 +1,70 @@
+//! `token new | list | revoke`: enrolment tokens.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Subcommand;
+use gossamer_protocol::digest::Digest;
+use serde_json::json;
+
+use super::{duration, print};
+use crate::config::Config;
+use crate::setup;
+
+#[derive(Subcommand)]
+pub(super) enum Token {
+    /// Make enrolment tokens.
+    New {
+        /// The server's directory.
+        dir: PathBuf,
+        /// How many.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        count: u32,
+        /// For how many clients each of them is good.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        quota: u32,
+        /// How long they are good for: a number and s, m, h or d.
+        #[arg(long, default_value = "24h", value_parser = duration)]
+        ttl: Duration,
+    },
+    /// List enrolment tokens by the hashes of their secrets, the one that lasts longest first.
+    List {
+        /// The server's directory.
+        dir: PathBuf,
+    },
+    /// Void an enrolment token; who enrolled with it stays.
+    Revoke {
+        /// The server's directory.
+        dir: PathBuf,
+        /// The hash of its secret, as `token list` shows it.
+        token: Digest,
+    },
+}
+
+pub(super) async fn run(command: Token, json: bool) -> Result<()> {
+    match command {
+        Token::New { dir, count, quota, ttl } => {
+            let config = Config::load(&dir)?;
+            let coordinator = setup::coordinator(&dir).await?;
+            let mut tokens = Vec::new();
+            for secret in coordinator.new_tokens(count as usize, quota, ttl).await? {
+                tokens.push(setup::join_token(&config, secret)?.encode());
+            }
+            print(json, &json!(tokens), &tokens.join("\n"))
+        }
+        Token::List { dir } => {
+            let rows = setup::coordinator(&dir).await?.tokens(100_000).await?;
+            let mut lines = vec![format!("{:64}  {:>9}  expires (Unix ms)", "token", "used")];
+            for row in &rows {
+                let used = format!("{}/{}", row.used, row.quota);
+                lines.push(format!("{}  {used:>9}  {}", row.token, row.expires_ms));
+            }
+            print(json, &serde_json::to_value(&rows)?, &lines.join("\n"))
+        }
+        Token::Revoke { dir, token } => {
+            setup::coordinator(&dir).await?.revoke_token(token).await?;
+            print(json, &json!({ "token": token }), &format!("token {token} is void"))
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `/v1/clients`: list, show, revoke.
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use gossamer_protocol::ids::ClientId;
+use gossamer_protocol::problem::ProblemType;
+use serde::Deserialize;
+
+use super::auth::{Caller, acting};
+use super::{Admin, page, query};
+use crate::coordinator::ClientView;
+use crate::http::problem::Refusal;
+use crate::http::records::address;
+
+const REASON_MAX: usize = 500;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Clients {
+    after: Option<ClientId>,
+    limit: Option<u32>,
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    asked: Result<Query<Clients>, QueryRejection>,
+) -> Result<Json<Vec<ClientView>>, Refusal> {
+    let Clients { after, limit } = query(asked)?;
+    Ok(Json(admin.coordinator.clients(after, page(limit, 100)?).await?))
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    at: Result<Path<ClientId>, PathRejection>,
+) -> Result<Json<ClientView>, Refusal> {
+    Ok(Json(admin.coordinator.client(address(at)?).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    reason: String,
+}
+
+pub(super) async fn revoke(
+    State(admin): State<Admin>,
+    caller: Caller,
+    at: Result<Path<ClientId>, PathRejection>,
+    request: Request,
+) -> Result<Json<ClientView>, Refusal> {
+    let client = address(at)?;
+    let (parts, body) = request.into_parts();
+    let Revoke { reason } = admin.message(&parts.headers, body, 1 << 14).await?;
+    if reason.len() > REASON_MAX {
+        let detail = format!("reason: expected at most {REASON_MAX} bytes, not {}", reason.len());
+        return Err(Refusal::new(ProblemType::BadRequest, detail));
+    }
+    acting(&admin, &caller).revoke(client, &reason).await?;
+    Ok(Json(admin.coordinator.client(client).await?))
+}

@@ -1,0 +1,54 @@
+//! `GET /v1/server`: what this server is, and who asks.
+
+use axum::Json;
+use axum::extract::State;
+use gossamer_protocol::sign::PublicKey;
+use serde::Serialize;
+
+use super::Admin;
+use super::auth::Caller;
+use crate::operator::Operator;
+
+/// A client is here while it was heard of within so long.
+const HERE_MS: u64 = 5 * 60_000;
+
+#[derive(Serialize)]
+pub(super) struct Server {
+    version: &'static str,
+    server_key: PublicKey,
+    /// Unix time in milliseconds at which this process began to serve.
+    started_ms: u64,
+    now_ms: u64,
+    pub(super) clients: Clients,
+    operator: Operator,
+}
+
+/// How many clients there are.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Clients {
+    enrolled: usize,
+    revoked: usize,
+    /// Heard of in the last five minutes.
+    here: usize,
+}
+
+impl Clients {
+    pub(super) fn of(admin: &Admin) -> Self {
+        Self {
+            enrolled: admin.coordinator.fleet_len(),
+            revoked: admin.coordinator.revoked_len(),
+            here: admin.coordinator.seen_within(HERE_MS),
+        }
+    }
+}
+
+pub(super) async fn show(State(admin): State<Admin>, caller: Caller) -> Json<Server> {
+    Json(Server {
+        version: env!("CARGO_PKG_VERSION"),
+        server_key: admin.coordinator.public_key(),
+        started_ms: admin.started.0,
+        now_ms: admin.coordinator.now().0,
+        clients: Clients::of(&admin),
+        operator: caller.0,
+    })
+}

@@ -1,0 +1,98 @@
+//! Operators' rows.
+
+use gossamer_protocol::digest::Digest;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::rows::{count, int};
+use super::{Store, StoreError, audit};
+use crate::audit::Note;
+use crate::clock::Timestamp;
+use crate::operator::{Operator, OperatorName, Role};
+
+impl Store {
+    /// Adds an operator; false where there is one of that name.
+    pub(crate) async fn add_operator(
+        &self,
+        operator: &Operator,
+        hash: Digest,
+        note: &Note,
+    ) -> Result<bool, StoreError> {
+        self.transact(async |tx| {
+            let done = sqlx::query(
+                "INSERT INTO operators (name, role, hash, created_ms, expires_ms) \
+                 VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
+            )
+            .bind(operator.name.as_str())
+            .bind(operator.role.name())
+            .bind(&hash.0[..])
+            .bind(int(operator.created_ms))
+            .bind(operator.expires_ms.map(int))
+            .execute(&mut *tx)
+            .await?;
+            let added = done.rows_affected() == 1;
+            if added {
+                audit::append(tx, note).await?;
+            }
+            Ok(added)
+        })
+        .await
+    }
+
+    /// Drops an operator; false where there is none of that name.
+    pub(crate) async fn drop_operator(
+        &self,
+        name: &OperatorName,
+        note: &Note,
+    ) -> Result<bool, StoreError> {
+        self.transact(async |tx| {
+            let done = sqlx::query("DELETE FROM operators WHERE name = ?")
+                .bind(name.as_str())
+                .execute(&mut *tx)
+                .await?;
+            let dropped = done.rows_affected() == 1;
+            if dropped {
+                audit::append(tx, note).await?;
+            }
+            Ok(dropped)
+        })
+        .await
+    }
+
+    /// Every operator, by name.
+    pub(crate) async fn operators(&self) -> Result<Vec<Operator>, StoreError> {
+        let rows =
+            sqlx::query("SELECT name, role, created_ms, expires_ms FROM operators ORDER BY name")
+                .fetch_all(&self.0.reader)
+                .await?;
+        rows.iter().map(operator).collect()
+    }
+
+    /// Whose token that is, unless it is void.
+    pub(crate) async fn operator(
+        &self,
+        hash: Digest,
+        now: Timestamp,
+    ) -> Result<Option<Operator>, StoreError> {
+        let row = sqlx::query(
+            "SELECT name, role, created_ms, expires_ms FROM operators \
+             WHERE hash = ? AND (expires_ms IS NULL OR expires_ms > ?)",
+        )
+        .bind(&hash.0[..])
+        .bind(int(now.0))
+        .fetch_optional(&self.0.reader)
+        .await?;
+        row.as_ref().map(operator).transpose()
+    }
+}
+
+fn operator(row: &SqliteRow) -> Result<Operator, StoreError> {
+    let name: String = row.try_get("name")?;
+    let expires: Option<i64> = row.try_get("expires_ms")?;
+    Ok(Operator {
+        name: name.try_into().map_err(|_| StoreError::Row("an operator's name"))?,
+        role: Role::named(row.try_get("role")?).ok_or(StoreError::Row("a role"))?,
+        created_ms: count(row.try_get("created_ms")?)?,
+        expires_ms: expires.map(count).transpose()?,
+    })
+}
