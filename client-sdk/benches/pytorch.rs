@@ -18,7 +18,7 @@ use candle_core::{Device, Tensor, Var};
 use gossamer_client::data::{Batch, Plan, TaskError, TrainingTask};
 use gossamer_client::model::BaseModel;
 use gossamer_client::model::composed::{Branch, Composed, cross_entropy};
-use gossamer_client::train::{Control, Job, train};
+use gossamer_client::train::{Control, Job, Team, train};
 use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::{Head, MANIFEST_VERSION, Manifest};
@@ -115,11 +115,11 @@ impl Measured {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    if let [side, row] = &words[..]
+    if let [side, row, threads] = &words[..]
         && let Some(row) = ROWS.iter().find(|known| known.name == row)
     {
         let measured = match side.as_str() {
-            "ours" => ours(row)?,
+            "ours" => Team::new(threads.parse()?)?.run(|| ours(row).map_err(|e| e.to_string()))?,
             "product" => product()?,
             _ => candle(row)?,
         };
@@ -187,7 +187,7 @@ fn place(row: &Row) -> PathBuf {
 /// This program again, for one side.
 fn again(side: &str, row: &Row, threads: usize) -> Result<Measured, Box<dyn Error>> {
     let mut run = Command::new(std::env::current_exe()?);
-    run.args([side, row.name]).env("RAYON_NUM_THREADS", threads.to_string());
+    run.args([side, row.name, &threads.to_string()]).env("RAYON_NUM_THREADS", threads.to_string());
     measured(run)
 }
 

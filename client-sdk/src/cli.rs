@@ -1,12 +1,12 @@
 //! The reference client's command line: text goes in, updates go out, the text stays here.
 
 use std::io::IsTerminal;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::client::{Client, Event, Saving, Watch};
+use crate::client::{Client, Event, Saving, Threads, Watch};
 use crate::data::{TextDataset, TrainingTask};
 use crate::model::BaseModel;
 use crate::train::Control;
@@ -51,6 +51,9 @@ enum Command {
         /// Saves a training every so many steps; otherwise every 20 s.
         #[arg(long, value_name = "STEPS")]
         save_steps: Option<NonZeroU32>,
+        /// Threads that a training takes; its result is the same whatever their number.
+        #[arg(long, default_value = "1")]
+        threads: NonZeroUsize,
         /// Prints one JSON object a line, in place of the progress bar.
         #[arg(long)]
         json: bool,
@@ -88,12 +91,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             println!("{}", BaseModel::load(&base)?.digest());
             Ok(())
         }
-        Command::Join { url, token, data, base, state, run, save_steps, json } => {
+        Command::Join { url, token, data, base, state, run, save_steps, threads, json } => {
             let base = BaseModel::load(&base)?;
             let task = TextDataset::open(&base, &data)?;
             let task: Arc<dyn TrainingTask> = Arc::new(task);
             let watch = if json { lines() } else { bar() };
+            let threads = Threads::new(threads).each(threads);
             let mut builder = Client::builder(url).state_dir(state).base(base).watch(watch);
+            builder = builder.threads(threads);
             if let Some(token) = token {
                 builder = builder.token(token);
             }

@@ -319,10 +319,12 @@ impl TrainingTask for Crowd {
 #[tokio::test]
 async fn clients_keep_to_their_common_budget_of_threads() {
     let (base, manifest, task) = setting();
-    for budget in [Some(1), Some(2), None] {
+    // Of a budget of so many threads each training takes so many.
+    for budget in [Some((1, 1)), Some((2, 1)), Some((5, 2)), Some((2, 9)), None] {
         let counts: Arc<[AtomicU32; 2]> = Arc::default();
         let crowd: Arc<dyn TrainingTask> = Arc::new(Crowd(task.clone(), counts.clone()));
-        let threads = budget.and_then(NonZeroUsize::new).map(Threads::new);
+        let number = |n| NonZeroUsize::new(n).expect("not 0");
+        let threads = budget.map(|(most, each)| Threads::new(number(most)).each(number(each)));
         let mut work = tokio::task::JoinSet::new();
         for _ in 0..6 {
             let script = Script::new(&manifest, train(1));
@@ -338,7 +340,7 @@ async fn clients_keep_to_their_common_budget_of_threads() {
         }
         let most = counts[1].load(Ordering::SeqCst) as usize;
         match budget {
-            Some(budget) => assert_eq!(most, budget),
+            Some((most_threads, each)) => assert_eq!(most, most_threads / each.min(most_threads)),
             None => assert!(most > 2, "{most} at once: the test would see nothing"),
         }
     }

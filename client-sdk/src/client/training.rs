@@ -1,5 +1,6 @@
-//! The training of one round: on a thread of its own, saved, paused while a gate is closed, gone on with.
+//! The training of one round: on threads of its own, saved, paused while a gate is closed, gone on with.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::{State, StateError};
 use crate::train::caught;
-use crate::train::{Control, Job, TrainError, Trained, Work};
+use crate::train::{Control, Job, Team, TeamError, TrainError, Trained, Work};
 
 /// Says on its drop that nobody waits for the training any more.
 struct StopOnDrop(Arc<AtomicBool>);
@@ -83,14 +84,15 @@ impl Client {
         });
         let Made { frame, predicted, residual } = loop {
             let thread = sitting.clone();
-            let turn = match &self.threads {
-                Some(threads) => threads.one().await,
-                None => None,
+            let (turn, size) = match &self.threads {
+                Some(threads) => (threads.share().await, threads.size()),
+                None => (None, NonZeroUsize::MIN),
             };
             let work = move || {
-                // Held until the thread is free, also where nobody waits for it any more.
+                // Held until the threads are free, also where nobody waits for it any more.
                 let _turn = turn;
-                thread.sit()
+                let refused = |e: TeamError| ClientError::Thread { message: e.to_string() };
+                Team::new(size).map_err(refused)?.run(|| thread.sit())
             };
             let done = tokio::task::spawn_blocking(work).await;
             let thread = |message| ClientError::Thread { message };

@@ -5,7 +5,10 @@
 //! every machine.
 
 use super::exp::exp;
-use super::vectorised;
+use super::{team, vectorised};
+
+/// Operations an entry, or what takes as long.
+const WORK: usize = 64;
 
 /// `P(x)`, and `e^(-x^2 / 2)` on the way to it.
 #[inline(always)]
@@ -25,14 +28,17 @@ fn parts(x: f32) -> (f32, f32) {
 /// Both of one length.
 pub(crate) fn forward(out: &mut [f32], x: &[f32]) {
     assert_eq!(out.len(), x.len(), "lengths");
-    vectorised(
-        #[inline(always)]
-        || {
-            for (out, &x) in out.iter_mut().zip(x) {
-                *out = x * parts(x).0;
-            }
-        },
-    );
+    let n = team::share(out.len(), WORK);
+    team::each(out.chunks_mut(n).zip(x.chunks(n)), |(out, x)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, &x) in out.iter_mut().zip(x) {
+                    *out = x * parts(x).0;
+                }
+            },
+        );
+    });
 }
 
 /// `dy` becomes `dx`; both of one length.
@@ -40,15 +46,18 @@ pub(crate) fn backward_in_place(dy: &mut [f32], x: &[f32]) {
     assert_eq!(dy.len(), x.len(), "lengths");
     /// `1 / sqrt(2 pi)`.
     const PEAK: f32 = 0.398_942_3;
-    vectorised(
-        #[inline(always)]
-        || {
-            for (dy, &x) in dy.iter_mut().zip(x) {
-                let (p, bell) = parts(x);
-                *dy *= (x * bell).mul_add(PEAK, p);
-            }
-        },
-    );
+    let n = team::share(dy.len(), WORK);
+    team::each(dy.chunks_mut(n).zip(x.chunks(n)), |(dy, x)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (dy, &x) in dy.iter_mut().zip(x) {
+                    let (p, bell) = parts(x);
+                    *dy *= (x * bell).mul_add(PEAK, p);
+                }
+            },
+        );
+    });
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! backward in safe Rust. [`crate::model::composed`] has the same model from candle's differentiable
 //! primitives, as far as decoders go; tests compare the two, and encoders with PyTorch.
 //!
-//! Nothing here starts a thread, reads a clock or draws a random number that was not passed in. Sums
+//! Nothing here starts a thread (an app's [`team`] may have some), reads a clock or draws a random number that was not passed in. Sums
 //! run in an order fixed by the shapes alone, and what the hardware does not define (powers, sines,
 //! logarithms) is computed in software, so equal inputs give equal bytes whatever the machine, the vector
 //! width and whatever else runs beside. Wrong lengths panic: callers check what comes from outside.
@@ -24,6 +24,7 @@ pub(crate) mod product;
 pub(crate) mod rope;
 mod sum;
 pub(crate) mod swiglu;
+pub(crate) mod team;
 
 use std::sync::LazyLock;
 

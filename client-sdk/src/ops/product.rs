@@ -1,4 +1,4 @@
-//! Matrix product on slices, in SIMD chosen at run time, on the calling thread alone.
+//! Matrix product on slices, in SIMD chosen at run time, over a [`team`]'s threads.
 //!
 //! `out[i, j] = add * out[i, j] + scale * sum_p a[i, p] b[p, j]`. Each sum runs over `p` upward in fused
 //! multiply-add chains of [`CHAIN`], each scaled and added to `out` before the next, so its bits depend
@@ -6,14 +6,25 @@
 //! beside any number of other threads. That is why this is here although candle brings `gemm`, which also
 //! wants owned tensors and its own thread pool.
 
+use std::cell::Cell;
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
-use super::ARCH;
+use super::{ARCH, team};
 
 /// Terms of a chain. The gradient of SmolLM2's features is a sum over 49,152 words: with one chain for all,
 /// the adapter's gradients were 7e-5 off in the median (`tests/smollm2.rs`), with these 5e-6; PyTorch's are
 /// 1e-5 off. A strip of so many rows also stays in the cache.
 const CHAIN: usize = 2048;
+/// Numbers of `b` packed at once, and of `a` met by all of them: shares of a core's own cache.
+const PACKED: usize = 1 << 16;
+const BLOCK: usize = 1 << 15;
+
+thread_local! {
+    /// Strips, reused by the thread's next product.
+    static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
 /// A matrix `[rows, cols]` in a slice; entry `(i, j)` lies at `i * row + j * col`.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +52,14 @@ impl<'a> View<'a> {
     /// The transpose, without moving anything.
     pub(crate) fn t(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row: self.col, col: self.row, ..self }
+    }
+
+    /// Parts of `n` rows, but for the last.
+    fn by_rows(self, n: usize) -> impl Iterator<Item = Self> {
+        (0..self.rows).step_by(n).map(move |first| {
+            let rows = n.min(self.rows - first);
+            Self { data: &self.data[first * self.row..], rows, ..self }
+        })
     }
 }
 
@@ -70,7 +89,10 @@ pub(crate) fn product(
     }
     assert!(b.cols <= stride || a.rows == 1, "rows overlap");
     assert!((a.rows - 1) * stride + b.cols <= out.len(), "short output");
-    ARCH.dispatch(Product { out, stride, a, b, scale, store });
+    // Rows by the eight, as the tiles have them.
+    let rows = team::share(a.rows, 2 * a.cols * b.cols).next_multiple_of(8);
+    let parts = out.chunks_mut((rows * stride).max(1)).zip(a.by_rows(rows));
+    team::each(parts, |(out, a)| ARCH.dispatch(Product { out, stride, a, b, scale, store }));
 }
 
 struct Product<'a> {
@@ -96,37 +118,57 @@ impl WithSimd for Product<'_> {
 }
 
 impl Product<'_> {
-    /// Goes over `b` in strips of `V` vectors, each packed once and met by every row of `a`.
+    /// Goes over `b` in strips of `V` vectors, some at once, each packed once and met by every row of `a`.
     #[inline(always)]
     fn strips<S: Simd, const V: usize>(mut self, simd: S) {
         let (whole, width) = (self.a.cols, V * S::F32_LANES);
-        let mut packed = vec![0.0; whole.min(CHAIN) * width];
+        let longest = whole.clamp(1, CHAIN);
+        let at_once = (PACKED / (longest * width)).clamp(1, self.b.cols.div_ceil(width));
+        let block = (BLOCK / longest).max(8) & !7;
+        let mut packed = BUFFER.take();
+        packed.resize(packed.len().max(at_once * longest * width), 0.0);
         let store = self.store;
-        for start in (0..self.b.cols).step_by(width) {
+        for start in (0..self.b.cols).step_by(at_once * width) {
+            let end = self.b.cols.min(start + at_once * width);
             self.store = store;
             // Without any terms there is still an output.
             for first in (0..whole.max(1)).step_by(CHAIN) {
-                let chain = first..whole.min(first + CHAIN);
-                let packed = &mut packed[..chain.len() * width];
-                self.pack(packed, start, width, first);
-                let (strip, _) = S::as_simd_f32s(packed);
-                let (strip, _) = strip.as_chunks::<V>();
-                self.rows(simd, start, strip, first);
+                let terms = whole.min(first + CHAIN) - first;
+                let packed = &mut packed[..at_once * terms * width];
+                for (at, start) in (start..end).step_by(width).enumerate() {
+                    self.pack(
+                        &mut packed[at * terms * width..][..terms * width],
+                        start,
+                        width,
+                        first,
+                    );
+                }
+                for i in (0..self.a.rows).step_by(block) {
+                    let rows = i..self.a.rows.min(i + block);
+                    for (at, start) in (start..end).step_by(width).enumerate() {
+                        let strip = &packed[at * terms * width..][..terms * width];
+                        let (strip, _) = S::as_simd_f32s(strip);
+                        let (strip, _) = strip.as_chunks::<V>();
+                        self.rows(simd, rows.clone(), start, strip, first);
+                    }
+                }
                 self.store = Store::Add;
             }
         }
+        BUFFER.set(packed);
     }
 
-    /// Every row times one strip, whose first row belongs to `first`.
+    /// Some rows times one strip, whose first row belongs to `first`.
     #[inline(always)]
     fn rows<S: Simd, const V: usize>(
         &mut self,
         simd: S,
+        rows: Range<usize>,
         start: usize,
         strip: &[[S::f32s; V]],
         first: usize,
     ) {
-        let (m, mut i) = (self.a.rows, 0);
+        let (m, mut i) = (rows.end, rows.start);
         // 16 lanes come with 32 registers, 8 or fewer with 16.
         while S::F32_LANES >= 16 && i + 8 <= m {
             self.tile::<S, 8, V>(simd, [i, first], start, strip);
@@ -155,9 +197,18 @@ impl Product<'_> {
                 row[..n].copy_from_slice(&b.data[p * b.row + start..][..n]);
             }
         } else {
-            for j in 0..n {
-                let column = &b.data[(start + j) * b.col + first * b.row..];
-                for (row, &x) in packed.chunks_exact_mut(width).zip(column.iter().step_by(b.row)) {
+            let column = |j: usize| &b.data[(start + j) * b.col + first * b.row..];
+            let (rows, mut j) = (packed.len() / width, 0);
+            while b.row == 1 && j + 8 <= n {
+                let columns: [&[f32]; 8] = std::array::from_fn(|c| &column(j + c)[..rows]);
+                for (p, row) in packed.chunks_exact_mut(width).enumerate() {
+                    row[j..j + 8].copy_from_slice(&columns.map(|column| column[p]));
+                }
+                j += 8;
+            }
+            for j in j..n {
+                let column = column(j).iter().step_by(b.row);
+                for (row, &x) in packed.chunks_exact_mut(width).zip(column) {
                     row[j] = x;
                 }
             }
@@ -265,6 +316,27 @@ mod tests {
                         assert_eq!(got, want, "{m} {k} {n} {store:?}");
                     }
                 }
+            }
+        }
+    }
+
+    /// Rows on several threads: the same bits, with gaps between rows and a last part that is short.
+    #[test]
+    fn a_team_has_the_same_bits() {
+        let mut rng = Stream::new(2, "product", &[]);
+        let (m, k, n) = (101, 150, 210);
+        let (a, b) = (random(&mut rng, m * k), random(&mut rng, k * n));
+        let before = random(&mut rng, (m - 1) * (n + 3) + n);
+        for a in [View::new(&a, m, k), View::new(&a, k, m).t()] {
+            let run = || {
+                let mut out = before.clone();
+                product(&mut out, n + 3, a, View::new(&b, n, k).t(), 0.5, Store::Add);
+                out
+            };
+            for threads in [2, 5] {
+                let team = team::Team::new(threads.try_into().expect("not 0")).expect("threads");
+                assert!(team.run(|| team::parts(2 * m * k * n)) == threads, "too small to split");
+                assert_eq!(team.run(run), run());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Training on the device: one client's work in one round, evaluation, generation, pretraining.
 //!
-//! Everything runs on the calling thread (pretraining: on one thread a batch), and every draw comes
+//! Everything runs on the calling thread, or a [`Team`]'s (pretraining: on one thread a batch), and every draw comes
 //! from streams named by the run's seed, the client and the round. So equal inputs give equal bytes,
 //! whatever else runs beside, or in the same [`Passes`]. A training that was saved between two steps goes on
 //! to the bytes it would have had undisturbed.
@@ -38,6 +38,8 @@ pub use passes::Passes;
 pub use pretrain::{PretrainError, Pretraining};
 pub use saved::SavedError;
 pub use work::Work;
+
+pub use crate::ops::team::{Team, TeamError};
 
 /// One client's work in one round.
 #[derive(Clone, Copy, Debug)]

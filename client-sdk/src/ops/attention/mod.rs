@@ -15,7 +15,7 @@ mod part;
 use super::exp::exp;
 use super::product::{Store, View, product};
 use super::rope::{Rope, Turn};
-use super::vectorised;
+use super::{team, vectorised};
 use part::{Block, Part, Scratch, scale};
 
 /// The sizes of one call.
@@ -42,7 +42,7 @@ pub(crate) enum Reach<'a> {
 /// What the backward pass needs besides inputs and output.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Saved {
-    /// Each query's largest score, `[rows, kv_heads, blocks, group, block]`, flat.
+    /// Each query's largest score, `[rows, kv_heads, blocks, group, block]`, flat: a part's lie together.
     top: Vec<f32>,
     /// The inverse of its sum of `e^(score - top)`.
     inverse: Vec<f32>,
@@ -73,13 +73,23 @@ impl Shape {
         }
     }
 
-    fn parts(self, reach: Reach<'_>) -> impl Iterator<Item = Part<'_>> {
-        (0..self.rows * self.kv_heads).map(move |at| Part {
-            shape: self,
-            reach,
-            row: at / self.kv_heads,
-            kv: at % self.kv_heads,
-        })
+    /// Every row's and key head's part, in the order of [`Saved`]'s chunks of [`queries`](Self::queries).
+    fn parts(self, reach: Reach<'_>) -> Vec<Part<'_>> {
+        let part =
+            |at| Part { shape: self, reach, row: at / self.kv_heads, kv: at % self.kv_heads };
+        (0..self.rows * self.kv_heads).map(part).collect()
+    }
+
+    /// Queries of a part.
+    fn queries(self) -> usize {
+        self.cols * self.group()
+    }
+
+    /// Parts to work on at once: each takes about 4 operations for each query, key and entry of a head, and
+    /// backward 2.5 times as many.
+    fn at_once(self) -> usize {
+        let work = 4 * self.rows * self.cols * self.cols * self.heads * self.head_dim;
+        team::parts(work).min(self.rows * self.kv_heads).max(1)
     }
 }
 
@@ -95,36 +105,48 @@ pub(crate) fn forward(
 ) {
     shape.check(reach, q, [k, v]);
     assert_eq!(out.len(), q.len(), "lengths");
-    let queries = shape.rows * shape.cols * shape.heads;
-    saved.top.resize(queries, 0.0);
-    saved.inverse.resize(queries, 0.0);
-    let (d, cols) = (shape.head_dim, shape.cols);
-    let mut scratch = Scratch::default();
-    for part in shape.parts(reach) {
-        part.load_keys(&mut scratch, k, v);
-        for block in part.blocks() {
-            let width = part.shape.group() * block.n;
-            let keys = part.keys(block);
-            part.scores(&mut scratch, q, block);
-            let top = &mut saved.top[block.saved..][..width];
-            let inverse = &mut saved.inverse[block.saved..][..width];
-            softmax(&mut scratch.scores, top, inverse, block);
-            scratch.o.resize(d * width, 0.0);
-            let v = View::strided(&scratch.v, d, keys, cols);
-            product(
-                &mut scratch.o,
-                width,
-                v,
-                View::new(&scratch.scores, keys, width),
-                1.0,
-                Store::Set,
-            );
-            for o in scratch.o.chunks_exact_mut(width) {
-                for (o, inverse) in o.iter_mut().zip(&*inverse) {
-                    *o *= inverse;
-                }
+    let each = shape.queries();
+    saved.top.resize(shape.rows * shape.kv_heads * each, 0.0);
+    saved.inverse.resize(saved.top.len(), 0.0);
+    let at_once = shape.at_once();
+    let mut desks = vec![Scratch::default(); at_once];
+    let tops = saved.top.chunks_mut(at_once * each).zip(saved.inverse.chunks_mut(at_once * each));
+    for (parts, (tops, inverses)) in shape.parts(reach).chunks(at_once).zip(tops) {
+        let saved = tops.chunks_mut(each).zip(inverses.chunks_mut(each));
+        let tasks = parts.iter().zip(&mut desks).zip(saved);
+        team::each(tasks, |((part, desk), saved)| part_forward(*part, desk, [q, k, v], saved));
+        // Heads lie side by side, so what they give is put in its place by one thread.
+        for (part, desk) in parts.iter().zip(&desks) {
+            for block in part.blocks() {
+                part.store_queries(out, block.of(&desk.o, shape.head_dim), block, None);
             }
-            part.store_queries(out, &scratch.o, block, None);
+        }
+    }
+}
+
+/// Leaves its part of the output in `desk.o`, block by block.
+fn part_forward(
+    part: Part<'_>,
+    desk: &mut Scratch,
+    [q, k, v]: [&[f32]; 3],
+    (top, inverse): (&mut [f32], &mut [f32]),
+) {
+    let (d, cols) = (part.shape.head_dim, part.shape.cols);
+    part.load_keys(desk, k, v);
+    desk.o.resize(d * part.shape.queries(), 0.0);
+    for block in part.blocks() {
+        let (width, keys) = (block.width, part.keys(block));
+        part.scores(desk, q, block);
+        let top = &mut top[block.saved..][..width];
+        let inverse = &mut inverse[block.saved..][..width];
+        softmax(&mut desk.scores, top, inverse, block);
+        let v = View::strided(&desk.v, d, keys, cols);
+        let o = &mut desk.o[d * block.saved..][..d * width];
+        product(o, width, v, View::new(&desk.scores, keys, width), 1.0, Store::Set);
+        for o in o.chunks_exact_mut(width) {
+            for (o, inverse) in o.iter_mut().zip(&*inverse) {
+                *o *= inverse;
+            }
         }
     }
 }
@@ -147,47 +169,69 @@ pub(crate) fn backward(
     shape.check(reach, q, [k, v]);
     shape.check(reach, dq, [dk, dv]);
     assert!(out.len() == q.len() && dout.len() == q.len(), "lengths");
-    let (d, cols) = (shape.head_dim, shape.cols);
-    let scale = scale(d);
-    let mut scratch = Scratch::default();
-    let (mut dkeys, mut dvalues) = (vec![0.0; cols * d], vec![0.0; cols * d]);
-    let (mut go, mut dp, mut along) = (Vec::new(), Vec::new(), Vec::new());
-    for part in shape.parts(reach) {
-        part.load_keys(&mut scratch, k, v);
-        dkeys.fill(0.0);
-        dvalues.fill(0.0);
-        for block in part.blocks() {
-            let width = part.shape.group() * block.n;
-            let keys = part.keys(block);
-            part.scores(&mut scratch, q, block);
-            part.load_queries(&mut scratch.o, out, block, None);
-            part.load_queries(&mut go, dout, block, None);
-            along.clear();
-            along.resize(width, 0.0);
-            for (go, o) in go.chunks_exact(width).zip(scratch.o.chunks_exact(width)) {
-                for ((along, go), o) in along.iter_mut().zip(go).zip(o) {
-                    *along += go * o;
-                }
+    let (each, at_once) = (shape.queries(), shape.at_once());
+    let mut desks = vec![Scratch::default(); at_once];
+    let tops = saved.top.chunks(at_once * each).zip(saved.inverse.chunks(at_once * each));
+    for (parts, (tops, inverses)) in shape.parts(reach).chunks(at_once).zip(tops) {
+        let saved = tops.chunks(each).zip(inverses.chunks(each));
+        let tasks = parts.iter().zip(&mut desks).zip(saved);
+        team::each(tasks, |((part, desk), saved)| {
+            part_backward(*part, desk, [q, k, v, out, dout], saved);
+        });
+        for (part, desk) in parts.iter().zip(&desks) {
+            for block in part.blocks() {
+                let dq_block = block.of(&desk.dq, shape.head_dim);
+                part.store_queries(dq, dq_block, block, Some(Turn::Back));
             }
-            dp.resize(keys * width, 0.0);
-            let values = View::strided(&scratch.v, d, keys, cols);
-            let gradient = View::new(&go, d, width);
-            product(&mut dp, width, values.t(), gradient, 1.0, Store::Set);
-            let top = &saved.top[block.saved..][..width];
-            let inverse = &saved.inverse[block.saved..][..width];
-            gradients(&mut scratch.scores, &mut dp, top, inverse, &along, block);
-            let p = View::new(&scratch.scores, keys, width);
-            product(&mut dvalues, d, p, gradient.t(), 1.0, Store::Add);
-            let ds = View::new(&dp, keys, width);
-            // The queries were already divided by the root.
-            product(&mut dkeys, d, ds, View::new(&scratch.q, d, width).t(), 1.0, Store::Add);
-            scratch.o.resize(d * width, 0.0);
-            let keys_t = View::strided(&scratch.k, d, keys, cols);
-            product(&mut scratch.o, width, keys_t, ds, scale, Store::Set);
-            part.store_queries(dq, &scratch.o, block, Some(Turn::Back));
+            part.store_keys(dk, &desk.dk, Some(Turn::Back));
+            part.store_keys(dv, &desk.dv, None);
         }
-        part.store_keys(dk, &dkeys, Some(Turn::Back));
-        part.store_keys(dv, &dvalues, None);
+    }
+}
+
+/// Leaves its part of the gradients in `desk`: `dq` block by block, `dk` and `dv` as `[cols, d]`.
+fn part_backward(
+    part: Part<'_>,
+    desk: &mut Scratch,
+    [q, k, v, out, dout]: [&[f32]; 5],
+    (top, inverse): (&[f32], &[f32]),
+) {
+    let (d, cols) = (part.shape.head_dim, part.shape.cols);
+    let scale = scale(d);
+    part.load_keys(desk, k, v);
+    for keys in [&mut desk.dk, &mut desk.dv] {
+        keys.clear();
+        keys.resize(cols * d, 0.0);
+    }
+    desk.dq.resize(d * part.shape.queries(), 0.0);
+    for block in part.blocks() {
+        let (width, keys) = (block.width, part.keys(block));
+        part.scores(desk, q, block);
+        part.load_queries(&mut desk.o, out, block, None);
+        part.load_queries(&mut desk.go, dout, block, None);
+        let Scratch { k, v, q, o, scores, go, dp, along, dq, dk, dv } = &mut *desk;
+        along.clear();
+        along.resize(width, 0.0);
+        for (go, o) in go.chunks_exact(width).zip(o.chunks_exact(width)) {
+            for ((along, go), o) in along.iter_mut().zip(go).zip(o) {
+                *along += go * o;
+            }
+        }
+        dp.resize(keys * width, 0.0);
+        let values = View::strided(v, d, keys, cols);
+        let gradient = View::new(go, d, width);
+        product(dp, width, values.t(), gradient, 1.0, Store::Set);
+        let top = &top[block.saved..][..width];
+        let inverse = &inverse[block.saved..][..width];
+        gradients(scores, dp, top, inverse, along, block);
+        let p = View::new(scores, keys, width);
+        product(dv, d, p, gradient.t(), 1.0, Store::Add);
+        let ds = View::new(dp, keys, width);
+        // The queries were already divided by the root.
+        product(dk, d, ds, View::new(q, d, width).t(), 1.0, Store::Add);
+        let keys_t = View::strided(k, d, keys, cols);
+        let dq = &mut dq[d * block.saved..][..d * width];
+        product(dq, width, keys_t, ds, scale, Store::Set);
     }
 }
 

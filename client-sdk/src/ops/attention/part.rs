@@ -10,7 +10,7 @@ use crate::ops::rope::{Rope, Turn};
 /// Queries met at once, per head.
 const BLOCK: usize = 32;
 
-/// Buffers for one block.
+/// One thread's buffers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scratch {
     pub(super) k: Vec<f32>,
@@ -18,6 +18,13 @@ pub(super) struct Scratch {
     pub(super) q: Vec<f32>,
     pub(super) o: Vec<f32>,
     pub(super) scores: Vec<f32>,
+    /// Only backward: gradients of the block's output and scores, and `do . o` of each query.
+    pub(super) go: Vec<f32>,
+    pub(super) dp: Vec<f32>,
+    pub(super) along: Vec<f32>,
+    pub(super) dq: Vec<f32>,
+    pub(super) dk: Vec<f32>,
+    pub(super) dv: Vec<f32>,
 }
 
 /// One row's and key head's part of the work.
@@ -34,9 +41,11 @@ pub(super) struct Part<'a> {
 pub(super) struct Block {
     pub(super) start: usize,
     pub(super) n: usize,
+    /// `n` for each head of the group.
+    pub(super) width: usize,
     /// Whether its queries meet no key ahead of them.
     pub(super) causal: bool,
-    /// Where its columns lie in [`super::Saved`].
+    /// Where its columns begin among those of its part.
     pub(super) saved: usize,
 }
 
@@ -46,6 +55,11 @@ pub(super) fn scale(head_dim: usize) -> f32 {
 }
 
 impl Block {
+    /// Its own entries of all blocks', which lie one behind the other, each `[d, width]`.
+    pub(super) fn of(self, all: &[f32], d: usize) -> &[f32] {
+        &all[d * self.saved..][..d * self.width]
+    }
+
     /// Writes `value` over key `j`'s scores with queries that do not reach it.
     #[inline(always)]
     pub(super) fn hide(self, j: usize, row: &mut [f32], value: f32) {
@@ -76,12 +90,9 @@ impl Part<'_> {
     pub(super) fn blocks(self) -> impl Iterator<Item = Block> {
         let (cols, group) = (self.shape.cols, self.shape.group());
         let causal = matches!(self.reach, Reach::Back(_));
-        let base = (self.row * self.shape.kv_heads + self.kv) * cols * group;
-        (0..cols).step_by(BLOCK).map(move |start| Block {
-            start,
-            n: BLOCK.min(cols - start),
-            causal,
-            saved: base + start * group,
+        (0..cols).step_by(BLOCK).map(move |start| {
+            let n = BLOCK.min(cols - start);
+            Block { start, n, width: group * n, causal, saved: start * group }
         })
     }
 
@@ -100,7 +111,7 @@ impl Part<'_> {
     /// The block's scores, `[keys, group * n]`; leaves its queries, turned and scaled, in `q`.
     pub(super) fn scores(self, scratch: &mut Scratch, q: &[f32], block: Block) {
         let (d, cols) = (self.shape.head_dim, self.shape.cols);
-        let (width, keys) = (self.shape.group() * block.n, self.keys(block));
+        let (width, keys) = (block.width, self.keys(block));
         self.load_queries(&mut scratch.q, q, block, Some(Turn::Forward));
         scratch.scores.resize(keys * width, 0.0);
         let k = View::strided(&scratch.k, d, keys, cols);
@@ -124,7 +135,7 @@ impl Part<'_> {
         rope: Option<Turn>,
     ) {
         let (d, group) = (self.shape.head_dim, self.shape.group());
-        let width = group * block.n;
+        let width = block.width;
         to.resize(d * width, 0.0);
         for h in 0..group {
             let to = &mut to[h * block.n..];
@@ -145,7 +156,7 @@ impl Part<'_> {
         rope: Option<Turn>,
     ) {
         let (d, group) = (self.shape.head_dim, self.shape.group());
-        let width = group * block.n;
+        let width = block.width;
         let stride = self.shape.heads * d;
         let mut turned = Vec::new();
         let mut from = from;

@@ -1,14 +1,15 @@
-//! Training starts no thread, at a size where candle's own gradient sums would start a pool.
+//! Training starts no thread, at a size where candle's own gradient sums would start a pool; on a team of
+//! threads it gives the same bytes.
 //!
 //! Alone in its file: other tests' threads would be counted. (One `Tensor` sum of 2^17 entries in the
 //! watcher makes it fail where there is a second core.)
 
 #[cfg(target_os = "linux")]
 #[test]
-fn training_starts_no_thread() {
+fn training_starts_no_thread_and_a_team_changes_no_byte() {
     use gossamer_client::data::{Batch, Plan, TaskError, TrainingTask};
     use gossamer_client::model::{BaseModel, Bias, LlamaConfig};
-    use gossamer_client::train::{Control, Job, Pretraining, train};
+    use gossamer_client::train::{Control, Job, Pretraining, Team, Trained, train};
     use gossamer_protocol::ids::{ClientId, RoundId};
     use gossamer_protocol::layout::Layout;
     use gossamer_protocol::manifest::{MANIFEST_VERSION, Manifest};
@@ -75,12 +76,24 @@ fn training_starts_no_thread() {
     let theta = manifest.layout.init(1);
     let (client, round) = (ClientId([1; 16]), RoundId(0));
     let job = Job { base: &base, manifest: &manifest, theta: &theta, support: None, client, round };
+    let run = || {
+        let mut during = 0;
+        let trained = train(&job, &Counting, &mut |_| {
+            during = threads();
+            Control::Continue
+        });
+        (trained.expect("trains"), during)
+    };
+    let bits = |trained: &Trained| -> Vec<u32> {
+        let loss = trained.last_loss.to_bits();
+        trained.delta.iter().map(|x| x.to_bits()).chain([loss]).collect()
+    };
     let before = threads();
-    let mut during = 0;
-    train(&job, &Counting, &mut |_| {
-        during = threads();
-        Control::Continue
-    })
-    .expect("trains");
+    let (alone, during) = run();
     assert_eq!((during, threads()), (before, before));
+    // Products of 256 x 256 x 300, 8 heads' attention, 256 x 300 activations: all are worth splitting.
+    let team = Team::new(3.try_into().expect("not 0")).expect("threads");
+    let (together, during) = team.run(run);
+    assert_eq!(during, before + 3);
+    assert_eq!(bits(&together), bits(&alone));
 }
