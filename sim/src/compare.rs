@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::deltas::{self, DeltaError};
 use crate::engine::{Change, EngineError, Laboratory, OnChange, OnRow, Repetition};
+use crate::partition::Census;
 use crate::report::{self, Comparison, Report, ReportError, RoundRow};
 use crate::scenario::{MethodSpec, Scenario};
 use book::{Book, Done, Name};
@@ -219,6 +220,7 @@ fn write_report(
         title: &scenario.name,
         baseline: "dense",
         paragraphs: &paragraphs,
+        census: Some(&Census::of(split)),
         config: &scenario.text,
     };
     report::write(out, &report, rows)

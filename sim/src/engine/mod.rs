@@ -146,21 +146,30 @@ pub struct Laboratory {
     threads: Arc<Semaphore>,
 }
 
+/// Reads a scenario's text, deals it, and holds out what nobody trains on; loads no model.
+///
+/// # Errors
+/// [`EngineError`] where text is missing, or cannot be dealt as the scenario asks.
+pub fn split(scenario: &Scenario) -> Result<Split, EngineError> {
+    let dataset = match &scenario.data {
+        Data::Rows(rows) => Dataset::load(rows, &scenario.heldout.only)?,
+        Data::Languages(names) => Dataset::languages(names)?,
+    };
+    let shards = partition::deal(&dataset, &scenario.partition)?;
+    let seed = scenario.partition.seed;
+    let split = partition::hold_out(&dataset, &shards, &scenario.heldout, seed)?;
+    scenario.check_against(split.train.len())?;
+    Ok(split)
+}
+
 impl Laboratory {
     /// Loads the base and the text, deals the text, and makes every client's training set.
     ///
     /// # Errors
     /// [`EngineError`] at the first thing that is off.
     pub fn open(scenario: Scenario, threads: NonZeroUsize) -> Result<Self, EngineError> {
+        let split = split(&scenario)?;
         let base = crate::base::load(&scenario.base)?;
-        let dataset = match &scenario.data {
-            Data::Rows(rows) => Dataset::load(rows, &scenario.heldout.only)?,
-            Data::Languages(names) => Dataset::languages(names)?,
-        };
-        let shards = partition::deal(&dataset, &scenario.partition)?;
-        let seed = scenario.partition.seed;
-        let split = partition::hold_out(&dataset, &shards, &scenario.heldout, seed)?;
-        scenario.check_against(split.train.len())?;
         let heldout = Heldout::new(&base, &split.heldout, &scenario)?;
         let fleet = fleet::Fleet::new(&base, &split.train, scenario.head)?;
         Ok(Self {

@@ -9,6 +9,7 @@
 //! moves as few documents as can be, and the richest miss one least.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use gossamer_protocol::rng::Stream;
 
@@ -25,7 +26,7 @@ pub fn dirichlet(
     seed: u64,
 ) -> Result<Vec<Vec<usize>>, PartitionError> {
     if !(alpha > 0.0 && alpha.is_finite()) {
-        return Err(PartitionError::Alpha);
+        return Err(PartitionError::Alpha(alpha));
     }
     if clients == 0 || labels.len() < clients {
         return Err(PartitionError::TooFew { documents: labels.len(), clients });
@@ -41,12 +42,8 @@ pub fn dirichlet(
         let mut rng = Stream::new(seed, "sim/partition/dirichlet", &[&label.to_le_bytes()]);
         let shares = proportions(alpha, clients, &mut rng);
         rng.shuffle(&mut documents);
-        let (n, mut start, mut sum) = (documents.len(), 0, 0.0);
-        for (at, share) in shares.iter().enumerate() {
-            sum += share;
-            let end = if at + 1 == clients { n } else { ((sum * n as f64) as usize).min(n) };
-            shards[at].extend_from_slice(&documents[start..end]);
-            start = end;
+        for (shard, range) in shards.iter_mut().zip(cut(documents.len(), &shares)) {
+            shard.extend_from_slice(&documents[range]);
         }
     }
     fill_empty(&mut shards);
@@ -54,7 +51,18 @@ pub fn dirichlet(
     Ok(shards)
 }
 
-fn fill_empty(shards: &mut [Vec<usize>]) {
+/// `0..n` in pieces of the given shares, `floor` of their running sum; the last ends at `n`.
+pub(super) fn cut(n: usize, shares: &[f64]) -> impl Iterator<Item = Range<usize>> {
+    let (mut start, mut sum) = (0, 0.0);
+    shares.iter().enumerate().map(move |(at, share)| {
+        sum += share;
+        let end = if at + 1 == shares.len() { n } else { ((sum * n as f64) as usize).min(n) };
+        std::mem::replace(&mut start, end)..end
+    })
+}
+
+/// Gives each empty client the last document of whoever then has most.
+pub(super) fn fill_empty(shards: &mut [Vec<usize>]) {
     for empty in 0..shards.len() {
         if !shards[empty].is_empty() {
             continue;
@@ -70,7 +78,7 @@ fn fill_empty(shards: &mut [Vec<usize>]) {
 /// `n` shares that sum to 1, from the symmetric Dirichlet: Gamma draws over their sum.
 ///
 /// In logarithms, since for `alpha` below about 0.001 every draw would round to 0.
-fn proportions(alpha: f64, n: usize, rng: &mut Stream) -> Vec<f64> {
+pub(super) fn proportions(alpha: f64, n: usize, rng: &mut Stream) -> Vec<f64> {
     let draws: Vec<f64> = (0..n).map(|_| ln_gamma_draw(alpha, rng)).collect();
     let top = draws.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = draws.iter().map(|draw| (draw - top).exp()).collect();
@@ -235,7 +243,8 @@ mod tests {
     #[test]
     fn alpha_must_be_positive() {
         for alpha in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert_eq!(dirichlet(&[0, 1], 1, alpha, 0), Err(PartitionError::Alpha));
+            let refused = dirichlet(&[0, 1], 1, alpha, 0);
+            assert!(matches!(refused, Err(PartitionError::Alpha(_))), "{alpha}: {refused:?}");
         }
     }
 }

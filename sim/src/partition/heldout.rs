@@ -1,4 +1,5 @@
-//! What no client trains on: whole clients, the end of every other client's text, rows of a test set.
+//! What no client trains on: whole clients, documents or the end of every other client's text, rows of
+//! a test set.
 
 use gossamer_client::data::Example;
 use gossamer_protocol::rng::Stream;
@@ -50,8 +51,9 @@ pub struct Split {
     pub heldout: Vec<ClientText>,
 }
 
-/// Holds out `heldout.clients` of the shards, drawn by `seed`, and the last `heldout.tail` of the
-/// characters of every other one, cut at a space where there is one.
+/// Holds out `heldout.clients` of the shards, drawn by `seed`; of every other one `heldout.examples` of
+/// its documents, and of the rest the last `heldout.tail` of the characters, cut at a space where there
+/// is one.
 ///
 /// # Errors
 /// [`PartitionError::NothingLeft`] where either side would be empty.
@@ -68,10 +70,15 @@ pub fn hold_out(
 
     let mut split = Split { train: Vec::new(), heldout: Vec::new() };
     for (shard, is_out) in shards.iter().zip(is_out) {
-        let documents = shard.documents.iter().map(|&at| &dataset.documents[at]);
-        let documents: Vec<&Document> = documents.collect();
+        let (kept, drawn) = match is_out {
+            true => (shard.documents.clone(), Vec::new()),
+            false => draw(shard, heldout, seed),
+        };
+        let of = |at: Vec<usize>| at.into_iter().map(|at| &dataset.documents[at]);
+        let documents: Vec<&Document> = of(kept).collect();
         let tail = if is_out { 1.0 } else { heldout.tail };
-        let (head, tail) = cut(&shard.name, &documents, tail);
+        let (head, mut tail) = cut(&shard.name, &documents, tail);
+        of(drawn).for_each(|document| tail.push(document, &document.text));
         split.train.extend(Some(head).filter(|text| !text.documents.is_empty()));
         split.heldout.extend(Some(tail).filter(|text| !text.documents.is_empty()));
     }
@@ -84,6 +91,20 @@ pub fn hold_out(
         return Err(PartitionError::NothingLeft(shards.len()));
     }
     Ok(split)
+}
+
+/// A client's documents that stay, and those that are held out whole: drawn for each client apart.
+fn draw(shard: &ClientShard, heldout: &Heldout, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let mut order = shard.documents.clone();
+    let n = heldout.count_examples(order.len());
+    if n > 0 {
+        let mut rng = Stream::new(seed, "sim/heldout/documents", &[shard.name.as_bytes()]);
+        rng.shuffle(&mut order);
+    }
+    let mut drawn = order.split_off(order.len() - n);
+    order.sort_unstable();
+    drawn.sort_unstable();
+    (order, drawn)
 }
 
 /// The first `1 - share` of the characters of a client's `documents`, and the rest.
@@ -150,6 +171,26 @@ mod tests {
         assert_eq!(split.heldout[0].documents, ["four"]);
         assert_eq!(split.train[1].documents, ["xy"]);
         assert_eq!(split.heldout[1].documents, ["z"]);
+    }
+
+    #[test]
+    fn documents_are_drawn_from_each_client() {
+        let texts: Vec<(String, String)> =
+            (0..30).map(|at| (format!("c{}", at % 3), format!("t{at}"))).collect();
+        let mut texts: Vec<(&str, &str)> = texts.iter().map(|(c, t)| (&**c, &**t)).collect();
+        texts.push(("lone", "t"));
+        let (dataset, shards) = fleet(&texts);
+        let heldout = Heldout { examples: 0.2, ..Heldout::default() };
+        let split = hold_out(&dataset, &shards, &heldout, 1).expect("enough");
+        let sizes = |clients: &[ClientText]| -> Vec<usize> {
+            clients.iter().map(|client| client.documents.len()).collect()
+        };
+        assert_eq!(sizes(&split.train), [8, 8, 8, 1], "one text alone is trained on");
+        assert_eq!(sizes(&split.heldout), [2, 2, 2]);
+        for (train, out) in split.train.iter().zip(&split.heldout) {
+            assert!(out.documents.iter().all(|text| !train.documents.contains(text)));
+        }
+        assert_ne!(hold_out(&dataset, &shards, &heldout, 2), Ok(split));
     }
 
     #[test]

@@ -6,14 +6,20 @@
 
 use std::collections::HashSet;
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Document};
 use crate::scenario::{Partition, PartitionRule};
 
+mod census;
+mod classes;
 mod dirichlet;
 mod heldout;
 mod iid;
+mod mix;
 mod natural;
+mod quantity;
+mod shards;
 
+pub use census::{Census, Holding};
 pub use dirichlet::{dirichlet, ln_gamma_draw};
 pub use heldout::{ClientText, Split, hold_out};
 
@@ -27,11 +33,11 @@ pub struct ClientShard {
 }
 
 /// Why documents cannot be dealt so.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PartitionError {
     /// Some client would be empty.
-    #[error("{documents} documents cannot be dealt to {clients} clients without an empty one")]
+    #[error("field partition.clients: expected at most the {documents} documents, got {clients}")]
     TooFew {
         /// Documents there are.
         documents: usize,
@@ -39,16 +45,69 @@ pub enum PartitionError {
         clients: usize,
     },
     /// The rule needs a client for every document.
-    #[error("document {0} has no client: partition \"natural\" needs data.client")]
+    #[error(
+        "field data.client: expected a client for every document (partition.kind = \"natural\"), document {0} has none"
+    )]
     NoClient(usize),
     /// The rule needs a class for every document.
-    #[error("document {0} has no label: partition \"dirichlet\" needs data.label")]
-    NoLabel(usize),
+    #[error(
+        "field data.label: expected a class for every document (partition.kind = {kind:?}), document {document} has none"
+    )]
+    NoLabel {
+        /// The rule.
+        kind: &'static str,
+        /// The document.
+        document: usize,
+    },
     /// A concentration that is none.
-    #[error("partition.alpha must be above 0 and finite")]
-    Alpha,
+    #[error("field partition.alpha: expected a number above 0, got {0}")]
+    Alpha(f64),
+    /// More classes a client than the data have.
+    #[error("field partition.classes: expected 1 to the {there} classes of the data, got {asked}")]
+    Classes {
+        /// Classes a client, as asked for.
+        asked: usize,
+        /// Classes of the data.
+        there: usize,
+    },
+    /// Some class would be nobody's.
+    #[error(
+        "field partition.classes: expected an owner for each of {there} classes, {clients} clients of {classes} leave some without"
+    )]
+    NoOwner {
+        /// Clients asked for.
+        clients: usize,
+        /// Classes a client.
+        classes: usize,
+        /// Classes of the data.
+        there: usize,
+    },
+    /// A class with fewer documents than clients that should have some.
+    #[error(
+        "field partition.classes: class {label} has {documents} documents, {owners} clients should have some"
+    )]
+    RareClass {
+        /// The class.
+        label: u32,
+        /// Its documents.
+        documents: usize,
+        /// Clients that should have some.
+        owners: usize,
+    },
+    /// Some shard would be empty.
+    #[error(
+        "field partition.shards: expected at most {documents} shards in all, one a document, got {shards}"
+    )]
+    Shards {
+        /// Documents there are.
+        documents: usize,
+        /// Shards asked for, of all clients.
+        shards: usize,
+    },
     /// One client cannot both train and be held out.
-    #[error("{0} client(s) with text: too few to hold one out and train on another")]
+    #[error(
+        "field heldout: {0} client(s) with text are too few to hold one out and train on another"
+    )]
     NothingLeft(usize),
 }
 
@@ -58,7 +117,7 @@ pub enum PartitionError {
 /// [`PartitionError`] where the dataset lacks what the rule needs.
 pub fn deal(dataset: &Dataset, partition: &Partition) -> Result<Vec<ClientShard>, PartitionError> {
     let documents = &dataset.documents;
-    let shards = match partition.rule {
+    let mut shards = match partition.rule {
         PartitionRule::Natural => {
             let clients = documents.iter().enumerate();
             let clients = clients
@@ -71,16 +130,34 @@ pub fn deal(dataset: &Dataset, partition: &Partition) -> Result<Vec<ClientShard>
         PartitionRule::Iid { clients } => {
             named(iid::iid(documents.len(), clients, partition.seed)?)
         }
+        PartitionRule::Quantity { alpha, clients } => {
+            named(quantity::quantity(documents.len(), clients, alpha, partition.seed)?)
+        }
         PartitionRule::Dirichlet { alpha, clients } => {
-            let labels = documents.iter().enumerate();
-            let labels = labels
-                .map(|(at, document)| document.label.ok_or(PartitionError::NoLabel(at)))
-                .collect::<Result<Vec<_>, _>>()?;
-            named(dirichlet(&labels, clients, alpha, partition.seed)?)
+            named(dirichlet(&labels(dataset, partition.rule)?, clients, alpha, partition.seed)?)
+        }
+        PartitionRule::Classes { classes: k, clients } => {
+            let labels = labels(dataset, partition.rule)?;
+            named(classes::classes(&labels, clients, k, partition.seed)?)
+        }
+        PartitionRule::Shards { shards: each, clients } => {
+            let labels = labels(dataset, partition.rule)?;
+            named(shards::shards(&labels, clients, each, partition.seed)?)
         }
     };
+    if partition.mix > 0.0 {
+        mix::mix(&mut shards, partition.mix, partition.seed);
+    }
     debug_assert!(is_a_deal(&shards, documents.len()));
     Ok(shards)
+}
+
+/// Every document's class.
+fn labels(dataset: &Dataset, rule: PartitionRule) -> Result<Vec<u32>, PartitionError> {
+    let of = |(document, of): (usize, &Document)| {
+        of.label.ok_or(PartitionError::NoLabel { kind: rule.kind(), document })
+    };
+    dataset.documents.iter().enumerate().map(of).collect()
 }
 
 /// Names made-up clients so that their names sort as their numbers do.
@@ -105,7 +182,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dataset::Document;
 
     fn dataset(n: usize, classes: u32, owners: usize) -> Dataset {
         let document = |at: usize| Document {
@@ -124,6 +200,8 @@ mod tests {
             classes in 1..12_u32,
             clients in 1..40_usize,
             ln_alpha in -9.0..6.0_f64,
+            k in 1..4_usize,
+            mix in 0.0..1.0_f64,
             seed: u64,
         ) {
             let dataset = dataset(n, classes, clients);
@@ -131,16 +209,26 @@ mod tests {
                 PartitionRule::Natural,
                 PartitionRule::Iid { clients },
                 PartitionRule::Dirichlet { alpha: ln_alpha.exp(), clients },
+                PartitionRule::Quantity { alpha: ln_alpha.exp(), clients },
+                PartitionRule::Shards { shards: k, clients },
+                PartitionRule::Classes { classes: k, clients },
             ] {
-                let partition = Partition { rule, seed };
+                let partition = Partition { rule, mix, seed };
                 match deal(&dataset, &partition) {
                     Ok(shards) => {
                         prop_assert!(is_a_deal(&shards, n), "{rule:?}: {shards:?}");
                         prop_assert_eq!(&deal(&dataset, &partition), &Ok(shards));
                     }
                     Err(error) => {
-                        prop_assert!(n < clients, "{error}");
-                        prop_assert_eq!(error, PartitionError::TooFew { documents: n, clients });
+                        let impossible = match error {
+                            PartitionError::TooFew { .. } => n < clients,
+                            PartitionError::Shards { .. } => n < clients * k,
+                            PartitionError::Classes { there, .. } => k > there,
+                            PartitionError::NoOwner { there, .. } => clients * k < there,
+                            PartitionError::RareClass { documents, owners, .. } => documents < owners,
+                            _ => false,
+                        };
+                        prop_assert!(impossible, "{rule:?}: {error}");
                     }
                 }
             }
@@ -150,10 +238,14 @@ mod tests {
     #[test]
     fn another_seed_deals_otherwise() {
         let dataset = dataset(100, 5, 10);
-        for rule in
-            [PartitionRule::Iid { clients: 9 }, PartitionRule::Dirichlet { alpha: 1.0, clients: 9 }]
-        {
-            let with = |seed| deal(&dataset, &Partition { rule, seed }).expect("enough");
+        for rule in [
+            PartitionRule::Iid { clients: 9 },
+            PartitionRule::Dirichlet { alpha: 1.0, clients: 9 },
+            PartitionRule::Quantity { alpha: 1.0, clients: 9 },
+            PartitionRule::Shards { shards: 2, clients: 9 },
+            PartitionRule::Classes { classes: 2, clients: 9 },
+        ] {
+            let with = |seed| deal(&dataset, &Partition { rule, mix: 0.0, seed }).expect("enough");
             assert_ne!(with(1), with(2));
         }
     }
@@ -162,10 +254,10 @@ mod tests {
     fn what_a_rule_needs_is_named() {
         let document = Document { client: None, label: None, text: "x".into() };
         let dataset = Dataset::from_documents(vec![document]).expect("one");
-        let with = |rule| deal(&dataset, &Partition { rule, seed: 0 });
+        let with = |rule| deal(&dataset, &Partition { rule, mix: 0.0, seed: 0 });
         assert_eq!(with(PartitionRule::Natural), Err(PartitionError::NoClient(0)));
         let rule = PartitionRule::Dirichlet { alpha: 1.0, clients: 1 };
-        assert_eq!(with(rule), Err(PartitionError::NoLabel(0)));
+        assert_eq!(with(rule), Err(PartitionError::NoLabel { kind: "dirichlet", document: 0 }));
     }
 
     #[test]

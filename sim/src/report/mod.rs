@@ -13,6 +13,7 @@ pub mod csv;
 pub mod html;
 mod interval;
 mod jsonl;
+pub mod partition;
 pub mod svg;
 pub mod table;
 
@@ -20,6 +21,7 @@ pub use comparison::{AtBudget, Band, Comparison, CurvePoint, MethodSummary};
 pub use interval::Interval;
 pub use jsonl::{JsonLines, read_rows};
 
+use crate::partition::Census;
 use html::Section;
 
 /// One round of one repetition of one method.
@@ -107,6 +109,8 @@ pub struct Report<'a> {
     pub baseline: &'a str,
     /// What a reader should know first, a paragraph each.
     pub paragraphs: &'a [String],
+    /// Who got what, where that is known.
+    pub census: Option<&'a Census>,
     /// The scenario as written.
     pub config: &'a str,
 }
@@ -197,6 +201,16 @@ fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Ve
             caption: table::equal_bytes_caption(comparison),
         });
     }
+    if let Some(census) = report.census {
+        sections.push(Section::Heading("Who got what".into()));
+        sections.push(Section::Table {
+            table: partition::summary(census),
+            caption: partition::caption(census),
+        });
+        let caption = "Darker: a larger share of the client's documents.".to_owned();
+        let caption = if census.classes.is_empty() { String::new() } else { caption };
+        sections.push(Section::Svg { svg: partition::svg(census), caption });
+    }
     sections.push(Section::Heading("Scenario".into()));
     sections.push(Section::Preformatted(report.config.to_owned()));
     sections
@@ -264,7 +278,8 @@ pub(crate) mod tests {
     /// A classification has two plots and two columns more; next tokens have none of it.
     #[test]
     fn accuracy_is_shown_where_it_was_measured() {
-        let report = Report { title: "t", baseline: "dense", paragraphs: &[], config: "" };
+        let report =
+            Report { title: "t", baseline: "dense", paragraphs: &[], census: None, config: "" };
         let write = |rows: &[RoundRow]| {
             let dir = tempfile::tempdir().expect("a temporary folder");
             write(dir.path(), &report, rows).expect("written");
@@ -293,6 +308,7 @@ pub(crate) mod tests {
             title: "a < b",
             baseline: "dense",
             paragraphs: &["x & y".into()],
+            census: None,
             config: "name = \"<x>\"",
         };
         write(&dir, &report, &rows()).expect("written");

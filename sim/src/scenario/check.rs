@@ -6,7 +6,7 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::layout::{BaseLinear, Layout};
 use gossamer_protocol::manifest::{Base, ManifestError};
 
-use super::{BaseModel, Data, Heldout, PartitionRule, Rows, Scenario, ScenarioError};
+use super::{BaseModel, Data, Format, Heldout, PartitionRule, Rows, Scenario, ScenarioError};
 
 impl Scenario {
     /// Checks what only the number of training clients can tell.
@@ -38,31 +38,32 @@ impl Scenario {
         self.field(self.eval.every > 0, "eval.every", || "at least 1".into())?;
         self.field(self.eval.clients != Some(0), "eval.clients", || "at least 1".into())?;
         self.field(self.eval.tokens != Some(0), "eval.tokens", || "at least 1".into())?;
-        let Heldout { clients, tail, only } = &self.heldout;
-        for (field, share) in [("heldout.clients", *clients), ("heldout.tail", *tail)] {
+        let Heldout { clients, tail, examples, only } = &self.heldout;
+        for (field, share) in [
+            ("heldout.clients", *clients),
+            ("heldout.tail", *tail),
+            ("heldout.examples", *examples),
+        ] {
             let why = || format!("a share in [0, 1), got {share}");
             self.field((0.0..1.0).contains(&share), field, why)?;
         }
-        let some = clients + tail > 0.0 || !only.is_empty();
-        self.field(some, "heldout", || "clients or tail above 0, or only".into())?;
+        let some = clients + tail + examples > 0.0 || !only.is_empty();
+        self.field(some, "heldout", || "clients, tail or examples above 0, or only".into())?;
         self.check_task()?;
         if let Data::Rows(rows) = &self.data {
             self.check_rows(rows)?;
         }
-        match self.partition.rule {
-            PartitionRule::Natural => {}
-            PartitionRule::Iid { clients } | PartitionRule::Dirichlet { clients, .. } => {
-                self.check_against(clients - self.heldout.count(clients))?;
-            }
+        if let Some(clients) = self.partition.rule.clients() {
+            self.check_against(clients - self.heldout.count(clients))?;
         }
         self.check_methods()
     }
 
     /// Whether data and evaluation are those of the task.
     fn check_task(&self) -> Result<(), ScenarioError> {
-        let jsonl = matches!(&self.data, Data::Rows(rows) if rows.is_jsonl());
-        let why = || "nothing: only rows of a .jsonl have keys".into();
-        self.field(self.heldout.only.is_empty() || jsonl, "heldout.only", why)?;
+        let rows = matches!(&self.data, Data::Rows(_));
+        let why = || "nothing: only rows have keys".into();
+        self.field(self.heldout.only.is_empty() || rows, "heldout.only", why)?;
         if self.head.is_none() {
             let why = || "nothing: without a [head] tokens are counted".into();
             return self.field(self.eval.examples.is_none(), "eval.examples", why);
@@ -81,30 +82,14 @@ impl Scenario {
 
     /// Whether the rows have what the partition asks for.
     fn check_rows(&self, rows: &Rows) -> Result<(), ScenarioError> {
-        if !rows.is_jsonl() {
-            for (field, set) in [
-                ("data.text", !rows.text.is_empty()),
-                ("data.client", rows.client.is_some()),
-                ("data.label", rows.label.is_some()),
-                ("data.only", !rows.only.is_empty()),
-            ] {
-                self.field(!set, field, || "nothing: a folder of .txt has no keys".into())?;
-            }
-        } else {
-            self.field(!rows.text.is_empty(), "data.text", || "the key of the text".into())?;
+        let kind = self.partition.rule.kind();
+        if self.partition.rule == PartitionRule::Natural {
+            let why = || "the key of the client: partition.kind = \"natural\" needs it".into();
+            self.field(rows.client.is_some(), "data.client", why)?;
         }
-        match self.partition.rule {
-            PartitionRule::Natural => {
-                let known = rows.client.is_some() || !rows.is_jsonl();
-                let why = || "the key of the client: partition.kind = \"natural\" needs it".into();
-                self.field(known, "data.client", why)
-            }
-            PartitionRule::Dirichlet { .. } => {
-                let why = || "the key of the class: partition.kind = \"dirichlet\" needs it".into();
-                self.field(rows.label.is_some(), "data.label", why)
-            }
-            PartitionRule::Iid { .. } => Ok(()),
-        }
+        let labelled = rows.label.is_some() || !self.partition.rule.needs_labels();
+        let why = || format!("the key of the class: partition.kind = {kind:?} needs it");
+        self.field(labelled, "data.label", why)
     }
 
     /// Puts every method through the manifest's own rules, so that none is written twice.
@@ -158,8 +143,15 @@ impl Scenario {
             self.field(path.join("config.json").is_file(), "base", why)?;
         }
         if let Data::Rows(rows) = &self.data {
-            let why = || format!("a file or folder, found none at {}", rows.path.display());
-            self.field(rows.path.exists(), "data.path", why)?;
+            let (there, what) = match rows.format() {
+                Format::Folder => (
+                    rows.path.is_dir(),
+                    "a .jsonl, .csv or .tsv (or .gz of one), or a folder of .txt, found no folder",
+                ),
+                _ => (rows.path.is_file(), "a file, found none"),
+            };
+            let why = || format!("{what} at {}", rows.path.display());
+            self.field(there, "data.path", why)?;
         }
         Ok(())
     }

@@ -81,6 +81,7 @@ async fn run(out: &Path) -> anyhow::Result<()> {
         title: "Gossamer quick start",
         baseline: &federation.scenario.methods[0].name,
         paragraphs: &paragraphs,
+        census: None,
         config: SCENARIO,
     };
     report::write(out, &report, &rows)?;
