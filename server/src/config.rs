@@ -32,6 +32,8 @@ pub struct Config {
     pub body_timeout_s: u32,
     /// Seconds that requests under way get when the server is told to stop.
     pub shutdown_timeout_s: u32,
+    /// Bytes free on the disk of the store below which the server says that it is not ready.
+    pub disk_free_min_bytes: u64,
     /// Milliseconds between looks at deadlines and at what the command line did.
     pub tick_ms: u32,
     /// The certificate.
@@ -81,6 +83,7 @@ impl Default for Config {
             header_timeout_s: 10,
             body_timeout_s: 30,
             shutdown_timeout_s: 10,
+            disk_free_min_bytes: 1 << 28,
             tick_ms: 250,
             tls: Tls::default(),
             admin: Admin::default(),

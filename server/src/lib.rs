@@ -8,6 +8,7 @@
 //!   pure function of the accepted set, the manifest and the state.
 //! - [`llama`], [`manifest_file`]: operators' files in. `export`: a run's shapes, for adapters out.
 //! - [`store`]: everything durable. What it reports as done is on the disk.
+//! - [`metrics`]: what is counted.
 //! - [`coordinator`]: sole owner of the open rounds; runs their effects.
 //! - [`config`], [`tls`], [`setup`], [`http`]: a server's directory, and the coordinator over HTTPS.
 //! - [`cli`]: what an operator types.
@@ -29,6 +30,7 @@ mod export;
 pub mod http;
 pub mod llama;
 pub mod manifest_file;
+pub mod metrics;
 pub mod operator;
 pub mod optimizer;
 pub mod problem;

@@ -17,7 +17,7 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Complete, Self::Aborted];
+    pub(crate) const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Complete, Self::Aborted];
 
     /// Its name.
     #[must_use]

@@ -1,9 +1,9 @@
 //! The tick: opens rounds, watches deadlines, and takes a frozen round to the next.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -14,7 +14,7 @@ use gossamer_protocol::sparse::Support;
 
 use super::{Coordinator, CoordinatorError, Run};
 use crate::advance::{self, AdvanceError, Closing, Combining, Outcome, Training};
-use crate::audit::{Actor, Event as Told};
+use crate::audit::{Actor, Event as Told, Head};
 use crate::clock::Timestamp;
 use crate::problem::told;
 use crate::round::{Effect, Event};
@@ -72,8 +72,8 @@ impl Coordinator {
 
     async fn tick_all(&self) -> Result<(), CoordinatorError> {
         let mut beat = self.0.ticking.lock().await;
-        let mut first = self.refresh().await;
         let now = self.now();
+        let mut first = self.refresh().await;
         // Backwards too: a clock that was put right must not silence it.
         if beat.until(now) >= BEAT || now < *beat {
             *beat = now;
@@ -86,6 +86,11 @@ impl Coordinator {
             }
             first = first.and(done);
         }
+        if first.is_ok() {
+            *self.0.ticked.lock().unwrap_or_else(PoisonError::into_inner) = Some(now.0);
+        } else {
+            self.0.metrics.tick_failures.inc();
+        }
         first
     }
 
@@ -95,7 +100,10 @@ impl Coordinator {
         if let Some(note) = self.refusals_due(now) {
             self.0.store.note(&note).await?;
         }
-        self.0.store.sign_audit(&self.0.key).await?;
+        if let Some(Head { seq, hash }) = self.0.store.sign_audit(&self.0.key).await? {
+            // Whoever collects logs elsewhere keeps it out of reach of who can write to the store.
+            tracing::info!(seq, %hash, "audit log");
+        }
         Ok(())
     }
 
@@ -145,6 +153,7 @@ impl Coordinator {
 
     /// Makes the next snapshot of a frozen round and publishes it.
     async fn close(&self, run: &Arc<Run>) -> Result<(), CoordinatorError> {
+        let began = Instant::now();
         let frozen = {
             let open = self.lock(run).await?;
             Frozen {
@@ -174,6 +183,9 @@ impl Coordinator {
             outcome => outcome?,
         };
         self.publish(run, outcome, asked, training).await?;
+        self.0.metrics.closed.inc();
+        self.0.metrics.update_bytes.inc_by(training.bytes);
+        self.0.metrics.close_seconds.observe(began.elapsed().as_secs_f64());
         let view = self.run(run.id).await?;
         tracing::info!(
             run = %run.id, %round, attempt = %view.attempt, accepted,

@@ -6,6 +6,7 @@
 //! own, to its end, even where its caller goes away.
 //!
 //! - `clients`: tokens, enrolment, revocation, nonces. `runs`: runs and what they published.
+//! - `health`: whether the server can do its work.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
 //! - `differences`: snapshots for clients that hold an earlier one.
 //! - `rounds`: check-in and upload. `close`: the tick, and from one round to the next.
@@ -14,6 +15,7 @@ mod clients;
 mod close;
 mod differences;
 mod error;
+mod health;
 mod operators;
 mod rounds;
 mod runs;
@@ -27,6 +29,7 @@ mod view;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
@@ -41,6 +44,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 pub use clients::{ClientState, ClientView};
 use differences::Differences;
 pub use error::CoordinatorError;
+pub use health::{Health, disk_free};
 pub use rounds::Admission;
 pub use sightings::Sighting;
 use sightings::Sightings;
@@ -50,6 +54,7 @@ pub use view::RunView;
 use crate::advance::{self, Lineage};
 use crate::audit::{Actor, Event as Told, Note};
 use crate::clock::{Clock, Timestamp};
+use crate::metrics::Metrics;
 use crate::round::Round;
 use crate::state::ServerState;
 use crate::status::Status;
@@ -73,6 +78,11 @@ struct Shared {
     /// Rung where a tick has something to do at once.
     due: Notify,
     sightings: std::sync::Mutex<Sightings>,
+    metrics: Metrics,
+    /// What was last found, and when.
+    health: Mutex<Option<(Instant, Health)>>,
+    /// When the last tick that did not fail began.
+    ticked: std::sync::Mutex<Option<u64>>,
     /// Counted up where an operator may see something new.
     changes: watch::Sender<u64>,
 }
@@ -205,6 +215,9 @@ impl Coordinator {
             differencing: Mutex::default(),
             due: Notify::new(),
             sightings: std::sync::Mutex::default(),
+            metrics: Metrics::default(),
+            health: Mutex::default(),
+            ticked: std::sync::Mutex::default(),
             changes: watch::Sender::new(0),
         });
         let coordinator = Self(shared, Actor::Local);
@@ -234,6 +247,12 @@ impl Coordinator {
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         self.0.key.public()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// Counts up where an operator may see something new.

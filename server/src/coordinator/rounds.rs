@@ -185,6 +185,7 @@ impl Coordinator {
                     let accepted = open.round.accepted().len();
                     let told = Told::RoundAbandoned { run: run.id, round, attempt, accepted };
                     store.abandon(run.id, attempt, &self.own_note(told)).await?;
+                    self.0.metrics.abandoned.inc();
                     tracing::warn!(run = %run.id, %round, accepted, "too few updates: trying again");
                 }
                 Effect::Assign { client, new: true } => store.add_asked(run.id, *client).await?,
@@ -194,6 +195,7 @@ impl Coordinator {
                     let (client, frame, receipt) = (*client, *update, &receipt);
                     let row = AcceptRow { run: run.id, round, attempt, client, frame, receipt };
                     store.accept(&row).await?;
+                    self.0.metrics.accepted.inc();
                 }
                 Effect::Close => self.0.due.notify_one(),
                 Effect::Assign { new: false, .. } | Effect::Wait(_) | Effect::Repeat(_) => {}

@@ -75,6 +75,7 @@ impl Coordinator {
     /// Notes a refusal of whoever claimed to be `client`, which may be `proven`: the audit log names
     /// nobody else.
     pub(crate) fn refused(&self, client: Option<ClientId>, proven: bool, reason: ProblemType) {
+        self.0.metrics.refused(reason);
         let now = self.now();
         let mut sightings = self.0.sightings.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = client {

@@ -22,6 +22,7 @@ use tower::ServiceExt as _;
 
 use super::stall::Impatient;
 use crate::config::Config;
+use crate::coordinator::Coordinator;
 
 /// How long a connection lasts that is only told to come back.
 const TURNED_AWAY: Duration = Duration::from_secs(5);
@@ -41,10 +42,18 @@ pub(super) struct Connections {
     handshake_timeout: Duration,
     header_timeout: Duration,
     write_timeout: Duration,
+    coordinator: Coordinator,
+    listener: &'static str,
 }
 
 impl Connections {
-    pub(super) fn new(tls: Arc<ServerConfig>, router: Router, config: &Config) -> Self {
+    pub(super) fn new(
+        tls: Arc<ServerConfig>,
+        router: Router,
+        config: &Config,
+        coordinator: Coordinator,
+        listener: &'static str,
+    ) -> Self {
         let seconds = |s: u32| Duration::from_secs(s.into());
         let header_timeout = seconds(config.header_timeout_s);
         Self {
@@ -54,6 +63,8 @@ impl Connections {
             handshake_timeout: seconds(config.handshake_timeout_s),
             header_timeout,
             write_timeout: seconds(config.body_timeout_s),
+            coordinator,
+            listener,
         }
     }
 
@@ -65,6 +76,10 @@ impl Connections {
         _room: Place,
         watcher: Watcher,
     ) {
+        let _open = self.coordinator.metrics().connected(self.listener);
+        if place.is_none() {
+            self.coordinator.metrics().turned_away(self.listener);
+        }
         // Small answers should not wait for more.
         let _ = socket.set_nodelay(true);
         let handshake = tokio::time::timeout(self.handshake_timeout, self.tls.accept(socket)).await;

@@ -1,7 +1,8 @@
 //! The coordinator over HTTP. A file per resource; nothing is decided here.
 //!
 //! - [`serve`]: the accept loop. `connection`: one connection. `stall`: peers that do not read.
-//! - `auth`: who asks. `callers`: how often. `body`: bounded reading. `problem`: refusals.
+//! - `auth`: who asks. `callers`: how often. `body`: bounded reading. `problem`: refusals. `count`: metrics.
+//!   `health`: for load balancers.
 //! - `enrol`, `check_in`, `records`, `objects`, `updates`: the resources.
 //! - `admin`: the admin API, on another listener.
 
@@ -11,7 +12,9 @@ mod body;
 mod callers;
 mod check_in;
 mod connection;
+mod count;
 mod enrol;
+mod health;
 mod objects;
 mod problem;
 mod records;
@@ -22,26 +25,28 @@ mod updates;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
+use axum::{Json, Router};
 use gossamer_protocol::problem::ProblemType;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Health};
 use auth::Who;
 use body::Limits;
 use callers::Callers;
+use count::Counting;
 use problem::Refusal;
 
 /// What handlers share.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) coordinator: Coordinator,
+    pub(crate) config: Arc<Config>,
     /// A permit for each request worked on.
     pub(crate) requests: Arc<Semaphore>,
     /// A permit for each enrolment worked on. They are a part of the requests: strangers must not
@@ -59,6 +64,7 @@ impl App {
         let pause = Duration::from_secs(config.body_timeout_s.into());
         Self {
             coordinator,
+            config: Arc::new(config.clone()),
             requests: Arc::new(Semaphore::new(config.requests_max as usize)),
             enrolments: Arc::new(Semaphore::new(config.requests_max.div_ceil(4) as usize)),
             callers: Callers::default(),
@@ -69,6 +75,7 @@ impl App {
 
 /// Every route there is.
 pub(crate) fn router(app: App) -> Router {
+    let counting = Counting(app.coordinator.clone(), "clients");
     let update = "/v1/runs/{run}/rounds/{round}/attempts/{attempt}/updates/{client}";
     Router::new()
         .route("/v1/enrol", post(enrol::enrol))
@@ -83,9 +90,15 @@ pub(crate) fn router(app: App) -> Router {
             Refusal::new(ProblemType::Method, "the route has other methods")
         })
         .layer(middleware::from_fn_with_state(app.clone(), limit))
-        // A busy server is alive.
-        .route("/healthz", get(|| async { StatusCode::OK }))
+        // Whoever watches a busy server is told so too.
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(ready))
+        .layer(middleware::from_fn_with_state(counting, count::count))
         .with_state(app)
+}
+
+async fn ready(State(app): State<App>) -> (StatusCode, Json<Health>) {
+    health::ready(&app.coordinator, &app.config).await
 }
 
 /// Counts refusals, and turns requests away while too many are worked on. Work that was begun is ended, in a task of its

@@ -7,7 +7,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -85,11 +84,14 @@ pub async fn serve(
     let tls = tls::server_config(&certificate, &config.path(&config.tls.key));
     let tls = tls.map_err(SetupError::from)?;
     let router = super::router(App::new(coordinator.clone(), config));
-    let clients = Door::new(clients, tls.clone(), router, config, config.connections_max);
+    let lead = |router, listener, tls: &Arc<ServerConfig>| {
+        Connections::new(tls.clone(), router, config, coordinator.clone(), listener)
+    };
+    let clients = Door::new(clients, lead(router, "clients", &tls), config.connections_max);
     let (close, closing) = watch::channel(false);
     let admin = admin.map(|listener| {
         let router = admin::router(Admin::new(coordinator.clone(), config, closing));
-        Door::new(listener, tls, router, config, config.admin.connections_max)
+        Door::new(listener, lead(router, "admin", &tls), config.admin.connections_max)
     });
     coordinator.take_over().await.map_err(SetupError::from)?;
     let tick = Duration::from_millis(config.tick_ms.into());
@@ -133,16 +135,10 @@ struct Door {
 }
 
 impl Door {
-    fn new(
-        listener: TcpListener,
-        tls: Arc<ServerConfig>,
-        router: Router,
-        config: &Config,
-        connections_max: u32,
-    ) -> Self {
+    fn new(listener: TcpListener, connections: Connections, connections_max: u32) -> Self {
         Self {
             listener,
-            connections: Arc::new(Connections::new(tls, router, config)),
+            connections: Arc::new(connections),
             places: Arc::new(Semaphore::new(connections_max as usize)),
             waiting_room: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
         }

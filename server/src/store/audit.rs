@@ -95,17 +95,17 @@ impl Store {
         rows.iter().map(entry).collect()
     }
 
-    /// Signs where the log stands, unless that is done; gives where it stands.
-    pub(crate) async fn sign_audit(&self, key: &SigningKey) -> Result<Head, StoreError> {
+    /// Signs where the log stands; gives it, unless that was done before.
+    pub(crate) async fn sign_audit(&self, key: &SigningKey) -> Result<Option<Head>, StoreError> {
         let last = "SELECT a.seq, a.hash, c.seq IS NOT NULL AS signed FROM audit a \
                     LEFT JOIN audit_checkpoints c ON c.seq = a.seq ORDER BY a.seq DESC LIMIT 1";
         let Some(row) = sqlx::query(last).fetch_optional(&self.0.reader).await? else {
-            return Ok(START);
+            return Ok(None);
         };
         let seq = count(row.try_get("seq")?)?;
         let head = Head { seq, hash: Digest(array(row.try_get("hash")?)?) };
         if row.try_get::<bool, _>("signed")? {
-            return Ok(head);
+            return Ok(None);
         }
         let signature = key.sign(Purpose::Audit, &head.signed_bytes());
         sqlx::query(
@@ -116,7 +116,7 @@ impl Store {
         .bind(&signature.0[..])
         .execute(&self.0.writer)
         .await?;
-        Ok(head)
+        Ok(Some(head))
     }
 
     /// Checks the whole log against its own chain, what `key` signed, and `seen`, a head that was

@@ -28,6 +28,8 @@ pub enum Kind {
     State,
     /// An accepted update's frame; private, dropped once counted.
     Update,
+    /// A few bytes that are written only to see whether they can be.
+    Probe,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             Self::Snapshot => "snapshots",
             Self::State => "states",
             Self::Update => "updates",
+            Self::Probe => "probes",
         }
     }
 
@@ -72,6 +75,12 @@ impl Objects {
         }
         let place = Arc::new(LocalFileSystem::new_with_prefix(&root)?.with_fsync(true));
         Ok(Self { place, root: Some(root) })
+    }
+
+    /// The directory, where it is one of this machine.
+    #[must_use]
+    pub fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
     }
 
     /// Drops every update's frame but those in `keep`: of uploads that were refused after their

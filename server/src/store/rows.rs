@@ -6,6 +6,9 @@ use sqlx::Row as _;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 
+const ALIVE: &str =
+    "INSERT INTO alive (one, at_ms) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at_ms = ?1";
+
 impl Store {
     /// Notes a nonce; false where it was noted before.
     pub(crate) async fn use_nonce(
@@ -36,13 +39,17 @@ impl Store {
 
     /// Notes that the serving process is there.
     pub(crate) async fn set_alive(&self, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO alive (one, at_ms) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at_ms = ?1",
-        )
-        .bind(int(now.0))
-        .execute(&self.0.nonces)
-        .await?;
+        sqlx::query(ALIVE).bind(int(now.0)).execute(&self.0.nonces).await?;
         Ok(())
+    }
+
+    /// The same, flushed, through the connection that writes what must be durable.
+    pub(crate) async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.transact(async |tx| {
+            sqlx::query(ALIVE).bind(int(now.0)).execute(tx).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// When the last one was there, where one ever was.

@@ -7,6 +7,7 @@ mod auth;
 mod clients;
 mod events;
 mod log;
+mod metrics;
 mod openapi;
 mod operators;
 pub(crate) mod routes;
@@ -29,6 +30,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 
 use super::body::{self, Limits};
+use super::count::{self, Counting};
 use super::problem::Refusal;
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -84,10 +86,12 @@ impl Admin {
 
 /// Every route in [`routes::ROUTES`].
 pub(crate) fn router(admin: Admin) -> Router {
+    let counting = Counting(admin.coordinator.clone(), "admin");
     let mut router = Router::new();
     for route in routes::ROUTES {
         let mut handler = (route.handler)();
-        if let Some(role) = route.role {
+        let opened = route.path == routes::METRICS && admin.config.admin.metrics_open;
+        if let Some(role) = route.role.filter(|_| !opened) {
             let guard = middleware::from_fn_with_state((admin.clone(), role), auth::must_be);
             handler = handler.route_layer(guard);
         }
@@ -99,6 +103,7 @@ pub(crate) fn router(admin: Admin) -> Router {
             Refusal::new(ProblemType::Method, "the route has other methods")
         })
         .layer(middleware::from_fn_with_state(admin.clone(), limit))
+        .layer(middleware::from_fn_with_state(counting, count::count))
         .with_state(admin)
 }
 

@@ -2,7 +2,8 @@
 
 use axum::routing::{MethodRouter, delete, get, post};
 
-use super::{Admin, clients, events, log, openapi, operators, runs, server, tokens};
+use super::{Admin, clients, events, log, metrics, openapi, operators, runs, server, tokens};
+use crate::http::health::alive;
 use crate::operator::Role;
 
 /// A route.
@@ -37,9 +38,15 @@ const fn open(
 
 use Role::{Admin as A, Operator as O, Viewer as V};
 
+/// The one route that the configuration may open.
+pub(super) const METRICS: &str = "/metrics";
+
 /// All of them.
 #[rustfmt::skip]
 pub(crate) const ROUTES: &[Route] = &[
+    open("GET", "/healthz", || get(alive), "Whether the process answers"),
+    open("GET", "/readyz", || get(server::ready), "Whether the server can do its work: asked of the store and the disk"),
+    route("GET", METRICS, V, || get(metrics::metrics), "Metrics as OpenMetrics text; open to all where the configuration says so"),
     open("GET", "/openapi.json", || get(openapi::document), "This API, as OpenAPI 3.1"),
     route("GET", "/v1/server", V, || get(server::show), "What this server is, and who asks"),
     route("GET", "/v1/events", V, || get(events::events), "What changes, as server-sent events"),

@@ -2,11 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use gossamer_protocol::sign::PublicKey;
 use serde::Serialize;
 
 use super::Admin;
 use super::auth::Caller;
+use crate::coordinator::Health;
+use crate::http::health;
 use crate::operator::Operator;
 
 /// A client is here while it was heard of within so long.
@@ -26,10 +29,10 @@ pub(super) struct Server {
 /// How many clients there are.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Clients {
-    enrolled: usize,
-    revoked: usize,
+    pub(super) enrolled: usize,
+    pub(super) revoked: usize,
     /// Heard of in the last five minutes.
-    here: usize,
+    pub(super) here: usize,
 }
 
 impl Clients {
@@ -40,6 +43,10 @@ impl Clients {
             here: admin.coordinator.seen_within(HERE_MS),
         }
     }
+}
+
+pub(super) async fn ready(State(admin): State<Admin>) -> (StatusCode, Json<Health>) {
+    health::ready(&admin.coordinator, &admin.config).await
 }
 
 pub(super) async fn show(State(admin): State<Admin>, caller: Caller) -> Json<Server> {
