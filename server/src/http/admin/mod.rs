@@ -5,6 +5,7 @@
 
 mod auth;
 mod clients;
+mod dashboard;
 mod events;
 mod log;
 mod metrics;

@@ -2,7 +2,9 @@
 
 use axum::routing::{MethodRouter, delete, get, post};
 
-use super::{Admin, clients, events, log, metrics, openapi, operators, runs, server, tokens};
+use super::{
+    Admin, clients, dashboard, events, log, metrics, openapi, operators, runs, server, tokens,
+};
 use crate::http::health::alive;
 use crate::operator::Role;
 
@@ -44,6 +46,10 @@ pub(super) const METRICS: &str = "/metrics";
 /// All of them.
 #[rustfmt::skip]
 pub(crate) const ROUTES: &[Route] = &[
+    open("GET", "/", || get(dashboard::page), "The dashboard"),
+    open("GET", "/dashboard/style.css", || get(dashboard::style), "Its style"),
+    open("GET", "/dashboard/app.js", || get(dashboard::script), "Its script"),
+    open("GET", "/dashboard/icon.svg", || get(dashboard::icon), "Its icon"),
     open("GET", "/healthz", || get(alive), "Whether the process answers"),
     open("GET", "/readyz", || get(server::ready), "Whether the server can do its work: asked of the store and the disk"),
     route("GET", METRICS, V, || get(metrics::metrics), "Metrics as OpenMetrics text; open to all where the configuration says so"),
