@@ -261,6 +261,10 @@ impl TrainingTask for Drawn {
         1
     }
 
+    fn has_loss(&self) -> bool {
+        false
+    }
+
     fn batch(&self, plan: &Plan, step: u32) -> Result<Batch, TaskError> {
         let mut stream = plan.stream("bench", u64::from(step));
         let inputs: Vec<u32> =

@@ -226,6 +226,11 @@ impl Plan {
         self.pairs.iter().position(Option::is_some).unwrap_or(self.pairs.len())
     }
 
+    /// Whether linear `at` has an A that is trained.
+    pub(crate) fn trains_a(&self, at: usize) -> bool {
+        matches!(self.pairs[at], Some(Pair { a: Factor::Trained(_), .. }))
+    }
+
     /// The head's parts of a flat gradient: the weight's and the bias's.
     pub(crate) fn split_head<'g>(&self, gradient: &'g mut [f32]) -> [Option<&'g mut [f32]>; 2] {
         let Some(HeadPlan { weight, bias, .. }) = &self.head else { return [None, None] };

@@ -11,7 +11,6 @@ use super::network::Tape;
 use super::{BaseModel, Bias, LlamaConfig, fixture};
 use crate::data::Batch;
 use crate::lora::Plan;
-use crate::ops::cross_entropy as fast;
 use crate::ops::linear::Dropout;
 
 const ALL: [&str; 7] =
@@ -39,12 +38,10 @@ fn by_hand(
 ) -> (f64, Vec<f32>) {
     let decoder = base.decoder(Some(plan.on(theta))).expect("a decoder");
     let (mut tape, mut logits) = (Tape::default(), Vec::new());
-    let hidden = decoder.features(&mut tape, batch, dropout);
-    decoder.logits(&mut logits, hidden);
-    let nats = fast::backward_in_place(&mut logits, &batch.targets);
+    decoder.features(&mut tape, batch, dropout);
     let mut gradient = vec![0.0; theta.len()];
     let mut gradients = Gradients { adapter: Some(&mut gradient), weights: None };
-    decoder.backward_into(&tape, &logits, &mut gradients);
+    let nats = decoder.learn(&mut tape, &mut logits, &[&batch.targets], &mut gradients)[0];
     (nats.sum / nats.tokens as f64, gradient)
 }
 
@@ -93,7 +90,7 @@ fn adapter_gradients_are_candles() {
         let hidden = decoder.features(&mut tape, &batch, None);
         decoder.logits(&mut ours, hidden);
         close("logits", &ours, &values(&logits), 1e-5);
-        let nats = fast::forward(&ours, &batch.targets);
+        let nats = decoder.nats(&tape, &mut Vec::new(), &batch.targets, |_, _| {});
 
         let reference = cross_entropy(&logits, &batch.targets).expect("runs");
         let want = f64::from(reference.to_scalar::<f32>().expect("scalar"));
@@ -106,6 +103,33 @@ fn adapter_gradients_are_candles() {
     }
 }
 
+/// However many rows of logits are held at once, of one client or of two: the bits of all at once.
+#[test]
+fn parts_of_the_logits_change_nothing() {
+    let (config, batch) = cases().swap_remove(0);
+    let base = fixture::base(&config);
+    let manifest = fixture::manifest(&base, &["q_proj", "down_proj"], false);
+    let plan = Plan::new(&base, &manifest).expect("fits");
+    let thetas = [1, 2].map(|seed| fixture::normal(manifest.layout.n(), 0.3, seed));
+    let thetas = thetas.each_ref().map(|theta| &theta[..]);
+    let network = base.network(plan.on_each(&thetas)).expect("a decoder");
+    let (mut tape, mut logits) = (Tape::default(), Vec::new());
+    let mut run = |most: usize| {
+        network.features(&mut tape, &batch, None);
+        let mut gradient = vec![0.0; 2 * manifest.layout.n()];
+        let mut gradients = Gradients { adapter: Some(&mut gradient), weights: None };
+        let (first, second) = batch.targets.split_at(batch.cols);
+        let targets = [first, second];
+        let nats = network.learn_by(most, &mut tape, &mut logits, &targets, &mut gradients);
+        (nats, gradient.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let whole = run(usize::MAX);
+    assert_eq!(whole.0.iter().map(|nats| nats.tokens).sum::<u64>(), batch.learned());
+    for most in [1, 3, 7, 10] {
+        assert_eq!(run(most), whole, "{most} rows at once");
+    }
+}
+
 /// Pretraining's: every weight, bias, norm and the embedding, tied and not.
 #[test]
 fn weight_gradients_are_candles() {
@@ -113,12 +137,10 @@ fn weight_gradients_are_candles() {
         let base = fixture::base(&config);
         let decoder = base.decoder(None).expect("a decoder");
         let (mut tape, mut logits) = (Tape::default(), Vec::new());
-        let hidden = decoder.features(&mut tape, &batch, None);
-        decoder.logits(&mut logits, hidden);
-        fast::backward_in_place(&mut logits, &batch.targets);
+        decoder.features(&mut tape, &batch, None);
         let mut gradient = vec![0.0; base.n_weights()];
         let mut gradients = Gradients { adapter: None, weights: Some(&mut gradient) };
-        decoder.backward_into(&tape, &logits, &mut gradients);
+        decoder.learn(&mut tape, &mut logits, &[&batch.targets], &mut gradients);
 
         let vars: Vec<Var> = Composed::new(&base, &Device::Cpu)
             .expect("fits")

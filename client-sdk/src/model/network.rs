@@ -10,9 +10,14 @@ pub(crate) use super::tape::Tape;
 use super::walk::{self, Family};
 use crate::data::Batch;
 use crate::lora::Adapter;
+use crate::ops::cross_entropy::{self, Nats};
 use crate::ops::linear::{self, Dropout, Linear, Share};
 use crate::ops::product::{Store, View, product};
 use crate::ops::room;
+
+/// Logits held at once, at most: 32 MiB. Each part of the rows packs the head's weights anew, so more is
+/// faster.
+pub(crate) const LOGITS: usize = 1 << 23;
 
 /// A family with what stands above its features.
 #[derive(Clone, Copy, Debug)]
@@ -100,24 +105,96 @@ impl Network<'_> {
         self.logits(logits, features);
     }
 
-    /// Adds to the flat adapter's `gradient` what follows from `dlogits`.
-    pub(crate) fn backward(&self, tape: &Tape, dlogits: &[f32], gradient: &mut [f32]) {
-        self.backward_into(
-            tape,
-            dlogits,
-            &mut Gradients { adapter: Some(gradient), weights: None },
-        );
-    }
-
-    /// Adds to `gradients` what follows from `dlogits`.
-    pub(crate) fn backward_into(
+    /// The cross-entropy of `targets`, after a forward pass that left its features; `see` meets every row's
+    /// logits with its target, some rows at a time.
+    pub(crate) fn nats(
         &self,
         tape: &Tape,
+        logits: &mut Vec<f32>,
+        targets: &[u32],
+        mut see: impl FnMut(&[f32], &[u32]),
+    ) -> Nats {
+        let (mut nats, most) = (Nats::default(), self.rows_at_once().min(targets.len()).max(1));
+        let d = tape.features.len() / targets.len().max(1);
+        for (targets, features) in targets.chunks(most).zip(tape.features.chunks(most * d)) {
+            self.logits(logits, features);
+            cross_entropy::forward(&mut nats, logits, targets);
+            see(logits, targets);
+        }
+        nats
+    }
+
+    /// Adds to `gradients` those of each client's mean cross-entropy, after a forward pass; and what the means
+    /// are of. `targets`: each client's, equally many. The logits of all rows are never held at once.
+    pub(crate) fn learn(
+        &self,
+        tape: &mut Tape,
+        logits: &mut Vec<f32>,
+        targets: &[&[u32]],
+        gradients: &mut Gradients<'_>,
+    ) -> Vec<Nats> {
+        let most = match (&self.head, &gradients.weights) {
+            (Head::Tokens(_), None) => self.rows_at_once(),
+            // A head's own gradient is a sum over all rows, whose bits are those of one sum.
+            _ => usize::MAX,
+        };
+        self.learn_by(most, tape, logits, targets, gradients)
+    }
+
+    /// [`learn`](Self::learn), at most so many rows of logits at a time: no row's numbers depend on another's.
+    pub(super) fn learn_by(
+        &self,
+        most: usize,
+        tape: &mut Tape,
+        logits: &mut Vec<f32>,
+        targets: &[&[u32]],
+        gradients: &mut Gradients<'_>,
+    ) -> Vec<Nats> {
+        let mut dfeatures = std::mem::take(&mut tape.scratch.dfeatures);
+        room(&mut dfeatures, tape.features.len());
+        let each = targets.first().map_or(0, |targets| targets.len());
+        let d = tape.features.len() / (each * targets.len()).max(1);
+        let tokens: Vec<usize> = targets.iter().map(|all| cross_entropy::learned(all)).collect();
+        let mut nats = vec![Nats::default(); targets.len()];
+        let part = most.min(each * targets.len()).max(1) * d;
+        let mut row = 0;
+        for (features, dfeatures) in tape.features.chunks(part).zip(dfeatures.chunks_mut(part)) {
+            self.logits(logits, features);
+            let width = logits.len() / (features.len() / d);
+            let mut rest = &mut logits[..];
+            while !rest.is_empty() {
+                let client = row / each;
+                let targets = &targets[client][row % each..];
+                let (some, others) = rest.split_at_mut(rest.len().min(targets.len() * width));
+                let targets = &targets[..some.len() / width];
+                cross_entropy::backward_in_place(&mut nats[client], some, targets, tokens[client]);
+                row += targets.len();
+                rest = others;
+            }
+            self.head_backward(dfeatures, logits, features, gradients);
+        }
+        walk::backward(self.body.family(), tape, &dfeatures, gradients);
+        tape.scratch.dfeatures = dfeatures;
+        nats
+    }
+
+    /// Adds to `gradients` what follows from `dlogits`, of every target.
+    pub(crate) fn backward(&self, tape: &mut Tape, dlogits: &[f32], gradients: &mut Gradients<'_>) {
+        let mut dfeatures = std::mem::take(&mut tape.scratch.dfeatures);
+        room(&mut dfeatures, tape.features.len());
+        self.head_backward(&mut dfeatures, dlogits, &tape.features, gradients);
+        walk::backward(self.body.family(), tape, &dfeatures, gradients);
+        tape.scratch.dfeatures = dfeatures;
+    }
+
+    /// Sets `dfeatures` of some rows of features, and adds the head's own gradients.
+    fn head_backward(
+        &self,
+        dfeatures: &mut [f32],
         dlogits: &[f32],
+        features: &[f32],
         gradients: &mut Gradients<'_>,
     ) {
-        let features = &tape.features;
-        let mut dfeatures = vec![0.0; features.len()];
         match &self.head {
             Head::Tokens(place) => {
                 let weight = self.body.frozen().at(place);
@@ -129,7 +206,7 @@ impl Network<'_> {
                     product(dhead, d, dlogits.t(), features, 1.0, Store::Add);
                 }
                 let head = View::new(weight, vocab, d);
-                product(&mut dfeatures, d, dlogits, head, 1.0, Store::Set);
+                product(dfeatures, d, dlogits, head, 1.0, Store::Set);
             }
             Head::Classes(adapter) => {
                 for (share, head) in heads(*adapter) {
@@ -137,13 +214,23 @@ impl Network<'_> {
                     let gradient = gradient.map(|all| share.part_mut(all));
                     let [weight, bias] = gradient
                         .map_or([None, None], |gradient| adapter.plan().split_head(gradient));
-                    let dx = Some((share.part_mut(&mut dfeatures), Store::Set));
+                    let dx = Some((share.part_mut(dfeatures), Store::Set));
                     let parts = linear::Gradients { weight, bias };
                     head.backward(dx, parts, share.part(dlogits), share.part(features));
                 }
             }
         }
-        walk::backward(self.body.family(), tape, &dfeatures, gradients);
+    }
+
+    /// Rows of logits that are held at once.
+    fn rows_at_once(&self) -> usize {
+        match &self.head {
+            Head::Tokens(place) => {
+                (LOGITS * self.body.family().sizes().hidden / place.len().max(1)).max(1)
+            }
+            // They are few.
+            Head::Classes(_) => usize::MAX,
+        }
     }
 }
 

@@ -2,11 +2,22 @@
 
 use crate::data::Batch;
 use crate::ops::rope::Rope;
-use crate::ops::{attention, linear};
+use crate::ops::{attention, layer_norm, linear};
+
+/// What a forward pass keeps for the way back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Of each layer that has a gradient, what its backward pass reads and what is not cheap to make again.
+    #[default]
+    Layers,
+    /// Nothing: there is no way back.
+    Nothing,
+}
 
 /// What a forward pass leaves for the backward pass; reused from step to step. `n = rows * cols`.
 #[derive(Debug, Default)]
 pub(crate) struct Tape {
+    pub(crate) keep: Keep,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) inputs: Vec<u32>,
@@ -15,6 +26,9 @@ pub(crate) struct Tape {
     /// Where positions turn.
     pub(crate) rope: Option<Rope>,
     pub(crate) layers: Vec<LayerTape>,
+    /// Of a layer that is not kept.
+    pub(crate) spare: LayerTape,
+    pub(crate) scratch: Scratch,
     /// The last layer's output, `[n, hidden]`.
     pub(crate) x: Vec<f32>,
     /// Of the norm behind the layers.
@@ -23,44 +37,45 @@ pub(crate) struct Tape {
     pub(crate) features: Vec<f32>,
 }
 
-/// One layer's. Widths: `q` and `attended` have all heads', `k` and `v` the key heads', `inner`, `up` and
-/// `active` the feed-forward's, all else `hidden`.
+/// One layer's. Widths: `q` and `attended` have all heads', `k` and `v` the key heads', `inner` and `up` the
+/// feed-forward's, all else `hidden`. Norms' outputs and the activation's are made again where they are read.
 #[derive(Debug, Default)]
 pub(crate) struct LayerTape {
     /// Input.
     pub(crate) x: Vec<f32>,
     /// Of the norm before (or, where a family norms its sums, behind) attention.
     pub(crate) attention_norm: NormTape,
-    /// That norm's output, where it stands before attention.
-    pub(crate) normed: Vec<f32>,
     pub(crate) q: Vec<f32>,
     pub(crate) k: Vec<f32>,
     pub(crate) v: Vec<f32>,
     pub(crate) attended: Vec<f32>,
     pub(crate) attention: attention::Saved,
-    /// What the second half starts from.
+    /// Input plus attention: what the second half starts from, or, where a family norms its sums, its norm.
     pub(crate) middle: Vec<f32>,
     /// Of the norm before, or behind, the feed-forward.
     pub(crate) norm: NormTape,
-    /// That norm's output, where it stands before the feed-forward.
-    pub(crate) middle_normed: Vec<f32>,
-    /// Before and after the activation, and what a gated one is multiplied by.
+    /// Before the activation, and what a gated one is multiplied by.
     pub(crate) inner: Vec<f32>,
-    pub(crate) active: Vec<f32>,
     pub(crate) up: Vec<f32>,
+    /// What the last norm takes, where a family norms its sums.
+    pub(crate) sum: Vec<f32>,
     pub(crate) linears: Vec<linear::Saved>,
 }
 
-/// A norm's roots, and a LayerNorm's `u`.
+/// Each row's statistics: an RMSNorm's roots, or what a LayerNorm saves.
 #[derive(Debug, Default)]
 pub(crate) struct NormTape {
-    pub(crate) u: Vec<f32>,
     pub(crate) roots: Vec<f32>,
+    pub(crate) layer: layer_norm::Saved,
 }
 
-/// Gradients on the way down, reused from layer to layer.
+/// What no layer keeps: a norm's output, the activation's, and gradients on the way down.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    pub(crate) normed: Vec<f32>,
+    pub(crate) active: Vec<f32>,
+    pub(crate) dfeatures: Vec<f32>,
+    pub(crate) dx: Vec<f32>,
     pub(crate) dnormed: Vec<f32>,
     pub(crate) dactive: Vec<f32>,
     pub(crate) dinner: Vec<f32>,
@@ -73,6 +88,11 @@ pub(crate) struct Scratch {
 }
 
 impl Tape {
+    /// Of a pass without a way back.
+    pub(crate) fn one_way() -> Self {
+        Self { keep: Keep::Nothing, ..Self::default() }
+    }
+
     /// Takes over the batch's sizes; `linears`: in a layer.
     pub(crate) fn start(&mut self, layers: usize, linears: usize, batch: &Batch) {
         self.rows = batch.rows;
@@ -84,7 +104,7 @@ impl Tape {
             false => self.lengths.extend_from_slice(&batch.lengths),
         }
         self.layers.resize_with(layers, LayerTape::default);
-        for layer in &mut self.layers {
+        for layer in self.layers.iter_mut().chain([&mut self.spare]) {
             layer.linears.resize_with(linears, linear::Saved::default);
         }
     }

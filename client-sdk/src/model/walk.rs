@@ -6,10 +6,10 @@
 //! beside.
 //!
 //! Invariant: gradients are added only where they are asked for, and the walk down ends at the first
-//! layer that has any; a frozen weight's own gradient is never formed.
+//! layer that has any, below which nothing is kept; a frozen weight's own gradient is never formed.
 
 use super::frozen::{Frozen, Gradients};
-use super::tape::{LayerTape, Scratch, Tape};
+use super::tape::{Keep, LayerTape, Scratch, Tape};
 use crate::data::Batch;
 use crate::ops::linear::Dropout;
 use crate::ops::product::Store;
@@ -54,6 +54,7 @@ pub(crate) trait Family {
         at: Layer<'_>,
         tape: &mut LayerTape,
         out: &mut [f32],
+        scratch: &mut Scratch,
         dropout: Option<&mut Dropout>,
     );
 
@@ -125,50 +126,59 @@ pub(crate) fn forward<'t>(
     if tape.rope.as_ref().is_none_or(|rope| rope.len() < batch.cols) {
         tape.rope = family.rope(batch.cols);
     }
-    let Tape { rows, cols, rope, lengths, layers, x, .. } = &mut *tape;
+    let lowest = lowest(family);
+    let Tape { keep, rows, cols, rope, lengths, layers, spare, scratch, x, .. } = &mut *tape;
     let view = View { rows: *rows, cols: *cols, rope: rope.as_ref(), lengths };
     let n = batch.rows * batch.cols * sizes.hidden;
     let mut stream = std::mem::take(x);
     family.embed(room(&mut stream, n), batch);
     for (at, layer) in layers.iter_mut().enumerate() {
+        let kept = *keep == Keep::Layers && at >= lowest;
+        let layer = if kept { layer } else { &mut *spare };
         std::mem::swap(&mut layer.x, &mut stream);
         let out = room(&mut stream, n);
         let at = Layer::new(at, sizes, family.causal(), view);
-        family.layer(at, layer, out, dropout.as_deref_mut());
+        family.layer(at, layer, out, scratch, dropout.as_deref_mut());
     }
     *x = stream;
     family.features(tape);
     &tape.features
 }
 
-/// Adds the gradients that follow from the features', shaped as [`Tape::features`].
+/// The first layer that has a gradient; without an adapter, weights may have one, so all layers do.
+fn lowest(family: &dyn Family) -> usize {
+    let adapter = family.frozen().adapter;
+    adapter.map_or(0, |adapter| adapter.plan().first() / family.sizes().linears)
+}
+
+/// Adds the gradients that follow from the features', shaped as [`Tape::features`], after a forward pass that
+/// kept what is needed.
 pub(crate) fn backward(
     family: &dyn Family,
-    tape: &Tape,
+    tape: &mut Tape,
     dfeatures: &[f32],
     gradients: &mut Gradients<'_>,
 ) {
-    let sizes = family.sizes();
-    let mut dx = vec![0.0; tape.x.len()];
+    debug_assert_ne!(tape.keep, Keep::Nothing, "a way back");
+    let (sizes, lowest) = (family.sizes(), lowest(family));
+    let mut scratch = std::mem::take(&mut tape.scratch);
+    let mut dx = std::mem::take(&mut scratch.dx);
+    dx.clear();
+    dx.resize(tape.x.len(), 0.0);
     family.features_backward(&mut dx, dfeatures, tape, gradients);
-    let lowest = match (&gradients.weights, family.frozen().adapter) {
-        (Some(_), _) => None,
-        (None, Some(adapter)) => Some(adapter.plan().first() / sizes.linears),
-        (None, None) => return,
-    };
-    let mut scratch = Scratch::default();
-    let Tape { rows, cols, rope, lengths, .. } = tape;
+    let Tape { rows, cols, rope, lengths, .. } = &*tape;
     let view = View { rows: *rows, cols: *cols, rope: rope.as_ref(), lengths };
-    for (at, layer) in tape.layers.iter().enumerate().rev() {
-        let down = match lowest {
-            Some(lowest) if at < lowest => break,
-            Some(lowest) => at > lowest,
-            None => true,
-        };
-        let at = Layer::new(at, sizes, family.causal(), view);
-        family.layer_backward(at, layer, &mut dx, down, gradients, &mut scratch);
+    let weights = gradients.weights.is_some();
+    if weights || family.frozen().adapter.is_some() {
+        for (at, layer) in tape.layers.iter().enumerate().skip(lowest).rev() {
+            let down = weights || at > lowest;
+            let at = Layer::new(at, sizes, family.causal(), view);
+            family.layer_backward(at, layer, &mut dx, down, gradients, &mut scratch);
+        }
+        family.embed_backward(&dx, tape, gradients);
     }
-    family.embed_backward(&dx, tape, gradients);
+    scratch.dx = dx;
+    tape.scratch = scratch;
 }
 
 /// Attention's backward pass from `dattended`: sets `dq`, `dk` and `dv`.
@@ -200,6 +210,11 @@ pub(crate) struct Back<'p, 'g> {
 }
 
 impl Back<'_, '_> {
+    /// Whether any of these linears' gradients read what it took.
+    pub(crate) fn reads(&self, linears: &[usize]) -> bool {
+        linears.iter().any(|i| self.frozen.reads(self.layer.first + i, self.gradients))
+    }
+
     /// Linear `i` of the layer.
     pub(crate) fn linear(
         &mut self,

@@ -9,8 +9,8 @@ use crate::data::IGNORE;
 /// Entries summed at once; the same in both functions, so that their sums agree.
 const PART: usize = 1024;
 
-/// The sum over rows with a target, and how many there are.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The sum over rows with a target, and how many there are; rows may come in several calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Nats {
     pub(crate) sum: f64,
     pub(crate) tokens: u64,
@@ -20,14 +20,19 @@ impl Nats {
     /// Adds `log(total) + top - wanted`; `libm`'s logarithm is the same on every machine.
     #[inline(always)]
     fn add(&mut self, total: f32, top: f32, wanted: f32) {
+        self.tokens += 1;
         self.sum += libm::log(f64::from(total)) + f64::from(top) - f64::from(wanted);
     }
 }
 
-/// `z`: logits `[n, v]`, `targets`: `[n]`, each below `v` or [`IGNORE`].
-pub(crate) fn forward(z: &[f32], targets: &[u32]) -> Nats {
+/// How many of `targets` are learned from.
+pub(crate) fn learned(targets: &[u32]) -> usize {
+    targets.iter().filter(|&&target| target != IGNORE).count()
+}
+
+/// Adds to `nats`. `z`: logits `[n, v]`, `targets`: `[n]`, each below `v` or [`IGNORE`].
+pub(crate) fn forward(nats: &mut Nats, z: &[f32], targets: &[u32]) {
     let v = z.len() / targets.len().max(1);
-    let mut nats = Nats { sum: 0.0, tokens: 0 };
     let mut part = [0.0; PART];
     vectorised(
         #[inline(always)]
@@ -46,18 +51,15 @@ pub(crate) fn forward(z: &[f32], targets: &[u32]) -> Nats {
                     total += sum::sum(part);
                 }
                 nats.add(total, top, row[target as usize]);
-                nats.tokens += 1;
             }
         },
     );
-    nats
 }
 
-/// As [`forward`], and turns `z` into its gradient of the mean.
-pub(crate) fn backward_in_place(z: &mut [f32], targets: &[u32]) -> Nats {
+/// As [`forward`], and turns `z` into its gradient of the mean over `tokens`, which may count those of
+/// other rows too.
+pub(crate) fn backward_in_place(nats: &mut Nats, z: &mut [f32], targets: &[u32], tokens: usize) {
     let v = z.len() / targets.len().max(1);
-    let tokens = targets.iter().filter(|&&t| t != IGNORE).count();
-    let mut nats = Nats { sum: 0.0, tokens: tokens as u64 };
     vectorised(
         #[inline(always)]
         || {
@@ -84,5 +86,4 @@ pub(crate) fn backward_in_place(z: &mut [f32], targets: &[u32]) -> Nats {
             }
         },
     );
-    nats
 }

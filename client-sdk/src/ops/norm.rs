@@ -26,6 +26,22 @@ pub(crate) fn forward(out: &mut [f32], roots: &mut [f32], x: &[f32], w: &[f32], 
     );
 }
 
+/// [`forward`]'s output again, from its input and the roots that it left.
+pub(crate) fn again(out: &mut [f32], x: &[f32], roots: &[f32], w: &[f32]) {
+    let d = w.len();
+    assert!(out.len() == x.len() && x.len() == roots.len() * d, "lengths");
+    vectorised(
+        #[inline(always)]
+        || {
+            for ((out, x), &r) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(roots) {
+                for ((out, &x), &w) in out.iter_mut().zip(x).zip(w) {
+                    *out = x * r * w;
+                }
+            }
+        },
+    );
+}
+
 /// Adds to `dx`, `[n, d]`, and, where the weight is trained, to `dw`, `[d]`.
 pub(crate) fn backward(
     dx: &mut [f32],

@@ -6,7 +6,6 @@ use super::{TrainError, check, likeliest};
 use crate::data::{Batch, IGNORE};
 use crate::model::BaseModel;
 use crate::model::network::Tape;
-use crate::ops::cross_entropy;
 
 /// A sum of `-log p(target)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,7 +48,7 @@ pub fn logits(
     let limits = base.limits(manifest.head);
     batch.check(&limits).map_err(|source| TrainError::Batch { step: 1, source })?;
     let mut logits = Vec::new();
-    network.forward(&mut Tape::default(), &mut logits, batch, None);
+    network.forward(&mut Tape::one_way(), &mut logits, batch, None);
     Ok(logits)
 }
 
@@ -66,25 +65,26 @@ pub fn evaluate(
     let lora = check(base, manifest)?;
     let network = base.network(lora.adapter(theta)?)?;
     let limits = base.limits(manifest.head);
-    let (mut tape, mut logits) = (Tape::default(), Vec::new());
+    let (mut tape, mut logits) = (Tape::one_way(), Vec::new());
     let mut sum = Evaluation { right: manifest.head.map(|_| 0), ..Evaluation::default() };
     for (at, batch) in batches.iter().enumerate() {
         let step = at as u32 + 1;
         batch.check(&limits).map_err(|source| TrainError::Batch { step, source })?;
-        network.forward(&mut tape, &mut logits, batch, None);
-        let nats = cross_entropy::forward(&logits, &batch.targets);
+        network.features(&mut tape, batch, None);
+        let right = &mut sum.right;
+        let nats = network.nats(&tape, &mut logits, &batch.targets, |logits, targets| {
+            let Some(right) = right else { return };
+            let rows = logits.chunks_exact(logits.len() / targets.len());
+            let found =
+                |(row, &target): (&[f32], &u32)| target != IGNORE && likeliest(row) == target;
+            *right += rows.zip(targets).filter(|&pair| found(pair)).count() as u64;
+        });
         if !nats.sum.is_finite() {
             let loss = nats.sum as f32;
             return Err(TrainError::NonFinite { step, what: "the loss", loss });
         }
         sum.nats += nats.sum;
         sum.tokens += nats.tokens;
-        if let Some(right) = &mut sum.right {
-            let rows = logits.chunks_exact(logits.len() / batch.targets.len());
-            let found =
-                |(row, &target): (&[f32], &u32)| target != IGNORE && likeliest(row) == target;
-            *right += rows.zip(&batch.targets).filter(|&pair| found(pair)).count() as u64;
-        }
     }
     Ok(sum)
 }

@@ -30,7 +30,7 @@ pub fn generate(
     if tokens.is_empty() || tokens.len() >= context {
         return Err(TrainError::Prompt { expected: context, found: tokens.len() });
     }
-    let (mut tape, mut logits) = (Tape::default(), Vec::new());
+    let (mut tape, mut logits) = (Tape::one_way(), Vec::new());
     for _ in 0..max_tokens.min(context - tokens.len()) {
         let cols = tokens.len();
         let targets = vec![IGNORE; cols];

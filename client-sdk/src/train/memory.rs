@@ -1,15 +1,17 @@
 //! What a training takes, before it begins.
 //!
-//! A step keeps, for each of its `batch * context` tokens and each layer, what the backward pass needs (the
-//! family's widths below; two numbers a head, LoRA's `h` of `r` a linear, and with dropout twice each
-//! adapted linear's input), the gradients on the way down once, and the logits; where the task has its own
-//! loss four times: theirs, candle's, its gradient and one tensor between. The adapter is held as received, as trained, as a gradient and as trained entries with their
-//! moments, and once more as bytes while it is saved. All are 4 bytes.
+//! A step keeps, for each of its `batch * context` tokens and each layer from the lowest adapted one up, what
+//! the backward pass needs (the family's widths below; two numbers a head, LoRA's `h` of `r` a linear, and
+//! with dropout twice each adapted linear's input), the gradients on the way down once, and the logits of so
+//! many rows as are held at once; where the task has its own loss, of all rows four times: theirs, candle's,
+//! its gradient and one tensor between. The adapter is held as received, as trained, as a gradient and as
+//! trained entries with their moments, and once more as bytes while it is saved. All are 4 bytes.
 
 use gossamer_protocol::layout::Part;
 use gossamer_protocol::manifest::{LocalOptimizer, Manifest};
 
 use crate::model::BaseModel;
+use crate::model::network::LOGITS;
 
 /// Bytes, estimated; shorter batches than the manifest allows take less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,22 +41,31 @@ impl Memory {
         let n = manifest.layout.n() as u64;
         let tokens = u64::from(recipe.batch) * u64::from(recipe.context);
         let widths = Widths::of(base);
-        let mut kept = widths.layer * widths.layers;
-        for linear in base.linears() {
+        let linears = base.linears();
+        let each = linears.len() as u64 / widths.layers.max(1);
+        let mut kept = widths.layer;
+        let mut lowest = widths.layers;
+        let mut branches = 0;
+        for (at, linear) in linears.iter().enumerate() {
             let name = format!("{}.lora_B", linear.name);
             let tensors = manifest.layout.tensors();
             let mut found = tensors.filter(|(t, _)| t.part == Part::LoraB && t.name == name);
             if let Some((tensor, _)) = found.next() {
-                kept += tensor.shape[1] as u64;
+                lowest = lowest.min(at as u64 / each.max(1));
+                branches += tensor.shape[1] as u64;
                 let dropped = if manifest.lora.dropout > 0.0 { 2 } else { 0 };
-                kept += dropped * linear.d_in as u64;
+                branches += dropped * linear.d_in as u64;
             }
         }
+        kept = kept * (widths.layers - lowest).max(1) + branches;
         let logits = match manifest.head {
             None => tokens * base.limits(None).vocab as u64,
             Some(head) => u64::from(recipe.batch) * u64::from(head.classes),
         };
-        let logits = if has_loss { 4 * logits } else { logits };
+        let logits = match has_loss {
+            true => 4 * logits,
+            false => logits.min(LOGITS as u64),
+        };
         Self {
             base: 4 * base.n_weights() as u64,
             adapter: 4 * n * vectors,
@@ -83,14 +94,14 @@ impl Widths {
         let widths = if let Some(llama) = base.llama() {
             let (h, i) = (llama.hidden, llama.intermediate);
             let (q, kv) = (llama.heads * llama.head_dim, llama.kv_heads * llama.head_dim);
-            let layer = 4 * h + 2 * q + 2 * kv + 3 * i + 2 * llama.heads + 2;
-            [llama.layers, layer, 5 * h + 2 * q + 2 * kv + 3 * i]
+            let layer = 2 * h + 2 * q + 2 * kv + 2 * i + 2 * llama.heads + 2;
+            [llama.layers, layer, 7 * h + 2 * q + 2 * kv + 4 * i]
         } else if let Some(gpt2) = base.gpt2() {
             let (h, i) = (gpt2.hidden, gpt2.intermediate);
-            [gpt2.layers, 10 * h + i + i.max(3 * h) + 2 * gpt2.heads + 2, 11 * h + i]
+            [gpt2.layers, 6 * h + i + 2 * gpt2.heads + 4, 11 * h + i + i.max(3 * h)]
         } else if let Some(bert) = base.bert() {
             let (h, i) = (bert.hidden, bert.intermediate);
-            [bert.layers, 8 * h + 2 * i + 2 * bert.heads + 2, 10 * h + i]
+            [bert.layers, 7 * h + i + 2 * bert.heads + 4, 11 * h + 2 * i]
         } else {
             [0, 0, 0]
         };

@@ -12,8 +12,9 @@ use super::caught::caught;
 use super::work::Work;
 use super::{Progress, TrainError};
 use crate::data::{Batch, TrainingTask};
+use crate::model::frozen::Gradients;
 use crate::model::network::Tape;
-use crate::ops::cross_entropy;
+use crate::ops::cross_entropy::{self, Nats};
 use crate::ops::linear::{Dropout, Share};
 
 /// Tokens of a pass, unless one client has more. More rows than these make no product faster, but no longer
@@ -104,25 +105,36 @@ impl Passes {
         });
         let Self { tape, logits, gradients } = self;
         match &members[..] {
-            [(_, batch)] => network.forward(tape, logits, batch, dropout.as_mut()),
-            _ => network.forward(tape, logits, &joined(&members), dropout.as_mut()),
-        }
+            [(_, batch)] => network.features(tape, batch, dropout.as_mut()),
+            _ => network.features(tape, &joined(&members), dropout.as_mut()),
+        };
         let of = members.len();
-        let losses = clients.iter().zip(&members).enumerate().map(|(at, (work, (_, batch)))| {
-            let logits = Share { at, of }.part_mut(logits);
-            let loss = loss(work.task, logits, batch);
-            if loss.is_err() {
-                // Nothing follows from it.
-                logits.fill(0.0);
-            }
-            loss
-        });
-        let losses: Vec<Result<f32, TrainError>> = losses.collect();
         gradients.clear();
         gradients.resize(of * first.adapter().len(), 0.0);
-        if losses.iter().any(Result::is_ok) {
-            network.backward(tape, logits, gradients);
-        }
+        let into = &mut Gradients { adapter: Some(gradients), weights: None };
+        let own: Vec<_> = clients.iter().map(|work| ask(|| work.task.has_loss())).collect();
+        let losses: Vec<Result<f32, TrainError>> = if own.iter().any(|own| matches!(own, Ok(true)))
+        {
+            network.logits(logits, &tape.features);
+            let losses = own.into_iter().enumerate().map(|(at, own)| {
+                let logits = Share { at, of }.part_mut(logits);
+                let loss = own.and_then(|own| loss(own, clients[at].task, logits, &members[at].1));
+                if loss.is_err() {
+                    // Nothing follows from it.
+                    logits.fill(0.0);
+                }
+                loss
+            });
+            let losses: Vec<_> = losses.collect();
+            if losses.iter().any(Result::is_ok) {
+                network.backward(tape, logits, into);
+            }
+            losses
+        } else {
+            let targets: Vec<&[u32]> = members.iter().map(|(_, batch)| &*batch.targets).collect();
+            let nats = network.learn(tape, logits, &targets, into);
+            own.into_iter().zip(nats).map(|(own, nats)| own.map(|_| mean(nats))).collect()
+        };
         for (k, ((at, batch), loss)) in members.iter().zip(losses).enumerate() {
             let gradient = Share { at: k, of }.part_mut(gradients);
             let learned = |loss| works[*at].learn(loss, batch.learned(), gradient).map(Some);
@@ -167,24 +179,31 @@ fn joined(members: &[(usize, Batch)]) -> Batch {
     all
 }
 
-/// The batch's loss; its `logits` become its gradient.
-fn loss(task: &dyn TrainingTask, logits: &mut [f32], batch: &Batch) -> Result<f32, TrainError> {
-    if let Some(loss) = own_loss(task, logits, batch)? {
+/// The batch's loss, perhaps the task's own; its `logits` become its gradient.
+fn loss(
+    own: bool,
+    task: &dyn TrainingTask,
+    logits: &mut [f32],
+    batch: &Batch,
+) -> Result<f32, TrainError> {
+    if own && let Some(loss) = own_loss(task, logits, batch)? {
         return Ok(loss);
     }
-    let nats = cross_entropy::backward_in_place(logits, &batch.targets);
-    Ok((nats.sum / nats.tokens.max(1) as f64) as f32)
+    let (mut nats, tokens) = (Nats::default(), cross_entropy::learned(&batch.targets));
+    cross_entropy::backward_in_place(&mut nats, logits, &batch.targets, tokens);
+    Ok(mean(nats))
 }
 
-/// The task's own loss, where it has one.
+fn mean(nats: Nats) -> f32 {
+    (nats.sum / nats.tokens.max(1) as f64) as f32
+}
+
+/// The task's own loss, where it has one after all.
 fn own_loss(
     task: &dyn TrainingTask,
     logits: &mut [f32],
     batch: &Batch,
 ) -> Result<Option<f32>, TrainError> {
-    if !ask(|| task.has_loss())? {
-        return Ok(None);
-    }
     let shape = (batch.targets.len(), logits.len() / batch.targets.len().max(1));
     let var = Var::from_vec(logits.to_vec(), shape, &Device::Cpu)?;
     let Some(loss) = ask(|| task.loss(var.as_tensor(), batch))?? else { return Ok(None) };

@@ -11,7 +11,7 @@ use crate::model::frozen::{Frozen, Gradients};
 use crate::model::llama::{Llama, LlamaMap};
 use crate::model::network::{Body, Head, Network, Tape};
 use crate::model::{LlamaConfig, ModelError, safetensors};
-use crate::ops::{self, cross_entropy};
+use crate::ops;
 use crate::optim::{AdamW, clip};
 
 /// Deviation of the weights' start, as Llama has it.
@@ -141,12 +141,12 @@ impl Pretraining {
     pub fn evaluate(&self, batches: &[Batch]) -> Result<f64, PretrainError> {
         let Self { config, map, flat, .. } = self;
         let decoder = network(config, map, flat);
-        let (mut tape, mut logits) = (Tape::default(), Vec::new());
+        let (mut tape, mut logits) = (Tape::one_way(), Vec::new());
         let (mut sum, mut tokens) = (0.0, 0);
         for batch in batches {
             batch.check(&config.limits())?;
-            decoder.forward(&mut tape, &mut logits, batch, None);
-            let nats = cross_entropy::forward(&logits, &batch.targets);
+            decoder.features(&mut tape, batch, None);
+            let nats = decoder.nats(&tape, &mut logits, &batch.targets, |_, _| {});
             sum += nats.sum;
             tokens += nats.tokens;
         }
@@ -179,10 +179,11 @@ impl Worker {
     fn run(&mut self, decoder: &Network<'_>, n: usize, batch: &Batch) {
         self.gradient.clear();
         self.gradient.resize(n, 0.0);
-        decoder.forward(&mut self.tape, &mut self.logits, batch, None);
-        self.nats = cross_entropy::backward_in_place(&mut self.logits, &batch.targets).sum;
-        let mut gradients = Gradients { adapter: None, weights: Some(&mut self.gradient) };
-        decoder.backward_into(&self.tape, &self.logits, &mut gradients);
+        let Self { tape, logits, gradient, .. } = self;
+        decoder.features(tape, batch, None);
+        let mut gradients = Gradients { adapter: None, weights: Some(gradient) };
+        let nats = decoder.learn(tape, logits, &[&batch.targets], &mut gradients);
+        self.nats = nats.iter().map(|nats| nats.sum).sum();
     }
 }
 

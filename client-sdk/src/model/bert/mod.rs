@@ -110,15 +110,37 @@ pub(crate) struct Bert<'a> {
 impl Bert<'_> {
     fn norm(&self, out: &mut [f32], tape: &mut NormTape, x: &[f32], map: &NormMap) {
         let parameters = map.each_ref().map(|place| self.frozen.at(place));
-        let NormTape { u, roots } = tape;
-        let n = x.len() / self.config.hidden;
-        let eps = self.config.norm_eps as f32;
-        layer_norm::forward(out, room(u, x.len()), room(roots, n), x, parameters, eps);
+        layer_norm::forward(out, &mut tape.layer, x, parameters, self.config.norm_eps as f32);
+    }
+
+    /// The norm's output again, where it is read; else nothing.
+    fn norm_again<'o>(
+        &self,
+        out: &'o mut Vec<f32>,
+        read: bool,
+        x: &[f32],
+        tape: &NormTape,
+        map: &NormMap,
+    ) -> &'o [f32] {
+        if !read {
+            return &[];
+        }
+        let parameters = map.each_ref().map(|place| self.frozen.at(place));
+        let out = room(out, x.len());
+        layer_norm::again(out, &tape.layer, x, parameters);
+        out
     }
 
     /// Sets `dx`.
-    fn norm_backward(&self, dx: &mut [f32], dy: &[f32], tape: &NormTape, [w, _]: &NormMap) {
-        layer_norm::backward(dx, Store::Set, dy, &tape.u, &tape.roots, self.frozen.at(w));
+    fn norm_backward(
+        &self,
+        dx: &mut [f32],
+        dy: &[f32],
+        x: &[f32],
+        tape: &NormTape,
+        [w, _]: &NormMap,
+    ) {
+        layer_norm::backward(dx, Store::Set, dy, x, &tape.layer, self.frozen.at(w));
     }
 }
 
@@ -155,6 +177,7 @@ impl Family for Bert<'_> {
         at: Layer<'_>,
         tape: &mut LayerTape,
         out: &mut [f32],
+        scratch: &mut Scratch,
         mut dropout: Option<&mut Dropout>,
     ) {
         let [attention_norm, norm] = &self.map.norms[at.at];
@@ -166,18 +189,21 @@ impl Family for Bert<'_> {
             run(i, room(to, x.len()), Store::Set, x, &mut linears[i]);
         }
         attention::forward(room(attended, x.len()), q, k, v, at.shape, at.reach, attention);
-        let mut sum = x.clone();
-        run(O, &mut sum, Store::Add, attended, &mut linears[O]);
-        let LayerTape { middle, inner, active, .. } = tape;
-        let middle = room(middle, sum.len());
-        self.norm(middle, &mut tape.attention_norm, &sum, attention_norm);
+        let LayerTape { middle, inner, sum, .. } = tape;
+        middle.clear();
+        middle.extend_from_slice(x);
+        run(O, middle, Store::Add, attended, &mut linears[O]);
+        let Scratch { normed, active, .. } = scratch;
+        let normed = room(normed, middle.len());
+        self.norm(normed, &mut tape.attention_norm, middle, attention_norm);
         let wide = at.shape.rows * at.shape.cols * self.config.intermediate;
         let inner = room(inner, wide);
-        run(INNER, inner, Store::Set, middle, &mut tape.linears[INNER]);
+        run(INNER, inner, Store::Set, normed, &mut linears[INNER]);
         gelu::forward(room(active, wide), inner);
-        sum.copy_from_slice(middle);
-        run(OUTER, &mut sum, Store::Add, active, &mut tape.linears[OUTER]);
-        self.norm(out, &mut tape.norm, &sum, norm);
+        sum.clear();
+        sum.extend_from_slice(normed);
+        run(OUTER, sum, Store::Add, active, &mut linears[OUTER]);
+        self.norm(out, &mut tape.norm, sum, norm);
     }
 
     fn layer_backward(
@@ -190,19 +216,27 @@ impl Family for Bert<'_> {
         scratch: &mut Scratch,
     ) {
         let [attention_norm, norm] = &self.map.norms[at.at];
-        let Scratch { dnormed, dinner, dattended, branch, .. } = scratch;
+        let Scratch { normed, active, dnormed, dinner, dattended, branch, .. } = scratch;
         let frozen = &self.frozen;
         let mut back = Back { frozen, layer: at, tape, gradients, branch };
-        // Of the sum before the second norm; through the residual it is also the middle's.
+        // Of the sum before the second norm; through the residual it is also the first norm's output's.
         let dsum = room(dnormed, dx.len());
-        self.norm_backward(dsum, dx, &tape.norm, norm);
+        self.norm_backward(dsum, dx, &tape.sum, &tape.norm, norm);
+        let active = if back.reads(&[OUTER]) {
+            gelu::forward(room(active, tape.inner.len()), &tape.inner);
+            &active[..]
+        } else {
+            &[]
+        };
         let dinner = room(dinner, tape.inner.len());
-        back.linear(OUTER, Some((dinner, Store::Set)), dsum, &tape.active);
+        back.linear(OUTER, Some((dinner, Store::Set)), dsum, active);
         gelu::backward_in_place(dinner, &tape.inner);
-        back.linear(INNER, Some((dsum, Store::Add)), dinner, &tape.middle);
+        let (reads, middle) = (back.reads(&[INNER]), &tape.middle);
+        let x = self.norm_again(normed, reads, middle, &tape.attention_norm, attention_norm);
+        back.linear(INNER, Some((dsum, Store::Add)), dinner, x);
 
         // Of the sum before the first norm; through the residual it is also the input's.
-        self.norm_backward(dx, dsum, &tape.attention_norm, attention_norm);
+        self.norm_backward(dx, dsum, middle, &tape.attention_norm, attention_norm);
         let dattended = room(dattended, dx.len());
         back.linear(O, Some((dattended, Store::Set)), dx, &tape.attended);
         attention_backward(at, tape, scratch);

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::{LINEARS, config_of_tests};
 use crate::data::Batch;
 use crate::lora::{LoraError, Plan};
+use crate::model::frozen::Gradients;
 use crate::model::network::Tape;
 use crate::model::{BaseModel, ModelError, fixture};
-use crate::ops::cross_entropy;
 use crate::ops::linear::Dropout;
 
 const GOLDEN: &str = include_str!("../../../tests/golden/bert.json");
@@ -76,10 +76,9 @@ fn run(
     let network = base.network(plan.on(theta)).expect("an encoder with a head");
     let (mut tape, mut logits) = (Tape::default(), Vec::new());
     network.forward(&mut tape, &mut logits, batch, dropout);
-    let mut dlogits = logits.clone();
-    let nats = cross_entropy::backward_in_place(&mut dlogits, &batch.targets);
     let mut gradient = vec![0.0; theta.len()];
-    network.backward(&tape, &dlogits, &mut gradient);
+    let mut gradients = Gradients { adapter: Some(&mut gradient), weights: None };
+    let nats = network.learn(&mut tape, &mut Vec::new(), &[&batch.targets], &mut gradients)[0];
     (nats.sum / nats.tokens as f64, logits, gradient)
 }
 

@@ -102,15 +102,37 @@ pub(crate) struct Gpt2<'a> {
 impl Gpt2<'_> {
     fn norm(&self, out: &mut [f32], tape: &mut NormTape, x: &[f32], map: &NormMap) {
         let parameters = map.each_ref().map(|place| self.frozen.at(place));
-        let NormTape { u, roots } = tape;
-        let n = x.len() / self.config.hidden;
-        let eps = self.config.norm_eps as f32;
-        layer_norm::forward(out, room(u, x.len()), room(roots, n), x, parameters, eps);
+        layer_norm::forward(out, &mut tape.layer, x, parameters, self.config.norm_eps as f32);
+    }
+
+    /// The norm's output again, where it is read; else nothing.
+    fn norm_again<'o>(
+        &self,
+        out: &'o mut Vec<f32>,
+        read: bool,
+        x: &[f32],
+        tape: &NormTape,
+        map: &NormMap,
+    ) -> &'o [f32] {
+        if !read {
+            return &[];
+        }
+        let parameters = map.each_ref().map(|place| self.frozen.at(place));
+        let out = room(out, x.len());
+        layer_norm::again(out, &tape.layer, x, parameters);
+        out
     }
 
     /// Adds to `dx`.
-    fn norm_backward(&self, dx: &mut [f32], dy: &[f32], tape: &NormTape, [w, _]: &NormMap) {
-        layer_norm::backward(dx, Store::Add, dy, &tape.u, &tape.roots, self.frozen.at(w));
+    fn norm_backward(
+        &self,
+        dx: &mut [f32],
+        dy: &[f32],
+        x: &[f32],
+        tape: &NormTape,
+        [w, _]: &NormMap,
+    ) {
+        layer_norm::backward(dx, Store::Add, dy, x, &tape.layer, self.frozen.at(w));
     }
 }
 
@@ -144,6 +166,7 @@ impl Family for Gpt2<'_> {
         at: Layer<'_>,
         tape: &mut LayerTape,
         out: &mut [f32],
+        scratch: &mut Scratch,
         mut dropout: Option<&mut Dropout>,
     ) {
         let [norm, mlp_norm] = &self.map.norms[at.at];
@@ -151,22 +174,23 @@ impl Family for Gpt2<'_> {
         let mut run = |i: usize, out: &mut [f32], store, x: &[f32], saved: &mut linear::Saved| {
             self.frozen.forward(at.first + i, out, store, x, saved, dropout.as_deref_mut());
         };
-        let LayerTape { x, attention_norm, normed, q, k, v, attended, linears, .. } = tape;
+        let Scratch { normed, active, dinner, .. } = scratch;
+        let LayerTape { x, attention_norm, q, k, v, attended, linears, .. } = tape;
         self.norm(room(normed, x.len()), attention_norm, x, norm);
-        // Where the feed-forward will be soon: nothing reads q, k and v as one again.
-        let fused = room(&mut tape.inner, 3 * n * d);
+        // Nothing reads q, k and v as one again.
+        let fused = room(dinner, 3 * n * d);
         run(QKV, fused, Store::Set, normed, &mut linears[QKV]);
         let [q, k, v] = [q, k, v].map(|part| room(part, n * d));
         split(fused, [&mut *q, &mut *k, &mut *v], d);
         let to = room(attended, n * d);
         attention::forward(to, q, k, v, at.shape, at.reach, &mut tape.attention);
-        let LayerTape { middle, norm, middle_normed, inner, active, .. } = tape;
+        let LayerTape { middle, norm, inner, .. } = tape;
         middle.clear();
         middle.extend_from_slice(x);
         run(O, middle, Store::Add, attended, &mut linears[O]);
-        self.norm(room(middle_normed, x.len()), norm, middle, mlp_norm);
+        self.norm(normed, norm, middle, mlp_norm);
         let inner = room(inner, n * self.config.intermediate);
-        run(INNER, inner, Store::Set, middle_normed, &mut linears[INNER]);
+        run(INNER, inner, Store::Set, normed, &mut linears[INNER]);
         gelu_tanh::forward(room(active, inner.len()), inner);
         out.copy_from_slice(middle);
         run(OUTER, out, Store::Add, active, &mut linears[OUTER]);
@@ -182,27 +206,37 @@ impl Family for Gpt2<'_> {
         scratch: &mut Scratch,
     ) {
         let [norm, mlp_norm] = &self.map.norms[at.at];
-        let Scratch { dnormed, dinner, dattended, branch, .. } = scratch;
+        let Scratch { normed, active, dnormed, dinner, dattended, branch, .. } = scratch;
         let frozen = &self.frozen;
         let mut back = Back { frozen, layer: at, tape, gradients, branch };
+        let active = if back.reads(&[OUTER]) {
+            gelu_tanh::forward(room(active, tape.inner.len()), &tape.inner);
+            &active[..]
+        } else {
+            &[]
+        };
         let dinner = room(dinner, tape.inner.len());
-        back.linear(OUTER, Some((dinner, Store::Set)), dx, &tape.active);
+        back.linear(OUTER, Some((dinner, Store::Set)), dx, active);
         gelu_tanh::backward_in_place(dinner, &tape.inner);
         let dnormed = room(dnormed, dx.len());
-        back.linear(INNER, Some((dnormed, Store::Set)), dinner, &tape.middle_normed);
-        self.norm_backward(dx, dnormed, &tape.norm, mlp_norm);
+        let reads = back.reads(&[INNER]);
+        let x = self.norm_again(normed, reads, &tape.middle, &tape.norm, mlp_norm);
+        back.linear(INNER, Some((dnormed, Store::Set)), dinner, x);
+        self.norm_backward(dx, dnormed, &tape.middle, &tape.norm, mlp_norm);
 
         let dattended = room(dattended, dx.len());
         back.linear(O, Some((dattended, Store::Set)), dx, &tape.attended);
         attention_backward(at, tape, scratch);
-        let Scratch { dnormed, dinner, dq, dk, dv, branch, .. } = scratch;
+        let Scratch { normed, dnormed, dinner, dq, dk, dv, branch, .. } = scratch;
         let mut back = Back { frozen, layer: at, tape, gradients, branch };
         let dfused = room(dinner, 3 * dx.len());
         join(dfused, [dq, dk, dv], self.config.hidden);
         let to = down.then_some((&mut dnormed[..], Store::Set));
-        back.linear(QKV, to, dfused, &tape.normed);
+        let reads = back.reads(&[QKV]);
+        let x = self.norm_again(normed, reads, &tape.x, &tape.attention_norm, norm);
+        back.linear(QKV, to, dfused, x);
         if down {
-            self.norm_backward(dx, dnormed, &tape.attention_norm, norm);
+            self.norm_backward(dx, dnormed, &tape.x, &tape.attention_norm, norm);
         }
     }
 
@@ -218,7 +252,7 @@ impl Family for Gpt2<'_> {
         tape: &Tape,
         _: &mut Gradients<'_>,
     ) {
-        self.norm_backward(dx, dfeatures, &tape.norm, &self.map.norm);
+        self.norm_backward(dx, dfeatures, &tape.x, &tape.norm, &self.map.norm);
     }
 }
 

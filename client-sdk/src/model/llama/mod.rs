@@ -106,6 +106,23 @@ impl Llama<'_> {
         norm::forward(out, roots, x, self.frozen.at(place), self.config.norm_eps as f32);
     }
 
+    /// The norm's output again, where it is read; else nothing.
+    fn norm_again<'o>(
+        &self,
+        out: &'o mut Vec<f32>,
+        read: bool,
+        x: &[f32],
+        tape: &NormTape,
+        place: &Range<usize>,
+    ) -> &'o [f32] {
+        if !read {
+            return &[];
+        }
+        let out = room(out, x.len());
+        norm::again(out, x, &tape.roots, self.frozen.at(place));
+        out
+    }
+
     /// Adds to `dx`.
     fn norm_backward(
         &self,
@@ -159,6 +176,7 @@ impl Family for Llama<'_> {
         at: Layer<'_>,
         tape: &mut LayerTape,
         out: &mut [f32],
+        scratch: &mut Scratch,
         mut dropout: Option<&mut Dropout>,
     ) {
         let [norm, mlp_norm] = &self.map.norms[at.at];
@@ -167,20 +185,21 @@ impl Family for Llama<'_> {
         let mut run = |i: usize, out: &mut [f32], store, x: &[f32], saved: &mut linear::Saved| {
             self.frozen.forward(at.first + i, out, store, x, saved, dropout.as_deref_mut());
         };
-        let LayerTape { x, attention_norm, normed, q, k, v, attended, linears: saved, .. } = tape;
+        let Scratch { normed, active, .. } = scratch;
+        let LayerTape { x, attention_norm, q, k, v, attended, linears: saved, .. } = tape;
         self.norm(room(normed, x.len()), attention_norm, x, norm);
         for (i, to) in [(Q, &mut *q), (K, k), (V, v)] {
             run(i, room(to, n * linears[i].d_out), Store::Set, normed, &mut saved[i]);
         }
         let to = room(attended, q.len());
         attention::forward(to, q, k, v, at.shape, at.reach, &mut tape.attention);
-        let LayerTape { middle, norm, middle_normed, inner, up, active, .. } = tape;
+        let LayerTape { middle, norm, inner, up, .. } = tape;
         middle.clear();
         middle.extend_from_slice(x);
         run(O, middle, Store::Add, attended, &mut saved[O]);
-        self.norm(room(middle_normed, x.len()), norm, middle, mlp_norm);
+        self.norm(normed, norm, middle, mlp_norm);
         for (i, to) in [(GATE, &mut *inner), (UP, up)] {
-            run(i, room(to, n * linears[i].d_out), Store::Set, middle_normed, &mut saved[i]);
+            run(i, room(to, n * linears[i].d_out), Store::Set, normed, &mut saved[i]);
         }
         swiglu::forward(room(active, inner.len()), inner, up);
         out.copy_from_slice(middle);
@@ -197,23 +216,34 @@ impl Family for Llama<'_> {
         scratch: &mut Scratch,
     ) {
         let [norm, mlp_norm] = &self.map.norms[at.at];
-        let Scratch { dnormed, dactive, dinner, dup, dattended, branch, .. } = scratch;
-        let (frozen, ff) = (&self.frozen, tape.active.len());
+        let Scratch { normed, active, dnormed, dactive, dinner, dup, dattended, branch, .. } =
+            scratch;
+        let (frozen, ff) = (&self.frozen, tape.inner.len());
         let mut back = Back { frozen, layer: at, tape, gradients, branch };
-        back.linear(DOWN, Some((room(dactive, ff), Store::Set)), dx, &tape.active);
+        let active = if back.reads(&[DOWN]) {
+            swiglu::forward(room(active, ff), &tape.inner, &tape.up);
+            &active[..]
+        } else {
+            &[]
+        };
+        back.linear(DOWN, Some((room(dactive, ff), Store::Set)), dx, active);
         swiglu::backward(room(dinner, ff), room(dup, ff), dactive, &tape.inner, &tape.up);
+        let reads = back.reads(&[GATE, UP]);
+        let x = self.norm_again(normed, reads, &tape.middle, &tape.norm, mlp_norm);
         let to = room(dnormed, dx.len());
-        back.linear(GATE, Some((to, Store::Set)), dinner, &tape.middle_normed);
-        back.linear(UP, Some((to, Store::Add)), dup, &tape.middle_normed);
+        back.linear(GATE, Some((to, Store::Set)), dinner, x);
+        back.linear(UP, Some((to, Store::Add)), dup, x);
         self.norm_backward(dx, back.gradients, to, &tape.middle, &tape.norm, mlp_norm);
 
         let to = room(dattended, tape.q.len());
         back.linear(O, Some((to, Store::Set)), dx, &tape.attended);
         attention_backward(at, tape, scratch);
-        let Scratch { dnormed, dq, dk, dv, branch, .. } = scratch;
+        let Scratch { normed, dnormed, dq, dk, dv, branch, .. } = scratch;
         let mut back = Back { frozen, layer: at, tape, gradients, branch };
+        let reads = back.reads(&[Q, K, V]);
+        let x = self.norm_again(normed, reads, &tape.x, &tape.attention_norm, norm);
         for (i, dy, store) in [(Q, dq, Store::Set), (K, dk, Store::Add), (V, dv, Store::Add)] {
-            back.linear(i, down.then_some((&mut *dnormed, store)), dy, &tape.normed);
+            back.linear(i, down.then_some((&mut *dnormed, store)), dy, x);
         }
         if down {
             self.norm_backward(dx, gradients, dnormed, &tape.x, &tape.attention_norm, norm);
