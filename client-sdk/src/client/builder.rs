@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::app::App;
 use super::gate::{Gate, Open};
-use super::{Client, ClientError, Saving, SharedTerms, Threads, Watch};
+use super::{Client, ClientError, Saving, Shared, Threads, Watch};
 use crate::model::BaseModel;
 use crate::state::{State, StateError};
 use crate::train::Control;
@@ -47,7 +47,7 @@ pub struct Builder {
     threads: Option<Threads>,
     meter: Arc<Meter>,
     transport: Option<Box<dyn Transport>>,
-    terms: Arc<SharedTerms>,
+    shared: Arc<Shared>,
 }
 
 impl Builder {
@@ -66,7 +66,7 @@ impl Builder {
             threads: None,
             meter: Arc::default(),
             transport: None,
-            terms: Arc::default(),
+            shared: Arc::new(Shared::alone()),
         }
     }
 
@@ -169,11 +169,11 @@ impl Builder {
         self
     }
 
-    /// Shares verified manifests with the other clients of this process: a simulation's thousands
-    /// then hold each only once.
+    /// Shares verified manifests and snapshots with the other clients of this process: a simulation's thousands
+    /// then hold and read each only once.
     #[must_use]
-    pub fn terms(mut self, terms: Arc<SharedTerms>) -> Self {
-        self.terms = terms;
+    pub fn shared(mut self, shared: Arc<Shared>) -> Self {
+        self.shared = shared;
         self
     }
 
@@ -236,7 +236,7 @@ impl Builder {
             memory_max: self.memory_max,
             threads: self.threads,
             terms: Mutex::default(),
-            shared: self.terms,
+            shared: self.shared,
         })
     }
 }

@@ -28,7 +28,7 @@ pub mod gate;
 mod gate_tests;
 mod round;
 mod saving;
-mod terms;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -39,7 +39,7 @@ pub use builder::Builder;
 pub use error::{ClientError, chain};
 use gate::Need;
 pub use saving::Saving;
-pub use terms::SharedTerms;
+pub use shared::Shared;
 pub use threads::Threads;
 
 /// Rounds abandoned one after another, other than by being late, after which [`Client::run`] gives up.
@@ -183,8 +183,8 @@ pub struct Client {
     memory_max: Option<u64>,
     threads: Option<Threads>,
     /// Manifests this client has fetched and verified.
-    terms: Mutex<HashMap<RunId, Arc<terms::RunTerms>>>,
-    shared: Arc<SharedTerms>,
+    terms: Mutex<HashMap<RunId, Arc<shared::RunTerms>>>,
+    shared: Arc<Shared>,
 }
 
 impl Client {

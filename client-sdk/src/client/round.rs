@@ -10,7 +10,7 @@ use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Assignment, Signed};
 use gossamer_protocol::problem::ProblemType;
 
-use super::terms::RunTerms;
+use super::shared::RunTerms;
 use super::{Client, ClientError, Contribution, Deadline, Event};
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
@@ -133,7 +133,7 @@ impl Client {
         &self,
         assignment: &Assignment,
         terms: &RunTerms,
-    ) -> Result<Snapshot, ClientError> {
+    ) -> Result<Arc<Snapshot>, ClientError> {
         let Assignment { run, round, snapshot: digest, snapshot_bytes, .. } = *assignment;
         let signed = self.transport.record(run, round).await?;
         let (seen_name, name) = (format!("runs/{run}/seen"), format!("runs/{run}/snapshot"));
@@ -150,14 +150,11 @@ impl Client {
         if snapshot_bytes > limits.snapshot_len_max() as u64 {
             return Err(VerifyError::Snapshot.into());
         }
-        let kept = self.state.read(&name)?;
+        let kept = self.state.read(&name)?.map(|kept| (Digest::of(&kept), kept));
         let (bytes, moved) = match kept {
-            Some(kept) if Digest::of(&kept) == digest => (kept, 0),
+            Some((found, kept)) if found == digest => (kept, 0),
             kept => {
-                let held = seen.zip(kept).and_then(|(Seen { round, .. }, frame)| {
-                    let terms = Terms::new(&terms.manifest, run, round);
-                    Some((round, Snapshot::decode(&frame, &terms).ok()?))
-                });
+                let held = seen.zip(kept).map(|(Seen { round, .. }, kept)| (round, kept));
                 let (bytes, moved) = match self.difference(assignment, &limits, held).await? {
                     Some(made) => made,
                     None => (self.download(assignment).await?, snapshot_bytes),
@@ -167,7 +164,8 @@ impl Client {
                 (bytes, moved)
             }
         };
-        let snapshot = Snapshot::decode(&bytes, &limits).map_err(ClientError::Snapshot)?;
+        let snapshot = self.shared.snapshot(&bytes, digest, &limits);
+        let snapshot = snapshot.map_err(ClientError::Snapshot)?;
         let json = serde_json::to_vec(&now);
         let json = json.map_err(|_| StateError::Malformed { name: seen_name.clone() })?;
         self.state.write(&seen_name, json)?;
@@ -181,23 +179,26 @@ impl Client {
         &self,
         assignment: &Assignment,
         terms: &Terms<'_>,
-        held: Option<(RoundId, Snapshot)>,
+        held: Option<(RoundId, (Digest, Bytes))>,
     ) -> Result<Option<(Bytes, u64)>, ClientError> {
         let Assignment { run, round, snapshot: digest, snapshot_bytes: most, .. } = *assignment;
-        let Some((since, held)) = held else { return Ok(None) };
+        let Some((since, (held, frame))) = held else { return Ok(None) };
         if terms.version() == 1 || since >= round {
             return Ok(None);
         }
+        let before = Terms::new(terms.manifest(), run, since);
+        let Ok(held) = self.shared.snapshot(&frame, held, &before) else { return Ok(None) };
         let bytes = match self.transport.difference(run, round, since, most).await {
             Ok(bytes) => bytes,
             Err(TransportError::Refused(_) | TransportError::Malformed(_)) => return Ok(None),
             Err(unreachable) => return Err(unreachable.into()),
         };
-        let made = held.later(&bytes, terms).ok().filter(|made| Digest::of(made) == digest);
+        let made = self.shared.later(&frame, &held, &bytes, terms).ok();
+        let made = made.filter(|made| Digest::of(made) == digest);
         if made.is_none() {
             tracing::warn!(%run, %round, "a difference that does not fit; fetching the snapshot itself");
         }
-        Ok(made.map(|made| (made.into(), bytes.len() as u64)))
+        Ok(made.map(|made| (made, bytes.len() as u64)))
     }
 
     /// Fetches a snapshot; what a kill or a broken line cut off is resumed.

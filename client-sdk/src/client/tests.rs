@@ -19,7 +19,7 @@ use gossamer_protocol::problem::{Problem, ProblemType};
 use gossamer_protocol::sign::{Purpose, SigningKey};
 use gossamer_protocol::sparse::{Sparse, Support};
 
-use super::{Builder, Client, ClientError, Event, Outcome, SharedTerms};
+use super::{Builder, Client, ClientError, Event, Outcome, Shared};
 use crate::data::{Batch, Plan, TaskError, TextDataset, TrainingTask};
 use crate::model::llama::tests::tiny;
 use crate::model::{BaseModel, fixture};
@@ -384,10 +384,10 @@ async fn a_window_of_nothing_is_no_busy_loop() {
 async fn clients_of_one_process_share_a_manifest_that_each_fetched() {
     let (base, manifest, task) = setting();
     let script = Script::new(&manifest, train(2));
-    let shared = Arc::new(SharedTerms::default());
+    let shared = Arc::new(Shared::default());
     let mut held = Vec::new();
     for seed in [1, 2] {
-        let builder = script.builder(&base).identity([seed; 32]).terms(shared.clone());
+        let builder = script.builder(&base).identity([seed; 32]).shared(shared.clone());
         let client = builder.connect().await.expect("enrols");
         client.step(&task).await.expect("delivers");
         let terms = client.terms.lock().expect("no panic");

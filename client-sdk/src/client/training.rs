@@ -15,7 +15,7 @@ use super::encode::{self, Made, Residual};
 use super::gate::Need;
 use super::round::Pending;
 use super::saving::{Pace, Saving};
-use super::terms::RunTerms;
+use super::shared::RunTerms;
 use super::{App, Client, ClientError, Deadline, Event};
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
@@ -36,7 +36,7 @@ impl Drop for StopOnDrop {
 struct Sitting {
     base: BaseModel,
     terms: Arc<RunTerms>,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     origin: Origin,
     task: Arc<dyn TrainingTask>,
     app: App,
@@ -60,7 +60,7 @@ impl Client {
         assignment: &Assignment,
         terms: &Arc<RunTerms>,
         base: BaseModel,
-        snapshot: Snapshot,
+        snapshot: Arc<Snapshot>,
         task: &Arc<dyn TrainingTask>,
         deadline: Deadline,
     ) -> Result<Pending, ClientError> {

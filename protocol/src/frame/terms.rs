@@ -21,6 +21,12 @@ impl<'a> Terms<'a> {
         Self { manifest, run, round }
     }
 
+    /// The run.
+    #[must_use]
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
     /// The run's manifest.
     #[must_use]
     pub fn manifest(&self) -> &'a Manifest {

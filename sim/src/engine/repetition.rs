@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossamer_client::client::{Client, Contribution, Event, Outcome, SharedTerms, Watch};
+use gossamer_client::client::{Client, Contribution, Event, Outcome, Shared, Watch};
 use gossamer_client::train::{Control, Evaluation};
 use gossamer_client::transport::metered::{Meter, Traffic};
 use gossamer_protocol::digest::Digest;
@@ -46,8 +46,8 @@ struct Run<'a> {
     key: Arc<SigningKey>,
     meter: Arc<Meter>,
     clients: Vec<Arc<Client>>,
-    /// Parsed once for all clients.
-    terms: Arc<SharedTerms>,
+    /// Read once for all clients.
+    shared: Arc<Shared>,
 }
 
 pub(super) async fn run(
@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
             key,
             meter: Arc::default(),
             clients: Vec::new(),
-            terms: Arc::default(),
+            shared: Arc::default(),
         };
         for member in &lab.fleet.members {
             let watch = run.watch(method, seed, &member.name);
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
             .watch(watch)
             .base(self.lab.base.clone())
             .meter(self.meter.clone())
-            .terms(self.terms.clone())
+            .shared(self.shared.clone())
             .transport(Box::new(InProcess::new(self.coordinator.clone(), id)))
             .connect()
             .await?;

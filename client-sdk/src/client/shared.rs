@@ -1,0 +1,153 @@
+//! What clients of one process need not each work out for themselves: verified manifests, snapshots read.
+//!
+//! Each client still fetches everything, so every byte moves and is counted; only reading the very bytes that
+//! another client has just read is left out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::frame::{FrameError, Snapshot, Terms};
+use gossamer_protocol::ids::{RoundId, RunId};
+use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::message::Signed;
+use gossamer_protocol::sign::{PublicKey, Purpose};
+
+use crate::verify::{self, VerifyError};
+
+/// Snapshots held as read, and as made from an earlier one: returning clients have been away for so many
+/// different times.
+const MOST: usize = 32;
+/// Numbers in all snapshots held as read, unless one has more.
+const NUMBERS: usize = 1 << 23;
+
+/// A run's verified manifest.
+#[derive(Debug)]
+pub(super) struct RunTerms {
+    pub(super) manifest: Manifest,
+    pub(super) digest: Digest,
+}
+
+/// What some client of this process verified and read, held for the others.
+#[derive(Debug)]
+pub struct Shared {
+    /// By the key they were verified against.
+    terms: Mutex<HashMap<(PublicKey, RunId), Arc<RunTerms>>>,
+    /// Snapshots to hold; 0 for one client, which needs none twice.
+    most: usize,
+    snapshots: Recent<(RunId, RoundId, Digest), Arc<Snapshot>>,
+    /// A frame by the one that was held and the difference.
+    later: Recent<(RunId, RoundId, Bytes, Bytes), Bytes>,
+}
+
+/// What was worked out last, the newest first; equal keys have equal values.
+type Recent<K, V> = Mutex<VecDeque<(K, V)>>;
+
+impl Default for Shared {
+    /// For many clients.
+    fn default() -> Self {
+        Self::holding(MOST)
+    }
+}
+
+impl Shared {
+    /// For one client.
+    pub(super) fn alone() -> Self {
+        Self::holding(0)
+    }
+
+    fn holding(most: usize) -> Self {
+        Self { terms: Mutex::default(), most, snapshots: Mutex::default(), later: Mutex::default() }
+    }
+
+    /// The manifest in `signed`; the very bytes verified before are not parsed again.
+    pub(super) fn verified(
+        &self,
+        signed: &Signed,
+        key: &PublicKey,
+        run: RunId,
+    ) -> Result<Arc<RunTerms>, VerifyError> {
+        key.verify(Purpose::Manifest, &signed.bytes, &signed.signature)?;
+        let mut known = lock(&self.terms);
+        if let Some(terms) = known.get(&(*key, run))
+            && terms.digest == Digest::of(&signed.bytes)
+        {
+            return Ok(terms.clone());
+        }
+        let (manifest, digest) = verify::manifest(signed, key, run)?;
+        let terms = Arc::new(RunTerms { manifest, digest });
+        known.insert((*key, run), terms.clone());
+        Ok(terms)
+    }
+
+    /// Reads `frame`, whose digest is `digest`.
+    pub(super) fn snapshot(
+        &self,
+        frame: &[u8],
+        digest: Digest,
+        terms: &Terms<'_>,
+    ) -> Result<Arc<Snapshot>, FrameError> {
+        let key = (terms.run(), terms.round(), digest);
+        let most = self.most.min((NUMBERS / terms.manifest().layout.n().max(1)).max(1));
+        recall(&self.snapshots, most, key, || Snapshot::decode(frame, terms).map(Arc::new))
+    }
+
+    /// The frame of `terms`' round that `difference` makes of the snapshot `held`, read from `frame`.
+    pub(super) fn later(
+        &self,
+        frame: &Bytes,
+        held: &Snapshot,
+        difference: &Bytes,
+        terms: &Terms<'_>,
+    ) -> Result<Bytes, FrameError> {
+        let key = (terms.run(), terms.round(), frame.clone(), difference.clone());
+        recall(&self.later, self.most, key, || held.later(difference, terms).map(Bytes::from))
+    }
+}
+
+/// What is held for `key`, or else made, by several at once if need be: nobody waits for another.
+fn recall<K: PartialEq, V: Clone, E>(
+    recent: &Recent<K, V>,
+    most: usize,
+    key: K,
+    make: impl FnOnce() -> Result<V, E>,
+) -> Result<V, E> {
+    if let Some((_, value)) = lock(recent).iter().find(|(known, _)| *known == key) {
+        return Ok(value.clone());
+    }
+    let value = make()?;
+    let mut recent = lock(recent);
+    recent.push_front((key, value.clone()));
+    recent.truncate(most);
+    Ok(value)
+}
+
+/// What is inside is whole after every call, whatever panicked elsewhere.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ones_are_recalled() {
+        let recent = Recent::default();
+        let made = |key: u32| {
+            let mut made = false;
+            let value = recall(&recent, 2, key, || {
+                made = true;
+                Ok::<_, ()>(10 * key)
+            });
+            assert_eq!(value, Ok(10 * key));
+            made
+        };
+        assert_eq!([1, 2, 1, 3, 2, 1].map(made), [true, true, false, true, false, true]);
+        assert_eq!(recall(&recent, 2, 7, || Err::<u32, _>("no")), Err("no"));
+        assert_eq!(lock(&recent).len(), 2);
+        assert_eq!(recall(&recent, 0, 8, || Ok::<_, ()>(8)), Ok(8));
+        assert!(lock(&recent).is_empty());
+    }
+}
