@@ -67,6 +67,15 @@ impl State {
         Self::Memory(Mutex::default())
     }
 
+    /// All that is remembered in memory; of a folder, nothing: its files say it.
+    #[must_use]
+    pub fn entries(&self) -> BTreeMap<String, Bytes> {
+        match self {
+            Self::Memory(map) => map.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            Self::Folder { .. } => BTreeMap::new(),
+        }
+    }
+
     /// Uses `dir`, which is made where it is not there.
     ///
     /// # Errors
@@ -208,6 +217,8 @@ mod tests {
             state.write("runs/a/seen", "2").expect("writable");
             state.append("runs/a/seen", b"3").expect("writable");
             assert_eq!(state.read("runs/a/seen").expect("readable"), Some("23".into()));
+            let entries = usize::from(!state.outlives_process());
+            assert_eq!(state.entries().len(), entries, "memory can be looked into");
             state.remove("runs/a/seen").expect("removable");
             state.remove("runs/a/seen").expect("already gone");
             assert_eq!(state.read("runs/a/seen").expect("readable"), None);

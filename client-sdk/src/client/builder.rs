@@ -37,6 +37,7 @@ pub struct Builder {
     url: String,
     token: Option<String>,
     state_dir: Option<PathBuf>,
+    state: Option<Arc<State>>,
     seed: Option<[u8; 32]>,
     bases: Vec<BaseModel>,
     run: Option<RunId>,
@@ -56,6 +57,7 @@ impl Builder {
             url,
             token: None,
             state_dir: None,
+            state: None,
             seed: None,
             bases: Vec::new(),
             run: None,
@@ -81,6 +83,13 @@ impl Builder {
     #[must_use]
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(dir.into());
+        self
+    }
+
+    /// What it remembers, in place of a folder: a simulation's own memory, which it can look into.
+    #[must_use]
+    pub fn state(mut self, state: Arc<State>) -> Self {
+        self.state = Some(state);
         self
     }
 
@@ -182,9 +191,10 @@ impl Builder {
     /// # Errors
     /// [`ClientError`] where state, token or connection are no good.
     pub async fn connect(self) -> Result<Client, ClientError> {
-        let state = match &self.state_dir {
-            Some(dir) => State::open(dir)?,
-            None => State::memory(),
+        let state = match (self.state, &self.state_dir) {
+            (Some(state), _) => state,
+            (None, Some(dir)) => Arc::new(State::open(dir)?),
+            (None, None) => Arc::new(State::memory()),
         };
         let key = Arc::new(SigningKey::from_seed(&identity(self.seed, &state)?));
         let id = ClientId::of(&key.public().0);
@@ -228,7 +238,7 @@ impl Builder {
             server: server.key,
             transport,
             meter: self.meter,
-            state: Arc::new(state),
+            state,
             bases: self.bases,
             run: self.run,
             app: self.app,

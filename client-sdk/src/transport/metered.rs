@@ -80,6 +80,15 @@ impl Meter {
         }
     }
 
+    /// Goes on from `traffic`: of a simulation that is taken up again.
+    pub fn set(&self, traffic: Traffic) {
+        let write = |counter: &AtomicU64, count| counter.store(count, Ordering::Relaxed);
+        write(&self.updates, traffic.updates);
+        write(&self.snapshots, traffic.snapshots);
+        write(&self.control_up, traffic.control_up);
+        write(&self.control_down, traffic.control_down);
+    }
+
     fn say<B: Serialize>(&self, body: &B) {
         count(&self.control_up, json_len(body));
     }

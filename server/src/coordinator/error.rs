@@ -124,6 +124,14 @@ pub enum CoordinatorError {
     /// The run's start cannot be sent.
     #[error("the run's first snapshot cannot be made")]
     Snapshot(#[from] SnapshotError),
+    /// A run that was carried here is not what was published.
+    #[error("round {round} cannot be restored: {why}")]
+    Restore {
+        /// The round.
+        round: RoundId,
+        /// What is off.
+        why: &'static str,
+    },
     /// A round cannot be closed.
     #[error("the round cannot be closed")]
     Advance(#[from] AdvanceError),
@@ -163,7 +171,9 @@ impl CoordinatorError {
             Self::Staged | Self::WrongOffset { .. } => ProblemType::WrongOffset,
             Self::Aggregate(aggregate) => aggregate.problem(),
             Self::Manifest(_) | Self::Snapshot(_) => ProblemType::BadRequest,
-            Self::Advance(_) | Self::State(_) | Self::Export(_) => ProblemType::Internal,
+            Self::Restore { .. } | Self::Advance(_) | Self::State(_) | Self::Export(_) => {
+                ProblemType::Internal
+            }
             Self::Store(store) => store.problem(),
             Self::Stopping => ProblemType::Busy,
         }

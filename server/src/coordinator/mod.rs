@@ -8,7 +8,7 @@
 //! - `clients`: tokens, enrolment, revocation, nonces. `runs`: runs and what they published.
 //! - `health`: whether the server can do its work.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
-//! - `differences`: snapshots for clients that hold an earlier one.
+//! - `differences`: snapshots for clients that hold an earlier one. `restore`: a run carried here.
 //! - `rounds`: check-in and upload. `close`: the tick, and from one round to the next.
 
 mod clients;
@@ -17,6 +17,7 @@ mod differences;
 mod error;
 mod health;
 mod operators;
+mod restore;
 mod rounds;
 mod runs;
 mod sightings;
@@ -45,6 +46,7 @@ pub use clients::{ClientState, ClientView};
 use differences::Differences;
 pub use error::CoordinatorError;
 pub use health::{Health, disk_free};
+pub use restore::Published;
 pub use rounds::Admission;
 pub use sightings::Sighting;
 use sightings::Sightings;

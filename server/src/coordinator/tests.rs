@@ -8,8 +8,9 @@ mod world;
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
 
+use super::Published;
 use fixtures::{id, key, manifest};
-use gossamer_protocol::ids::RoundId;
+use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::message::{CheckIn, Enrolment, Record};
 use gossamer_protocol::problem::ProblemType;
 use world::World;
@@ -195,4 +196,74 @@ async fn a_guessed_token_costs_no_write() {
     let refused = world.coordinator.enrol(&Enrolment::new("guess", &key(1))).await;
     assert_eq!(refused.expect_err("a guess").problem_type(), ProblemType::BadToken);
     store.pragma("ROLLBACK").await;
+}
+
+/// What `world` published up to round `last`, and its state.
+async fn published(world: &World, run: RunId, last: u64) -> (Vec<Published>, Vec<u8>) {
+    let mut chain = Vec::new();
+    for round in 0..=last {
+        chain.push(world.coordinator.published(run, RoundId(round)).await.expect("published"));
+    }
+    let state = world.coordinator.state_bytes(run, RoundId(last)).await.expect("published");
+    (chain, state.to_vec())
+}
+
+/// Cut in any round, also with an update already there: another aggregator ends with the same record.
+#[tokio::test]
+async fn a_run_is_carried_to_another_aggregator() {
+    let manifest = manifest();
+    for last in 0..manifest.rounds {
+        let (first, second) = (World::in_memory().await, World::in_memory().await);
+        let run = first.start(&manifest, 3).await;
+        first.tick().await;
+        for _ in 0..last {
+            first.work(&manifest, 0).await;
+            first.work(&manifest, 1).await;
+            first.tick().await;
+        }
+        first.work(&manifest, 0).await;
+        let (chain, state) = published(&first, run, last).await;
+        for b in 0..3 {
+            second.enrol(b).await;
+        }
+        let restored = second.coordinator.restore_run(&manifest, &chain, &state).await;
+        assert_eq!(restored.expect("sound"), run);
+        second.tick().await;
+        for _ in last..manifest.rounds {
+            second.work(&manifest, 0).await;
+            second.work(&manifest, 1).await;
+            second.tick().await;
+        }
+        assert_eq!(second.last_record(run).await, undisturbed().await, "cut in round {last}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_run_is_not_restored() {
+    let manifest = manifest();
+    let world = World::in_memory().await;
+    let run = world.start(&manifest, 3).await;
+    world.tick().await;
+    world.work(&manifest, 0).await;
+    world.work(&manifest, 1).await;
+    world.tick().await;
+    let (sound, state) = published(&world, run, 1).await;
+    type Damage = fn(&mut Vec<Published>, &mut Vec<u8>);
+    let damages: [(Damage, &str); 6] = [
+        (|chain, _| chain.clear(), "round 0 cannot be restored: it is missing"),
+        (|chain, _| drop(chain.remove(0)), "another run's, or another round's"),
+        (|chain, _| chain[1].record.signature.0[5] ^= 1, "round 1 cannot be restored: its record"),
+        (|chain, _| chain[1].snapshot = "x".into(), "its snapshot is damaged"),
+        (|_, state| state[30] ^= 1, "the state behind it is damaged"),
+        (|chain, _| chain.truncate(1), "round 0 cannot be restored: the state"),
+    ];
+    for (damage, expected) in damages {
+        let (mut chain, mut state) = (sound.clone(), state.clone());
+        damage(&mut chain, &mut state);
+        let other = World::in_memory().await;
+        let refused = other.coordinator.restore_run(&manifest, &chain, &state).await;
+        let refused = refused.expect_err(expected).to_string();
+        assert!(refused.contains(expected), "{refused}");
+        assert!(other.coordinator.run(run).await.is_err(), "nothing is there");
+    }
 }

@@ -334,6 +334,27 @@ impl Store {
         .await
     }
 
+    /// Adds rounds behind a run's first as they were published elsewhere, all or none.
+    pub(crate) async fn restore_rounds(&self, rows: &[PublishRow<'_>]) -> Result<(), StoreError> {
+        let Some(end) = rows.last() else { return Ok(()) };
+        self.transact(async |tx| {
+            for row in rows {
+                insert_record(tx, row).await?;
+            }
+            sqlx::query(
+                "UPDATE runs SET round = ?, attempt = 0, deadline_ms = NULL, \
+             status = CASE WHEN ? THEN 'complete' ELSE status END WHERE id = ?",
+            )
+            .bind(int(end.round.0))
+            .bind(end.last)
+            .bind(&end.run.0[..])
+            .execute(&mut *tx)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// What came of `limit` rounds of a run from `from` on, in order.
     pub(crate) async fn rounds(
         &self,
