@@ -1,27 +1,29 @@
 //! Every method and seed of a scenario, side by side; rows are kept as they come.
 
 mod book;
+mod show;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use gossamer_client::client::chain;
 use gossamer_protocol::digest::Digest;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::deltas::{self, DeltaError};
-use crate::engine::{Change, EngineError, Laboratory, OnChange, OnRow, Repetition};
+use crate::engine::checkpoint::Checkpoints;
+use crate::engine::{Change, EngineError, Laboratory, OnChange, OnRow};
 use crate::partition::Census;
-use crate::report::{self, Comparison, Report, ReportError, RoundRow};
+use crate::report::{self, Comparison, Report, ReportError, RoundRow, RunFiles, folder};
 use crate::scenario::{MethodSpec, Scenario};
 use book::{Book, Done, Name};
+use show::{Show, reached};
 
 /// How a comparison is run.
 #[derive(Clone, Debug)]
@@ -32,8 +34,11 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// Where every trained change is kept, as safetensors, before anything is selected or rounded.
     pub deltas: Option<PathBuf>,
-    /// Keeps repetitions that an earlier run finished from the same settings and text.
+    /// Keeps repetitions that an earlier run finished from the same settings and text, and goes on with
+    /// those it had begun.
     pub resume: bool,
+    /// Time between two checkpoints of a repetition.
+    pub checkpoint: Duration,
     /// What is shown on the way, on standard error.
     pub progress: Progress,
 }
@@ -43,7 +48,7 @@ pub struct Options {
 pub enum Progress {
     /// A bar for each repetition, for a terminal.
     Bars,
-    /// A line for each repetition that ended, for a log.
+    /// A line for each repetition that ended, and now and then how long it will take; for a log.
     Lines,
 }
 
@@ -70,6 +75,15 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
     }
     let work = plan(&lab)?;
     let rounds = lab.scenario().rounds;
+    let checkpoints = |name: &Name| {
+        let dir = options.out.join("checkpoints").join(folder(&name.0, name.1));
+        Checkpoints::new(dir, options.checkpoint)
+    };
+    if options.resume {
+        for (name, (_, settings)) in &work {
+            checkpoints(name).check(*settings)?;
+        }
+    }
     let book = Book::open(&options.out, |done, rows| {
         let name = (done.method.clone(), done.seed);
         options.resume
@@ -86,7 +100,7 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
     });
     let left: Vec<Name> = left.filter(|name| !before.contains_key(name)).collect();
 
-    let show = Show::new(options.progress, left.len());
+    let show = Show::new(options.progress, left.len(), rounds);
     // As many repetitions at once as threads: each has a serial part between its rounds.
     let turns = Arc::new(Semaphore::new(options.threads.get()));
     let (mut running, mut names) = (JoinSet::new(), HashMap::new());
@@ -94,22 +108,34 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
         let (method, settings) = work[&name].clone();
         let (lab, book, show, turns) = (lab.clone(), book.clone(), show.clone(), turns.clone());
         let seed = name.1;
+        let files = options.out.join("runs").join(folder(&method.name, seed));
+        let (keep, over, resume) = (checkpoints(&name), checkpoints(&name), options.resume);
         let task = running.spawn(async move {
             let _turn = turns.acquire_owned().await;
+            if !resume {
+                keep.remove()?;
+            }
+            let files = Mutex::new(RunFiles::create(&files)?);
             let bar = show.bar(rounds, &method.name, seed);
             let on_row: OnRow = {
-                let (bar, book) = (bar.clone(), book.clone());
+                let (bar, book, show) = (bar.clone(), book.clone(), show.clone());
                 Arc::new(move |row| {
                     book.row(row);
+                    let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Err(error) = files.row(row) {
+                        book.failed(error);
+                    }
                     bar.set_position(row.round);
+                    show.round(row.round);
                     if let Some(reached) = reached(row) {
                         bar.set_message(reached);
                     }
                 })
             };
-            let repetition = lab.repeat(&method, seed, on_row).await;
+            let repetition = lab.repeat_kept(&method, seed, on_row, keep).await?;
             bar.finish();
-            repetition.map(|repetition| (settings, repetition))
+            over.remove()?;
+            Ok((settings, repetition))
         });
         names.insert(task.id(), name);
     }
@@ -186,11 +212,12 @@ fn plan(lab: &Laboratory) -> Result<HashMap<Name, (MethodSpec, Digest)>, EngineE
     Ok(work)
 }
 
-/// Whether `rows` are those of each round from the start to the last, once.
+/// Whether `rows` are those of each round from the start to the last, or to where it diverged, once.
 fn is_whole(rows: &[RoundRow], rounds: u64) -> bool {
     let mut found: Vec<u64> = rows.iter().map(|row| row.round).collect();
     found.sort_unstable();
-    found.into_iter().eq(0..=rounds)
+    let diverged = rows.iter().find(|row| row.diverged()).map(|row| row.round);
+    found.into_iter().eq(0..=diverged.unwrap_or(rounds))
 }
 
 fn write_report(
@@ -224,70 +251,4 @@ fn write_report(
         config: &scenario.text,
     };
     report::write(out, &report, rows)
-}
-
-/// Bars, or lines, on standard error.
-#[derive(Clone)]
-struct Show {
-    bars: MultiProgress,
-    lines: bool,
-    left: usize,
-}
-
-impl Show {
-    fn new(progress: Progress, left: usize) -> Self {
-        let (bars, lines) = match progress {
-            Progress::Bars => (MultiProgress::new(), false),
-            Progress::Lines => {
-                (MultiProgress::with_draw_target(ProgressDrawTarget::hidden()), true)
-            }
-        };
-        Self { bars, lines, left }
-    }
-
-    fn bar(&self, rounds: u64, method: &str, seed: u64) -> ProgressBar {
-        let template = "{prefix:28} {bar:30} {pos:>4}/{len} {eta:>5} {msg}";
-        let bar = ProgressBar::new(rounds).with_prefix(format!("{method} seed {seed}"));
-        let bar = match ProgressStyle::with_template(template) {
-            Ok(style) => bar.with_style(style),
-            Err(_) => bar,
-        };
-        self.bars.add(bar)
-    }
-
-    fn done(&self, method: &str, seed: u64, repetition: &Repetition) {
-        if self.lines {
-            eprintln!("{}", ended(method, seed, repetition, self.left));
-        }
-    }
-
-    fn failed(&self, method: &str, seed: u64, error: &EngineError) {
-        let line = format!("{method} seed {seed} failed: {}", chain(error));
-        if self.lines {
-            eprintln!("{line}");
-        } else if self.bars.println(&line).is_err() {
-            tracing::warn!("{line}");
-        }
-    }
-}
-
-/// What an evaluated round came to.
-fn reached(row: &RoundRow) -> Option<String> {
-    let loss = row.heldout_loss?;
-    Some(match row.heldout_accuracy {
-        Some(share) => format!("{:.1} % right, {loss:.4} nats/example", 100.0 * share),
-        None => format!("{loss:.4} nats/token"),
-    })
-}
-
-/// What a log says of a repetition.
-fn ended(method: &str, seed: u64, repetition: &Repetition, of: usize) -> String {
-    let rows = &repetition.rows;
-    let reached = rows.iter().rev().find_map(reached).unwrap_or_default();
-    let wall_s: f64 = rows.iter().map(|row| row.wall_s).sum();
-    let rounds = rows.len().saturating_sub(1);
-    format!(
-        "{method} seed {seed}: {reached} after {rounds} rounds in {wall_s:.1} s \
-         (one of {of})"
-    )
 }

@@ -9,7 +9,8 @@
 //! - [`base`], [`pretrain`]: the frozen model underneath, and how the embedded one was made.
 //! - [`transport`], [`engine`]: the federation.
 //! - [`compare`]: every method and seed of a scenario, side by side; what was done before is kept.
-//! - [`report`]: tables, plots, one page.
+//! - [`sweep`]: the same over a grid of its fields.
+//! - [`report`]: tables, plots, one page, files for TensorBoard.
 //! - [`deltas`], [`wire`]: saved changes, and what they cost on the wire.
 //!
 //! Nothing here reads a clock except to say how long a round took.
@@ -24,5 +25,6 @@ pub mod partition;
 pub mod pretrain;
 pub mod report;
 pub mod scenario;
+pub mod sweep;
 pub mod transport;
 pub mod wire;

@@ -10,6 +10,7 @@ mod cli;
 use cli::partition::Partition;
 use cli::pretrain::Pretrain;
 use cli::simulate::{Common, keep_methods};
+use cli::sweep::Sweep;
 use cli::wire::Wire;
 
 #[global_allocator]
@@ -46,10 +47,13 @@ enum Command {
         /// Only these seeds.
         #[arg(long = "seed")]
         seeds: Vec<u64>,
-        /// Keeps the repetitions that an earlier run finished from the very same settings and text.
+        /// Keeps the repetitions that an earlier run finished from the very same settings and text, and goes on
+        /// with those that it had begun.
         #[arg(long)]
         resume: bool,
     },
+    /// Runs a scenario at every point of a grid over its fields.
+    Sweep(Sweep),
     /// Shows who gets what: reads and deals a scenario's text, and trains nothing.
     Partition(Partition),
     /// Trains a tiny base model on real sentences, from scratch.
@@ -91,6 +95,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             common.run(scenario, resume)
         }
+        Command::Sweep(command) => command.run(),
         Command::Partition(command) => command.run(),
         Command::Pretrain(command) => command.run(),
         Command::Wire(command) => command.run(),

@@ -3,6 +3,7 @@
 pub(crate) mod partition;
 pub(crate) mod pretrain;
 pub(crate) mod simulate;
+pub(crate) mod sweep;
 pub(crate) mod wire;
 
 use std::io::{ErrorKind, Write};

@@ -2,11 +2,12 @@
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use gossamer_sim::compare::{Options, Progress, compare};
+use gossamer_sim::compare::{Options, Outcome, Progress, compare};
 use gossamer_sim::report::table;
 use gossamer_sim::scenario::Scenario;
 
@@ -28,14 +29,34 @@ pub(crate) struct Common {
     /// Keeps every trained change in this folder, as safetensors, before anything is selected.
     #[arg(long, value_name = "DIR")]
     deltas: Option<PathBuf>,
+    /// Seconds between two checkpoints of a repetition; `compare --resume` goes on from the last.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    checkpoint_every: f64,
     /// Prints the summary as JSON.
     #[arg(long)]
     json: bool,
 }
 
 impl Common {
+    pub(crate) fn scenario(&self) -> &Path {
+        &self.scenario
+    }
+
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Where to write, by default `out/NAME`.
+    pub(crate) fn out(&self, name: &str) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| PathBuf::from("out").join(name))
+    }
+
     pub(crate) fn load(&self) -> anyhow::Result<Scenario> {
-        let mut scenario = Scenario::load(&self.scenario)?;
+        self.adjusted(Scenario::load(&self.scenario)?)
+    }
+
+    /// With what the command line says in place of the file.
+    pub(crate) fn adjusted(&self, mut scenario: Scenario) -> anyhow::Result<Scenario> {
         if let Some(rounds) = self.rounds {
             anyhow::ensure!(rounds > 0, "--rounds must be at least 1");
             scenario.rounds = rounds;
@@ -43,14 +64,20 @@ impl Common {
         Ok(scenario)
     }
 
-    pub(crate) fn run(&self, scenario: Scenario, resume: bool) -> anyhow::Result<()> {
-        let out = self.out.clone().unwrap_or_else(|| PathBuf::from("out").join(&scenario.name));
+    pub(crate) fn simulate(
+        &self,
+        scenario: Scenario,
+        out: PathBuf,
+        resume: bool,
+    ) -> anyhow::Result<Outcome> {
         let all = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let options = Options {
-            out: out.clone(),
+            out,
             threads: self.threads.unwrap_or(all),
             deltas: self.deltas.clone(),
             resume,
+            checkpoint: Duration::try_from_secs_f64(self.checkpoint_every)
+                .context("--checkpoint-every must be seconds")?,
             progress: match !self.json && std::io::stderr().is_terminal() {
                 true => Progress::Bars,
                 false => Progress::Lines,
@@ -61,15 +88,21 @@ impl Common {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        let outcome = runtime.block_on(compare(scenario, &options))?;
+        Ok(runtime.block_on(compare(scenario, &options))?)
+    }
+
+    pub(crate) fn run(&self, scenario: Scenario, resume: bool) -> anyhow::Result<()> {
+        let out = self.out(&scenario.name);
+        let outcome = self.simulate(scenario, out.clone(), resume)?;
         if self.json {
             return say(&serde_json::to_string_pretty(&outcome)?);
         }
         let comparison = &outcome.comparison;
         let mut text = format!(
-            "{}\n{}\n",
+            "{}\n{}\n{}\n",
             table::summary(comparison).text(),
-            table::summary_caption(comparison)
+            table::summary_caption(comparison),
+            table::verdict(comparison)
         );
         for (name, record) in &outcome.records {
             text += &format!("{name}: last record {record}\n");

@@ -89,6 +89,11 @@ impl Book {
         inner.rows.push(row.clone());
     }
 
+    /// Notes that something else could not be written.
+    pub(super) fn failed(&self, error: ReportError) {
+        self.lock().failed.get_or_insert(error);
+    }
+
     /// Notes that a repetition is done; all its rows were noted.
     pub(super) fn done(&self, line: Done) {
         let mut inner = self.lock();

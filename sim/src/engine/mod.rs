@@ -7,108 +7,33 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use gossamer_client::data::TaskError;
-use gossamer_client::model::{BaseModel, ModelError};
-use gossamer_client::train::TrainError;
+use gossamer_client::model::BaseModel;
 use gossamer_protocol::digest::{Digest, Hasher};
-use gossamer_protocol::layout::{Layout, LayoutError};
+use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_server::coordinator::CoordinatorError;
 use tokio::sync::Semaphore;
 
-use crate::dataset::{Dataset, DatasetError};
-use crate::partition::{self, ClientText, PartitionError, Split};
-use crate::report::{ReportError, RoundRow};
-use crate::scenario::{Data, MethodSpec, Scenario, ScenarioError};
+use crate::dataset::Dataset;
+use crate::partition::{self, ClientText, Split};
+use crate::report::RoundRow;
+use crate::scenario::{Data, MethodSpec, Scenario};
 
+pub(crate) mod checkpoint;
+mod error;
 mod evaluation;
+mod federation;
 mod fleet;
+mod product_error;
 mod repetition;
+mod saving;
 
+pub use checkpoint::CheckpointError;
+use checkpoint::Checkpoints;
+pub use error::EngineError;
 pub use evaluation::Heldout;
 pub use fleet::identity;
 pub use repetition::Repetition;
-
-/// Why a simulation stopped.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// The scenario asks for what the data cannot give.
-    #[error(transparent)]
-    Scenario(#[from] ScenarioError),
-    /// The text could not be read.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// The text could not be dealt.
-    #[error(transparent)]
-    Partition(#[from] PartitionError),
-    /// The base model could not be loaded, or does not take the text.
-    #[error("base model")]
-    Model(#[from] ModelError),
-    /// The adapter does not fit the base model.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// A client's text could not be made into batches.
-    #[error("client {client}")]
-    Data {
-        /// The client.
-        client: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The held-out examples could not be made into batches.
-    #[error("held-out examples")]
-    Heldout(#[source] TaskError),
-    /// The aggregator refused what the simulator did: a defect in one of them.
-    #[error("the aggregator")]
-    Aggregator(#[from] CoordinatorError),
-    /// A client failed.
-    #[error("client {client} in round {round}")]
-    Client {
-        /// The client.
-        client: String,
-        /// The round.
-        round: u64,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The adapter could not be evaluated.
-    #[error("evaluation")]
-    Evaluation(#[from] TrainError),
-    /// A signed document that does not say what it should: a defect.
-    #[error("the aggregator's round {round}: {why}")]
-    Round {
-        /// The round.
-        round: u64,
-        /// What is off.
-        why: String,
-    },
-    /// Changes could not be kept.
-    #[error(transparent)]
-    Deltas(#[from] crate::deltas::DeltaError),
-    /// Rows could not be written.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-    /// A repetition failed; the rows of the others are kept, and reported.
-    #[error("method {method:?}, seed {seed}")]
-    Repetition {
-        /// Its method.
-        method: String,
-        /// Its seed.
-        seed: u64,
-        /// Why.
-        source: Box<EngineError>,
-    },
-    /// A worker thread ended without a result.
-    #[error("a worker thread failed")]
-    Thread,
-}
-
-impl EngineError {
-    fn data(client: &ClientText, source: TaskError) -> Self {
-        Self::Data { client: client.name.clone(), source: source.into() }
-    }
-}
 
 /// Hears every row as it is made.
 pub type OnRow = Arc<dyn Fn(&RoundRow) + Send + Sync>;
@@ -261,6 +186,17 @@ impl Laboratory {
         seed: u64,
         on_row: OnRow,
     ) -> Result<Repetition, EngineError> {
-        repetition::run(self, method, seed, on_row).await
+        repetition::run(self, method, seed, on_row, None).await
+    }
+
+    /// The same, keeping checkpoints, and going on from the one that is there.
+    pub(crate) async fn repeat_kept(
+        &self,
+        method: &MethodSpec,
+        seed: u64,
+        on_row: OnRow,
+        keep: Checkpoints,
+    ) -> Result<Repetition, EngineError> {
+        repetition::run(self, method, seed, on_row, Some(keep)).await
     }
 }

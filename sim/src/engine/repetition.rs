@@ -1,26 +1,21 @@
 //! One method from one seed, round by round.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use gossamer_client::client::{Client, Contribution, Event, Outcome, Shared, Watch};
-use gossamer_client::train::{Control, Evaluation};
-use gossamer_client::transport::metered::{Meter, Traffic};
+use gossamer_client::client::chain;
+use gossamer_client::train::Evaluation;
+use gossamer_client::transport::metered::Traffic;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Snapshot, Terms};
-use gossamer_protocol::ids::{ClientId, RoundId, RunId};
+use gossamer_protocol::ids::RoundId;
 use gossamer_protocol::manifest::Manifest;
-use gossamer_protocol::message::{JoinToken, Record};
-use gossamer_protocol::sign::{Purpose, SigningKey};
-use gossamer_server::clock::{ManualClock, Timestamp};
-use gossamer_server::coordinator::{Coordinator, CoordinatorError};
-use gossamer_server::store::Store;
-use tokio::task::JoinSet;
 
-use super::{Change, EngineError, Laboratory, OnRow};
+use super::checkpoint::Checkpoints;
+use super::federation::{Run, Trained};
+use super::product_error::product_error;
+use super::{EngineError, Laboratory, OnRow};
 use crate::report::RoundRow;
 use crate::scenario::MethodSpec;
-use crate::transport::InProcess;
 
 /// What one repetition came to.
 #[derive(Clone, Debug)]
@@ -37,77 +32,52 @@ pub struct Repetition {
     pub manifest: Manifest,
 }
 
-/// A repetition under way.
-struct Run<'a> {
-    lab: &'a Laboratory,
-    coordinator: Coordinator,
-    id: RunId,
-    manifest: Arc<Manifest>,
-    key: Arc<SigningKey>,
-    meter: Arc<Meter>,
-    clients: Vec<Arc<Client>>,
-    /// Read once for all clients.
-    shared: Arc<Shared>,
-}
-
 pub(super) async fn run(
     lab: &Laboratory,
     method: &MethodSpec,
     seed: u64,
     on_row: OnRow,
+    mut keep: Option<Checkpoints>,
 ) -> Result<Repetition, EngineError> {
-    let run = Run::open(lab, method, seed).await?;
+    let settings = lab.settings(method, seed)?;
+    let saved = match &keep {
+        Some(keep) => keep.load(settings)?,
+        None => None,
+    };
+    let run = Run::open(lab, method, seed, saved.as_ref()).await?;
     let rounds = lab.scenario.rounds;
-    let mut rows = Vec::new();
-    let mut push = |row: RoundRow| {
+    let mut rows: Vec<RoundRow> = Vec::new();
+    let push = |rows: &mut Vec<RoundRow>, row: RoundRow| {
         on_row(&row);
         rows.push(row);
     };
-    let (received, own) = run.evaluate(0).await?;
-    let start = RoundRow {
-        method: method.name.clone(),
-        seed,
-        round: 0,
-        train_loss: f64::NAN,
-        heldout_loss: Some(received.mean()),
-        server_loss: Some(own.mean()),
-        heldout_accuracy: received.accuracy(),
-        server_accuracy: own.accuracy(),
-        upload_bytes: 0,
-        download_bytes: 0,
-        control_bytes: run.meter.traffic().control(),
-        accepted: 0,
-        wall_s: 0.0,
-    };
-    push(start.clone());
-    for round in 1..=rounds {
-        let (began, before) = (Instant::now(), run.meter.traffic());
-        let contributions = run.round(round - 1).await?;
-        let moved = run.meter.traffic().since(before);
-        let wall_s = began.elapsed().as_secs_f64();
-        let losses: f64 = contributions.iter().map(|c| f64::from(c.loss)).sum();
-        let evaluated = match lab.scenario.eval.is_due(round, rounds) {
-            true => Some(run.evaluate(round).await?),
-            false => None,
-        };
-        let (received, own) = evaluated.unzip();
-        push(RoundRow {
-            round,
-            train_loss: losses / contributions.len() as f64,
-            heldout_loss: received.as_ref().map(Evaluation::mean),
-            server_loss: own.as_ref().map(Evaluation::mean),
-            heldout_accuracy: received.as_ref().and_then(Evaluation::accuracy),
-            server_accuracy: own.as_ref().and_then(Evaluation::accuracy),
-            upload_bytes: moved.updates,
-            download_bytes: moved.snapshots,
-            control_bytes: moved.control(),
-            accepted: contributions.len() as u32,
-            wall_s,
-            ..start.clone()
-        });
+    match saved {
+        Some(saved) => saved.rows.into_iter().for_each(|row| push(&mut rows, row)),
+        None => {
+            let start = run.start_row(method, seed).await?;
+            push(&mut rows, start);
+        }
     }
-    let last = run.coordinator.record(run.id, RoundId(rounds)).await?;
-    let theta = run.coordinator.theta(run.id, RoundId(rounds)).await?;
+    let mut done = rows.len() as u64 - 1;
+    while done < rounds {
+        let row = match run.next_row(&rows, done).await {
+            Ok(row) => row,
+            Err(error) if error.is_divergence() => {
+                tracing::warn!(method = method.name, seed, error = %chain(&error), "diverged");
+                let end = run.diverged_row(&rows);
+                push(&mut rows, end);
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        done = row.round;
+        push(&mut rows, row);
+        if let Some(keep) = keep.as_mut().filter(|keep| done < rounds && keep.is_due()) {
+            keep.save(&run.save(settings, &rows, done).await?)?;
+        }
+    }
+    let last = run.coordinator.record(run.id, RoundId(done)).await?;
+    let theta = run.coordinator.theta(run.id, RoundId(done)).await?;
     Ok(Repetition {
         rows,
         last_record: Digest::of(&last.bytes),
@@ -117,161 +87,99 @@ pub(super) async fn run(
     })
 }
 
-impl<'a> Run<'a> {
-    /// Starts the aggregator, creates the run and enrols the fleet.
-    async fn open(
-        lab: &'a Laboratory,
-        method: &MethodSpec,
-        seed: u64,
-    ) -> Result<Self, EngineError> {
-        let manifest = lab.manifest(method, seed)?;
-        let secret = Digest::of(format!("gossamer/v1/sim/server\0{seed}").as_bytes()).0;
-        let key = Arc::new(SigningKey::from_seed(&secret));
-        let clock = Arc::new(ManualClock::at(Timestamp(0)));
-        let store = Store::in_memory().await.map_err(CoordinatorError::from)?;
-        let coordinator = Coordinator::open(store, SigningKey::from_seed(&secret), clock).await?;
-        let id = coordinator.create_run(&manifest).await?;
-        let mut run = Self {
-            lab,
-            coordinator,
-            id,
-            manifest: Arc::new(manifest),
-            key,
-            meter: Arc::default(),
-            clients: Vec::new(),
-            shared: Arc::default(),
-        };
-        for member in &lab.fleet.members {
-            let watch = run.watch(method, seed, &member.name);
-            let client = run.enrol(&member.seed, watch).await;
-            let client = client.map_err(|source| EngineError::Client {
-                client: member.name.clone(),
-                round: 0,
-                source,
-            })?;
-            run.clients.push(Arc::new(client));
-        }
-        Ok(run)
-    }
-
-    /// Tells the laboratory's listener what a client trained.
-    fn watch(&self, method: &MethodSpec, seed: u64, client: &str) -> Watch {
-        let Some(hear) = self.lab.on_change.clone() else {
-            return Arc::new(|_| Control::Continue);
-        };
-        let (method, client) = (method.name.clone(), client.to_owned());
-        let manifest = self.manifest.clone();
-        Arc::new(move |event| {
-            if let Event::Trained { round, delta } = event {
-                hear(&Change {
-                    method: &method,
-                    seed,
-                    round: round.0,
-                    client: &client,
-                    layout: &manifest.layout,
-                    delta,
-                });
-            }
-            Control::Continue
+impl Run<'_> {
+    /// The state before training.
+    async fn start_row(&self, method: &MethodSpec, seed: u64) -> Result<RoundRow, EngineError> {
+        let (received, own) = self.evaluate(0).await?;
+        Ok(RoundRow {
+            method: method.name.clone(),
+            seed,
+            round: 0,
+            train_loss: f64::NAN,
+            heldout_loss: Some(received.mean()),
+            server_loss: Some(own.mean()),
+            heldout_accuracy: received.accuracy(),
+            server_accuracy: own.accuracy(),
+            upload_bytes: 0,
+            download_bytes: 0,
+            cumulative_bytes: 0,
+            product_error: None,
+            control_bytes: self.meter.traffic().control(),
+            accepted: 0,
+            wall_s: 0.0,
         })
     }
 
-    async fn enrol(
-        &self,
-        seed: &[u8; 32],
-        watch: Watch,
-    ) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
-        let secret = self.coordinator.new_token(Duration::from_secs(3600)).await?;
-        let token = JoinToken { secret, server_key: self.key.public(), ca: None };
-        let id = ClientId::of(&SigningKey::from_seed(seed).public().0);
-        let client = Client::builder("in-process")
-            .token(token.encode())
-            .identity(*seed)
-            .watch(watch)
-            .base(self.lab.base.clone())
-            .meter(self.meter.clone())
-            .shared(self.shared.clone())
-            .transport(Box::new(InProcess::new(self.coordinator.clone(), id)))
-            .connect()
-            .await?;
-        Ok(client)
+    /// Runs round `done`, counted from 0: the state after `done + 1` rounds.
+    async fn next_row(&self, rows: &[RoundRow], done: u64) -> Result<RoundRow, EngineError> {
+        let (began, before) = (Instant::now(), self.meter.traffic());
+        let (round, rounds) = (done + 1, self.lab.scenario.rounds);
+        let is_due = self.lab.scenario.eval.is_due(round, rounds);
+        let values = self.manifest.layout.n() * self.manifest.cohort.goal as usize;
+        self.trained.wanted.store(is_due && values <= Trained::VALUES_MAX, Ordering::Relaxed);
+        let received = self.received(done).await?;
+        let contributions = self.round(done).await?;
+        let product_error = self.product_error(received).await?;
+        let moved = self.meter.traffic().since(before);
+        let wall_s = began.elapsed().as_secs_f64();
+        let losses: f64 = contributions.iter().map(|c| f64::from(c.loss)).sum();
+        let evaluated = match is_due {
+            true => Some(self.evaluate(round).await?),
+            false => None,
+        };
+        let (received, own) = evaluated.unzip();
+        let last = &rows[rows.len() - 1];
+        Ok(RoundRow {
+            round,
+            train_loss: losses / contributions.len() as f64,
+            heldout_loss: received.as_ref().map(Evaluation::mean),
+            server_loss: own.as_ref().map(Evaluation::mean),
+            heldout_accuracy: received.as_ref().and_then(Evaluation::accuracy),
+            server_accuracy: own.as_ref().and_then(Evaluation::accuracy),
+            upload_bytes: moved.updates,
+            download_bytes: moved.snapshots,
+            cumulative_bytes: last.cumulative_bytes + moved.updates + moved.snapshots,
+            product_error,
+            control_bytes: moved.control(),
+            accepted: contributions.len() as u32,
+            wall_s,
+            ..last.clone()
+        })
     }
 
-    /// Lets the cohort of `round` do its work and closes the round.
-    async fn round(&self, round: u64) -> Result<Vec<Contribution>, EngineError> {
-        self.coordinator.tick().await?;
-        let view = self.coordinator.run(self.id).await?;
-        let cohort = self.coordinator.cohort(self.id).await?;
-        let off = |why: String| EngineError::Round { round, why };
-        if view.round != RoundId(round) {
-            return Err(off(format!("round {} is open", view.round)));
+    /// The round in which the method came to its end.
+    fn diverged_row(&self, rows: &[RoundRow]) -> RoundRow {
+        let last = &rows[rows.len() - 1];
+        RoundRow {
+            round: last.round + 1,
+            train_loss: f64::NAN,
+            heldout_loss: Some(f64::NAN),
+            server_loss: None,
+            heldout_accuracy: None,
+            server_accuracy: None,
+            upload_bytes: 0,
+            download_bytes: 0,
+            product_error: None,
+            control_bytes: 0,
+            accepted: 0,
+            wall_s: 0.0,
+            ..last.clone()
         }
-        let mut work = JoinSet::new();
-        // Of an over-selected cohort the first `goal` by name deliver, the others drop out: who is
-        // fastest on this machine must not decide.
-        let goal = self.manifest.cohort.goal as usize;
-        for id in cohort.into_iter().take(goal) {
-            let at = self.lab.fleet.place(id).ok_or_else(|| off(format!("{id} is no member")))?;
-            let client = self.clients[at].clone();
-            let task = self.lab.fleet.members[at].task.clone();
-            let threads = self.lab.threads.clone();
-            work.spawn(async move {
-                let _permit = threads.acquire_owned().await;
-                (at, client.step(&task).await)
-            });
-        }
-        let mut done = Vec::with_capacity(work.len());
-        while let Some(finished) = work.join_next().await {
-            let (at, outcome) = finished.map_err(|_| EngineError::Thread)?;
-            let failed = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Client {
-                client: self.lab.fleet.members[at].name.clone(),
-                round,
-                source,
-            };
-            match outcome {
-                Ok(Outcome::Delivered(contribution)) => done.push((at, contribution)),
-                Ok(other) => return Err(off(format!("a client of the cohort was told {other:?}"))),
-                Err(error) => return Err(failed(error.into())),
-            }
-        }
-        self.coordinator.tick().await?;
-        // In the order of the fleet, so that the mean loss has one value.
-        done.sort_by_key(|(at, _)| *at);
-        let view = self.coordinator.run(self.id).await?;
-        if view.round != RoundId(round + 1) {
-            return Err(off(format!("{} updates did not close it", done.len())));
-        }
-        Ok(done.into_iter().map(|(_, contribution)| contribution).collect())
     }
 
-    /// How well the adapter does that clients of `round` receive, and the aggregator's own.
-    async fn evaluate(&self, round: u64) -> Result<(Evaluation, Evaluation), EngineError> {
-        if round == 0 {
-            self.coordinator.tick().await?;
+    /// Of what the round's clients trained from `received`, where that was kept.
+    async fn product_error(&self, received: Vec<f32>) -> Result<Option<f64>, EngineError> {
+        let deltas = self.trained.take();
+        if deltas.is_empty() {
+            return Ok(None);
         }
-        let off = |why: String| EngineError::Round { round, why };
-        let signed = self.coordinator.record(self.id, RoundId(round)).await?;
-        let record: Record =
-            signed.open(&self.key.public(), Purpose::Record).map_err(|e| off(e.to_string()))?;
-        let frame = self.coordinator.object(self.id, record.snapshot).await?;
-        let terms = Terms::new(&self.manifest, self.id, RoundId(round));
-        let snapshot = Snapshot::decode(&frame, &terms).map_err(|e| off(e.to_string()))?;
-        let received = snapshot.theta(&self.manifest);
-        let own = self.coordinator.theta(self.id, RoundId(round)).await?;
-        let result = self.evaluate_at(received.clone()).await?;
-        let own = if own == received { result } else { self.evaluate_at(own).await? };
-        Ok((result, own))
-    }
-
-    async fn evaluate_at(&self, theta: Vec<f32>) -> Result<Evaluation, EngineError> {
-        let (lab, manifest) = (self.lab.clone(), self.manifest.clone());
+        let manifest = self.manifest.clone();
         let permit = self.lab.threads.clone().acquire_owned().await;
         let work = move || {
             let _permit = permit;
-            lab.heldout.evaluate(&lab.base, &manifest, &theta)
+            let rules = manifest.lora.rules().ok()?;
+            product_error(&manifest.layout, &rules, &received, &deltas)
         };
-        let evaluation =
-            tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Thread)?;
-        Ok(evaluation?)
+        tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Thread)
     }
 }

@@ -24,8 +24,48 @@ pub struct Comparison {
     /// Of a classification, in place of that: the accuracy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_accuracy: Option<f64>,
+    /// Which is best after the last round, where seeds can tell.
+    pub verdict: Option<Verdict>,
     /// In the order of their first rows.
     pub methods: Vec<MethodSummary>,
+}
+
+/// Which of several methods is best, by the 95 % intervals of their means over seeds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Its interval lies apart from all others'.
+    Winner(String),
+    /// The best mean first; the intervals of the others reach into its own.
+    Tied(Vec<String>),
+}
+
+impl Verdict {
+    /// Of names with what they reached. None of fewer than two, or where one has no interval; what is no
+    /// number is left out, as it has lost.
+    fn of(reached: &[(&str, Interval)], more_is_better: bool) -> Option<Self> {
+        let mut sound: Vec<&(&str, Interval)> =
+            reached.iter().filter(|(_, interval)| interval.mean.is_finite()).collect();
+        let sign = if more_is_better { -1.0 } else { 1.0 };
+        sound.sort_by(|(_, a), (_, b)| (sign * a.mean).total_cmp(&(sign * b.mean)));
+        let half = |interval: &Interval| interval.half.filter(|half| half.is_finite());
+        if reached.len() < 2 || sound.iter().any(|(_, interval)| half(interval).is_none()) {
+            return None;
+        }
+        let (best, others) = sound.split_first()?;
+        let near = |(_, other): &&&(&str, Interval)| {
+            let apart = sign * (other.mean - best.1.mean);
+            apart <= half(&best.1).unwrap_or(0.0) + half(other).unwrap_or(0.0)
+        };
+        let near: Vec<String> =
+            others.iter().filter(near).map(|(name, _)| (*name).into()).collect();
+        let best = best.0.to_owned();
+        Some(if near.is_empty() {
+            Self::Winner(best)
+        } else {
+            Self::Tied([vec![best], near].concat())
+        })
+    }
 }
 
 /// One method over all its seeds. "Mean" is over seeds.
@@ -35,6 +75,8 @@ pub struct MethodSummary {
     pub name: String,
     /// Repetitions.
     pub seeds: usize,
+    /// Repetitions that ended early since a loss, or the adapter, was no number any more.
+    pub diverged: usize,
     /// Rounds of the longest repetition.
     pub rounds: u64,
     /// Held-out loss of the earliest evaluation, round 0 where there is one.
@@ -73,6 +115,9 @@ pub struct MethodSummary {
     pub bytes_to_target: Option<f64>,
     /// Held-out loss at each of [`Comparison::budgets`].
     pub at_budget: Vec<Option<AtBudget>>,
+    /// The last round's product error; see [`RoundRow::product_error`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product_error: Option<Interval>,
     /// Mean duration of a run.
     pub wall_s: f64,
     /// The evaluations, in order.
@@ -173,7 +218,28 @@ impl Comparison {
             }
         }
         let baseline = base.map(|_| baseline.to_owned());
-        Self { baseline, budgets, target_loss, target_accuracy, methods }
+        let classes = methods.iter().any(|method| method.final_accuracy.is_some());
+        let reached = |method: &MethodSummary| match classes {
+            true => method.final_accuracy,
+            false => method.final_loss,
+        };
+        let reached: Vec<_> =
+            methods.iter().filter_map(|m| Some((m.name.as_str(), m.judged(reached(m))?))).collect();
+        let verdict = Verdict::of(&reached, classes);
+        Self { baseline, budgets, target_loss, target_accuracy, verdict, methods }
+    }
+
+    /// Which is best once all have moved [`Self::budgets`]`[at]` bytes, where seeds can tell.
+    #[must_use]
+    pub fn verdict_at(&self, at: usize) -> Option<Verdict> {
+        let classes = self.of_classes();
+        let reached = |method: &MethodSummary| {
+            let at = method.at_budget.get(at).copied().flatten()?;
+            method.judged(if classes { at.accuracy? } else { at.loss }.into())
+        };
+        let reached: Vec<_> =
+            self.methods.iter().filter_map(|m| Some((m.name.as_str(), reached(m)?))).collect();
+        Verdict::of(&reached, classes)
     }
 
     /// Whether accuracies were measured: the task is a classification.
@@ -184,6 +250,12 @@ impl Comparison {
 }
 
 impl MethodSummary {
+    /// A method of which a seed diverged has lost, whatever its last accuracy was.
+    fn judged(&self, reached: Option<Interval>) -> Option<Interval> {
+        let lost = Interval { mean: f64::NAN, half: None, n: self.seeds };
+        if self.diverged > 0 { Some(lost) } else { reached }
+    }
+
     fn measure_by(&mut self, base: &Self) {
         let saving = |base: f64, own: f64| (own > 0.0 && base > 0.0).then(|| base / own);
         let (up, down) = (self.upload_bytes_a_client_round, self.download_bytes_a_client_round);
@@ -203,6 +275,8 @@ struct Run {
     download_bytes: f64,
     accepted: u64,
     wall_s: f64,
+    diverged: bool,
+    product_error: Option<f64>,
     /// Of the last evaluation.
     server_loss: Option<f64>,
     server_accuracy: Option<f64>,
@@ -284,6 +358,8 @@ fn runs(rows: &[RoundRow]) -> Vec<(&str, Seeds)> {
             run.download_bytes += row.download_bytes as f64;
             run.accepted += u64::from(row.accepted);
             run.wall_s += row.wall_s;
+            run.diverged |= row.diverged();
+            run.product_error = row.product_error.or(run.product_error);
             run.server_loss = row.server_loss.or(run.server_loss);
             let bytes = run.upload_bytes + run.download_bytes;
             run.server_accuracy = row.server_accuracy.or(run.server_accuracy);
@@ -306,6 +382,7 @@ fn summary(name: &str, seeds: &Seeds) -> MethodSummary {
     MethodSummary {
         name: name.to_owned(),
         seeds: seeds.len(),
+        diverged: runs().filter(|run| run.diverged).count(),
         rounds: runs().map(|run| run.rounds).max().unwrap_or(0),
         initial_loss: means(|run| Some(run.first()?.loss)),
         final_loss: means(|run| Some(run.last()?.loss)),
@@ -323,6 +400,7 @@ fn summary(name: &str, seeds: &Seeds) -> MethodSummary {
         improvement_kept: None,
         bytes_to_target: None,
         at_budget: Vec::new(),
+        product_error: means(|run| run.product_error),
         wall_s: mean(|run| run.wall_s),
         curve: curve(seeds),
     }
@@ -414,6 +492,8 @@ mod tests {
             server_loss: Some(loss - 0.5),
             heldout_accuracy: None,
             server_accuracy: None,
+            cumulative_bytes: 0,
+            product_error: None,
             control_bytes: 0,
             accepted: if round == 0 { 0 } else { 2 },
             wall_s: 1.0,
@@ -532,5 +612,36 @@ mod tests {
         let text = comparison.methods[0].final_loss.expect("measured").to_string();
         assert_eq!(text, "diverged");
         assert_eq!(comparison.target_loss, None);
+    }
+
+    fn reached(mean: f64, half: Option<f64>) -> Interval {
+        Interval { mean, half, n: 3 }
+    }
+
+    /// Apart by more than both half widths, or tied; of one seed nothing is said.
+    #[test]
+    fn a_winner_only_where_intervals_lie_apart() {
+        let [a, b, c] =
+            [reached(1.0, Some(0.1)), reached(1.25, Some(0.1)), reached(1.15, Some(0.1))];
+        let apart = Verdict::of(&[("b", b), ("a", a)], false);
+        assert_eq!(apart, Some(Verdict::Winner("a".into())));
+        assert_eq!(Verdict::of(&[("b", b), ("a", a)], true), Some(Verdict::Winner("b".into())));
+        let tied = Verdict::of(&[("b", b), ("c", c), ("a", a)], false);
+        assert_eq!(tied, Some(Verdict::Tied(vec!["a".into(), "c".into()])));
+        assert_eq!(Verdict::of(&[("a", a)], false), None);
+        assert_eq!(Verdict::of(&[("a", a), ("b", reached(2.0, None))], false), None);
+        let lost = Verdict::of(&[("a", a), ("b", reached(f64::NAN, None))], false);
+        assert_eq!(lost, Some(Verdict::Winner("a".into())), "what diverged has lost");
+    }
+
+    #[test]
+    fn a_run_that_diverged_is_counted_and_loses() {
+        let mut rows = run("a", 1, 10, [3.0, 2.0, 1.0]);
+        rows.extend(run("a", 2, 10, [3.0, 2.0, 1.1]));
+        rows.extend(run("b", 1, 10, [3.0, 1.0, 0.5]));
+        rows.extend(run("b", 2, 10, [3.0, 1.0, f64::NAN]));
+        let comparison = Comparison::new(&rows, "a");
+        assert_eq!(comparison.methods.iter().map(|m| m.diverged).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(comparison.verdict, Some(Verdict::Winner("a".into())));
     }
 }

@@ -1,47 +1,66 @@
 //! Comma-separated values, RFC 4180: full precision, empty where there is nothing.
 
 use super::comparison::{Comparison, MethodSummary};
+use super::table::Table;
 use super::{Interval, RoundRow};
 
 /// One line a row.
 #[must_use]
 pub fn metrics(rows: &[RoundRow]) -> String {
     let classified = rows.iter().any(|row| row.heldout_accuracy.is_some());
+    let mut text = line(&metrics_head(classified));
+    rows.iter().for_each(|row| text += &line(&metrics_cells(row, classified)));
+    text
+}
+
+/// The first line of [`metrics`], with or without accuracies.
+pub(super) fn metrics_head(classified: bool) -> Vec<&'static str> {
     let mut head = vec!["method", "seed", "round", "train_loss", "heldout_loss", "server_loss"];
     if classified {
         head.extend(["heldout_accuracy", "server_accuracy"]);
     }
-    head.extend(["upload_bytes", "download_bytes", "control_bytes", "accepted", "wall_s"]);
-    let mut text = line(&head);
-    for row in rows {
-        let mut cells = vec![
-            row.method.clone(),
-            row.seed.to_string(),
-            row.round.to_string(),
-            row.train_loss.to_string(),
-            optional(row.heldout_loss),
-            optional(row.server_loss),
-        ];
-        if classified {
-            cells.extend([optional(row.heldout_accuracy), optional(row.server_accuracy)]);
-        }
-        cells.extend([
-            row.upload_bytes.to_string(),
-            row.download_bytes.to_string(),
-            row.control_bytes.to_string(),
-            row.accepted.to_string(),
-            row.wall_s.to_string(),
-        ]);
-        text += &line(&cells);
+    head.extend(["upload_bytes", "download_bytes", "cumulative_bytes", "product_error"]);
+    head.extend(["control_bytes", "accepted", "wall_s"]);
+    head
+}
+
+/// A line of [`metrics`].
+pub(super) fn metrics_cells(row: &RoundRow, classified: bool) -> Vec<String> {
+    let mut cells = vec![
+        row.method.clone(),
+        row.seed.to_string(),
+        row.round.to_string(),
+        row.train_loss.to_string(),
+        optional(row.heldout_loss),
+        optional(row.server_loss),
+    ];
+    if classified {
+        cells.extend([optional(row.heldout_accuracy), optional(row.server_accuracy)]);
     }
-    text
+    cells.extend([
+        row.upload_bytes.to_string(),
+        row.download_bytes.to_string(),
+        row.cumulative_bytes.to_string(),
+        optional(row.product_error),
+        row.control_bytes.to_string(),
+        row.accepted.to_string(),
+        row.wall_s.to_string(),
+    ]);
+    cells
+}
+
+/// A table as it is shown to people.
+#[must_use]
+pub fn table(table: &Table) -> String {
+    std::iter::once(&table.head).chain(&table.rows).map(|cells| line(cells)).collect()
 }
 
 /// One line a method.
 #[must_use]
 pub fn summary(comparison: &Comparison) -> String {
     let losses = ["initial_loss", "final_loss", "final_loss_half_95", "final_server_loss"];
-    let mut head: Vec<String> = ["method", "seeds", "rounds"].map(str::to_owned).to_vec();
+    let mut head: Vec<String> =
+        ["method", "seeds", "diverged", "rounds"].map(str::to_owned).to_vec();
     head.extend(losses.map(str::to_owned));
     if comparison.of_classes() {
         head.extend(losses.map(|name| name.replace("loss", "accuracy")));
@@ -58,6 +77,7 @@ pub fn summary(comparison: &Comparison) -> String {
             "improvement_kept",
             "improvement_kept_half_95",
             "bytes_to_target",
+            "product_error",
             "wall_s",
         ]
         .map(str::to_owned),
@@ -76,6 +96,7 @@ fn cells(method: &MethodSummary, classified: bool) -> Vec<String> {
     let mut cells = vec![
         method.name.clone(),
         method.seeds.to_string(),
+        method.diverged.to_string(),
         method.rounds.to_string(),
         mean(method.initial_loss),
         mean(method.final_loss),
@@ -101,6 +122,7 @@ fn cells(method: &MethodSummary, classified: bool) -> Vec<String> {
         mean(method.improvement_kept),
         half(method.improvement_kept),
         optional(method.bytes_to_target),
+        mean(method.product_error),
         method.wall_s.to_string(),
     ]);
     cells.extend(method.at_budget.iter().map(|at| mean(at.map(|at| at.loss))));
@@ -111,7 +133,8 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-fn line<S: AsRef<str>>(cells: &[S]) -> String {
+/// Cells as one line, quoted where they must be.
+pub(super) fn line<S: AsRef<str>>(cells: &[S]) -> String {
     let cells: Vec<String> = cells.iter().map(|cell| quoted(cell.as_ref())).collect();
     cells.join(",") + "\n"
 }

@@ -154,6 +154,8 @@ mod tests {
             server_loss: Some(2.5),
             heldout_accuracy: None,
             server_accuracy: loss.map(|_| 0.25),
+            cumulative_bytes: 0,
+            product_error: None,
             control_bytes: 0,
             accepted: 1,
             wall_s: 0.5,

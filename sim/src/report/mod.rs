@@ -14,12 +14,15 @@ pub mod html;
 mod interval;
 mod jsonl;
 pub mod partition;
+mod run_files;
 pub mod svg;
 pub mod table;
+pub mod tensorboard;
 
-pub use comparison::{AtBudget, Band, Comparison, CurvePoint, MethodSummary};
+pub use comparison::{AtBudget, Band, Comparison, CurvePoint, MethodSummary, Verdict};
 pub use interval::Interval;
 pub use jsonl::{JsonLines, read_rows};
+pub use run_files::{RunFiles, folder};
 
 use crate::partition::Census;
 use html::Section;
@@ -56,6 +59,13 @@ pub struct RoundRow {
     pub upload_bytes: u64,
     /// Server to client in this round, all clients together.
     pub download_bytes: u64,
+    /// Both ways, of this round and all before it.
+    #[serde(default)]
+    pub cumulative_bytes: u64,
+    /// How far averaging A and B apart was from averaging their product, of the adapters trained in this
+    /// round: `||mean(B_k A_k) - mean(B_k) mean(A_k)||_F / ||mean(B_k A_k)||_F`.
+    #[serde(with = "jsonl::optional", default, skip_serializing_if = "Option::is_none")]
+    pub product_error: Option<f64>,
     /// Everything else, both ways: manifests (once a client), records, receipts, check-ins.
     #[serde(default)]
     pub control_bytes: u64,
@@ -160,6 +170,14 @@ struct Plots {
     by_bytes: String,
 }
 
+impl RoundRow {
+    /// Whether the repetition came to its end in this round: a loss, or the adapter, is no number any more.
+    #[must_use]
+    pub fn diverged(&self) -> bool {
+        self.heldout_loss.is_some_and(|loss| !loss.is_finite())
+    }
+}
+
 impl Plots {
     fn of(comparison: &Comparison, measure: svg::Measure) -> Result<Self, ReportError> {
         let by_round = svg::by_round(comparison, measure)?;
@@ -184,6 +202,7 @@ fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Ve
         table: table::summary(comparison),
         caption: table::summary_caption(comparison),
     });
+    sections.push(Section::Paragraph(table::verdict(comparison)));
     for Plots { measure, by_round, by_bytes } in plots {
         let heading = |by: &str| Section::Heading(format!("{} and {by}", measure.title()));
         sections.push(heading("rounds"));
@@ -254,6 +273,8 @@ pub(crate) mod tests {
                         server_accuracy: None,
                         upload_bytes: moved * bytes * 10,
                         download_bytes: moved * bytes * 10,
+                        cumulative_bytes: round * bytes * 20,
+                        product_error: None,
                         control_bytes: moved * 10_000,
                         accepted: 10 * moved as u32,
                         wall_s: 0.5,

@@ -1,7 +1,7 @@
 //! Tables: numbers as people read them, aligned for a terminal.
 
 use super::Interval;
-use super::comparison::{Comparison, MethodSummary};
+use super::comparison::{Comparison, MethodSummary, Verdict};
 
 /// A head and rows of as many cells; the first column is words, the others numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,8 +52,16 @@ pub fn summary(comparison: &Comparison) -> Table {
         false => head.extend(["held-out loss", "server copy"]),
     }
     head.extend(["kept", "up", "down", "up less", "down less", "total", "to 90%"]);
+    let has_error = comparison.methods.iter().any(|method| method.product_error.is_some());
+    if has_error {
+        head.push("product error");
+    }
     let row = |method: &MethodSummary| {
-        let loss = method.final_loss.map_or_else(none, |loss| loss.to_string());
+        let loss = match method.diverged {
+            0 => method.final_loss.map_or_else(none, |loss| loss.to_string()),
+            n if n == method.seeds => format!("diverged, round {}", method.rounds),
+            n => format!("diverged, {n} of {}", method.seeds),
+        };
         let mut cells = vec![method.name.clone()];
         if comparison.of_classes() {
             cells.extend([
@@ -74,6 +82,9 @@ pub fn summary(comparison: &Comparison) -> Table {
             bytes(method.total_bytes()),
             method.bytes_to_target.map_or_else(none, bytes),
         ]);
+        if has_error {
+            cells.push(method.product_error.map_or_else(none, |error| error.text(3)));
+        }
         cells
     };
     Table {
@@ -106,6 +117,9 @@ pub fn summary_caption(comparison: &Comparison) -> String {
         caption += &format!("; ± is a 95 % t-interval over {seeds} seeds");
     }
     caption += ". up, down: bytes for each accepted update. total: the whole run, all clients.";
+    if comparison.methods.iter().any(|method| method.product_error.is_some()) {
+        caption += " product error: how far mean(B) mean(A) is from mean(B A), of the last cohort.";
+    }
     if let Some(baseline) = &comparison.baseline {
         caption += &format!(
             " kept: share of {baseline}'s improvement. less: times fewer bytes than {baseline}. \
@@ -113,6 +127,29 @@ pub fn summary_caption(comparison: &Comparison) -> String {
         );
     }
     caption
+}
+
+/// Who won, or why nobody can be said to.
+#[must_use]
+pub fn verdict(comparison: &Comparison) -> String {
+    let measure = if comparison.of_classes() { "highest accuracy" } else { "lowest loss" };
+    match &comparison.verdict {
+        Some(Verdict::Winner(name)) => {
+            format!(
+                "After the last round {name} has the {measure}; its interval lies apart from all others."
+            )
+        }
+        Some(Verdict::Tied(names)) => {
+            let (best, near) = (&names[0], names[1..].join(", "));
+            format!(
+                "No winner: {best} has the {measure}, but the intervals of {near} reach into its own."
+            )
+        }
+        None if comparison.methods.len() < 2 => {
+            "One method: nothing to compare it with.".to_owned()
+        }
+        None => "No winner can be named from one seed: there are no intervals.".to_owned(),
+    }
 }
 
 /// Losses, or accuracies, at equal cumulative bytes: a line a method, a column a budget.
@@ -128,10 +165,17 @@ pub fn equal_bytes(comparison: &Comparison) -> Table {
         };
         std::iter::once(method.name.clone()).chain(method.at_budget.iter().map(cell)).collect()
     };
-    Table {
-        head: std::iter::once("method".to_owned()).chain(head).collect(),
-        rows: comparison.methods.iter().map(row).collect(),
+    let winner = |at: usize| match comparison.verdict_at(at) {
+        Some(Verdict::Winner(name)) => name,
+        Some(Verdict::Tied(_)) => "tied".to_owned(),
+        None => none(),
+    };
+    let mut rows: Vec<Vec<String>> = comparison.methods.iter().map(row).collect();
+    if rows.len() > 1 {
+        let winners = (0..comparison.budgets.len()).map(winner);
+        rows.push(std::iter::once("(winner)".to_owned()).chain(winners).collect());
     }
+    Table { head: std::iter::once("method".to_owned()).chain(head).collect(), rows }
 }
 
 /// What the cells of [`equal_bytes`] mean.
@@ -140,7 +184,8 @@ pub fn equal_bytes_caption(comparison: &Comparison) -> String {
     let measure = if comparison.of_classes() { "accuracy" } else { "loss" };
     format!(
         "Held-out {measure} once all clients together have moved so many bytes, both ways; linear \
-         between evaluations. *: the run ended before, this is its last {measure}."
+         between evaluations. *: the run ended before, this is its last {measure}. A winner is named \
+         where its 95 % interval lies apart from all others."
     )
 }
 

@@ -135,7 +135,8 @@ impl Scenario {
         ScenarioError::Field { file: self.file.clone(), field, expected }
     }
 
-    pub(super) fn check_paths(&self) -> Result<(), ScenarioError> {
+    /// Checks that the files it names are there.
+    pub(crate) fn check_paths(&self) -> Result<(), ScenarioError> {
         if let BaseModel::Folder(path) = &self.base {
             let why = || {
                 format!("\"tiny\" or a folder with a config.json, found none at {}", path.display())

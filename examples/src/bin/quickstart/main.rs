@@ -167,7 +167,7 @@ impl Federation {
         let told = self.progress.take();
         let wall_s = began.elapsed().as_secs_f64() / scenario.rounds as f64;
         let mut losses: Vec<Vec<f64>> = Vec::new();
-        let mut rows = Vec::new();
+        let (mut rows, mut moved) = (Vec::new(), 0);
         for round in 0..=scenario.rounds {
             let record = coordinator.record(run, RoundId(round)).await?;
             let record: Record = record.open(&coordinator.public_key(), Purpose::Record)?;
@@ -176,6 +176,7 @@ impl Federation {
             // Row r is the state after r rounds, the last of which has the number r - 1.
             let told = round.checked_sub(1).and_then(|r| told.get(&r)).copied().unwrap_or_default();
             let now = &losses[losses.len() - 1];
+            moved += told.upload_bytes + told.download_bytes;
             rows.push(RoundRow {
                 method: method.name.clone(),
                 seed: manifest.seed,
@@ -187,6 +188,8 @@ impl Federation {
                 server_accuracy: None,
                 upload_bytes: told.upload_bytes,
                 download_bytes: told.download_bytes,
+                cumulative_bytes: moved,
+                product_error: None,
                 control_bytes: 0,
                 accepted: told.updates,
                 wall_s: if round == 0 { 0.0 } else { wall_s },
