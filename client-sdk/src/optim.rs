@@ -106,6 +106,13 @@ pub(crate) fn clip(gradient: &mut [f32], most: f32) -> f64 {
     norm
 }
 
+/// Adds FedProx's gradient, `mu (theta - received)`.
+pub(crate) fn pull(gradient: &mut [f32], theta: &[f32], received: &[f32], mu: f32) {
+    for ((g, theta), received) in gradient.iter_mut().zip(theta).zip(received) {
+        *g += mu * (theta - received);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,5 +147,20 @@ mod tests {
         assert_eq!(gradient, [3.0, 4.0]);
         clip(&mut gradient, 1.0);
         assert!((gradient[0] - 0.6).abs() < 1e-6 && (gradient[1] - 0.8).abs() < 1e-6);
+    }
+
+    /// On `h / 2 (x - a)^2` gradient descent from `x0` with FedProx comes to `(h a + mu x0) / (h + mu)`:
+    /// from 1 with h = 2, a = 5 to 3 for mu = 2, and for mu = 6 to 2.
+    #[test]
+    fn fed_prox_ends_between_the_optimum_and_the_start() {
+        for (mu, end) in [(0.0, 5.0), (2.0, 3.0), (6.0, 2.0)] {
+            let mut x = [1.0_f32];
+            for _ in 0..200 {
+                let mut gradient = [2.0 * (x[0] - 5.0)];
+                pull(&mut gradient, &x, &[1.0], mu);
+                x[0] -= 0.1 * gradient[0];
+            }
+            assert!((x[0] - end).abs() < 1e-5, "{mu}: {}", x[0]);
+        }
     }
 }

@@ -116,7 +116,7 @@ fn meet(python: &Path, folder: &Path, lora: Lora, theirs: &Value, head: Option<H
         layout = layout.with_head(classes, base.hidden()).expect("fits");
     }
     let optimizer = LocalOptimizer::AdamW { lr: 0.02, weight_decay: 0.0 };
-    let recipe = Training { steps: 5, batch: 3, context: 9, optimizer, clip: None };
+    let recipe = Training { steps: 5, batch: 3, context: 9, optimizer, clip: None, proximal: 0.0 };
     let frozen = Base { name: "base".into(), digest: base.digest() };
     let manifest = Manifest::alone(frozen, lora, layout, head, recipe.clone());
     let batch = batch(base.limits(None).vocab.min(200), 3, 9, head);
@@ -229,7 +229,8 @@ fn without_prefix(folder: &Path, lora: Lora) {
         let base = BaseModel::load(folder).expect("loads");
         let frozen = Base { name: "gpt2".into(), digest: base.digest() };
         let optimizer = LocalOptimizer::Sgd { lr: 0.1, momentum: 0.0 };
-        let recipe = Training { steps: 1, batch: 1, context: 9, optimizer, clip: None };
+        let recipe =
+            Training { steps: 1, batch: 1, context: 9, optimizer, clip: None, proximal: 0.0 };
         let layout = lora.layout(&base.linears()).expect("targets there are");
         let manifest = Manifest::alone(frozen, lora.clone(), layout, None, recipe);
         let theta: Vec<f32> = (0..manifest.layout.n()).map(|i| (i as f32).sin()).collect();

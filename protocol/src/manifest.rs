@@ -98,6 +98,14 @@ pub struct Training {
     /// Largest Euclidean norm of the whole gradient; larger ones are scaled down to it.
     #[serde(default)]
     pub clip: Option<f32>,
+    /// FedProx's mu: the loss has `mu / 2 ||theta - received||^2` beside it, which holds clients near what
+    /// they received. 0: none. Source: arXiv:1812.06127.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub proximal: f32,
+}
+
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
 }
 
 /// A client's optimiser.
@@ -361,6 +369,10 @@ impl Manifest {
         field((1..=65_536).contains(&t.batch), "training.batch", "1 to 65,536")?;
         field((1..=1 << 20).contains(&t.context), "training.context", "1 to 1,048,576")?;
         field(t.clip.is_none_or(|c| positive(f64::from(c))), "training.clip", "positive")?;
+        let ok = t.proximal.is_finite() && t.proximal >= 0.0;
+        field(ok, "training.proximal", "at least 0")?;
+        let known = t.proximal == 0.0 || self.version > 1;
+        field(known, "training.proximal", "absent in version 1")?;
         match t.optimizer {
             LocalOptimizer::Sgd { lr, momentum } => {
                 field(positive(lr), "training.optimizer.lr", "positive")?;

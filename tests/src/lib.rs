@@ -72,6 +72,7 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
             context: 16,
             optimizer: LocalOptimizer::Sgd { lr: 0.1, momentum: 0.9 },
             clip: None,
+            proximal: 0.0,
         },
         cohort: Cohort {
             goal: clients,

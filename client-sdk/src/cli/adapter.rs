@@ -103,7 +103,7 @@ fn load(base: &Path) -> anyhow::Result<BaseModel> {
 /// An adapter is written with its terms, of which a training's recipe is no part.
 fn nothing() -> Training {
     let optimizer = LocalOptimizer::Sgd { lr: 1.0, momentum: 0.0 };
-    Training { steps: 1, batch: 1, context: 3, optimizer, clip: None }
+    Training { steps: 1, batch: 1, context: 3, optimizer, clip: None, proximal: 0.0 }
 }
 
 fn told(json: bool, out: &Path, more: &Value) -> anyhow::Result<()> {

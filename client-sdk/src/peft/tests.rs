@@ -13,7 +13,7 @@ use crate::train::logits;
 
 fn recipe() -> Training {
     let optimizer = LocalOptimizer::Sgd { lr: 0.1, momentum: 0.0 };
-    Training { steps: 1, batch: 2, context: 16, optimizer, clip: None }
+    Training { steps: 1, batch: 2, context: 16, optimizer, clip: None, proximal: 0.0 }
 }
 
 /// A model folder of the fixture's Llama, its weights narrowed to `dtype`.

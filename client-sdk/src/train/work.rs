@@ -8,7 +8,7 @@ use super::passes::{Passes, ask};
 use super::{Job, Progress, SavedError, TrainError, Trained, check, saved};
 use crate::data::{Batch, Plan, TrainingTask};
 use crate::lora;
-use crate::optim::{Optimizer, clip};
+use crate::optim::{Optimizer, clip, pull};
 
 /// A training between two steps. Dropping it gives its memory back.
 pub struct Work<'a> {
@@ -134,6 +134,10 @@ impl<'a> Work<'a> {
                 &mut gathered
             }
         };
+        if recipe.proximal > 0.0 {
+            let received = self.job.support.unwrap_or(&Support::All).gather(self.job.theta);
+            pull(gradient, &self.values, &received, recipe.proximal);
+        }
         if let Some(most) = recipe.clip {
             clip(gradient, most);
         }

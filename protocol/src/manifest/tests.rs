@@ -19,6 +19,7 @@ pub(crate) fn manifest() -> Manifest {
             context: 8,
             optimizer: LocalOptimizer::Sgd { lr: 0.1, momentum: 0.9 },
             clip: None,
+            proximal: 0.0,
         },
         cohort: Cohort {
             goal: 2,

@@ -112,6 +112,23 @@ async fn only_the_same_settings_are_resumed_and_the_same_seed_gives_the_same_row
     }
 }
 
+/// Clients start at what they received, where FedProx pulls nowhere; from the second step on it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn fed_prox_is_a_setting_of_a_method() {
+    for (steps, equal) in [(1, true), (4, false)] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let prox = |scenario: &mut Scenario| {
+            scenario.training.steps = steps;
+            scenario.methods[1] = scenario.methods[0].clone();
+            scenario.methods[1].name = "fed-prox".into();
+            scenario.methods[1].training.proximal = Some(5.0);
+        };
+        let outcome = compare(scenario(prox), &options(dir.path(), false)).await.expect("sound");
+        let loss = |at: usize| outcome.comparison.methods[at].final_loss.expect("measured").mean;
+        assert_eq!(loss(0) == loss(1), equal, "{steps} steps: {} and {}", loss(0), loss(1));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_begin_costs_no_earlier_row() {
     let dir = tempfile::tempdir().expect("a temporary folder");

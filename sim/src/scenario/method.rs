@@ -39,4 +39,6 @@ pub struct LoraChange {
 pub struct TrainingChange {
     /// In place of `training.optimizer`.
     pub optimizer: Option<LocalOptimizer>,
+    /// In place of `training.proximal`: FedProx.
+    pub proximal: Option<f32>,
 }

@@ -127,6 +127,7 @@ impl Scenario {
     pub fn training(&self, method: &MethodSpec) -> Training {
         Training {
             optimizer: method.training.optimizer.unwrap_or(self.training.optimizer),
+            proximal: method.training.proximal.unwrap_or(self.training.proximal),
             ..self.training.clone()
         }
     }

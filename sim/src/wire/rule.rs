@@ -98,6 +98,7 @@ fn manifest(layout: &Layout) -> Manifest {
             context: 1,
             optimizer: LocalOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
             clip: None,
+            proximal: 0.0,
         },
         cohort: Cohort {
             goal: 1,
