@@ -11,7 +11,7 @@
 //! - [`metrics`]: what is counted.
 //! - [`coordinator`]: sole owner of the open rounds; runs their effects.
 //! - [`config`], [`tls`], [`setup`], [`http`]: a server's directory, and the coordinator over HTTPS.
-//! - [`cli`]: what an operator types.
+//! - [`doctor`]: what is wrong with a server's directory. [`cli`]: what an operator types.
 //!
 //! Deliberately absent: tensors (candle), the client SDK, a broker, unsafe code.
 
@@ -26,6 +26,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod coordinator;
+pub mod doctor;
 mod export;
 pub mod http;
 pub mod llama;

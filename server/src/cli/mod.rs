@@ -4,6 +4,7 @@
 //! a command line that cannot be parsed).
 
 mod client;
+mod doctor;
 mod log;
 mod operator;
 mod run;
@@ -58,6 +59,8 @@ enum Command {
     /// Runs.
     #[command(subcommand)]
     Run(run::Run),
+    /// Look at a server's directory: what is wrong, and what to do.
+    Doctor(doctor::Doctor),
     /// Show the latest entries of the audit log.
     Log(log::Log),
     /// Check that the audit log is what it was; tells the first entry that is not.
@@ -128,6 +131,7 @@ async fn dispatch(command: Command, json: bool) -> Result<()> {
         Command::Client(client) => client::run(client, json).await,
         Command::Operator(operator) => operator::run(operator, json).await,
         Command::Run(run) => run::run(run, json).await,
+        Command::Doctor(args) => doctor::run(args, json).await,
         Command::Log(args) => log::log(args, json).await,
         Command::VerifyLog(args) => log::verify(args, json).await,
     }

@@ -52,6 +52,14 @@ impl Store {
         .await
     }
 
+    /// What SQLite finds wrong with the database; nothing, as it should be.
+    pub(crate) async fn integrity(&self) -> Result<Vec<String>, StoreError> {
+        let rows = sqlx::query("PRAGMA integrity_check(10)").fetch_all(&self.0.reader).await?;
+        let said = rows.iter().map(|row| Ok(row.try_get::<String, _>(0)?));
+        let said = said.collect::<Result<Vec<_>, StoreError>>()?;
+        Ok(said.into_iter().filter(|line| line != "ok").collect())
+    }
+
     /// When the last one was there, where one ever was.
     pub(crate) async fn alive(&self) -> Result<Option<Timestamp>, StoreError> {
         let row = sqlx::query("SELECT at_ms FROM alive").fetch_optional(&self.0.nonces).await?;
