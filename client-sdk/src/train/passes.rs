@@ -17,9 +17,9 @@ use crate::model::network::Tape;
 use crate::ops::cross_entropy::{self, Nats};
 use crate::ops::linear::{Dropout, Share};
 
-/// Tokens of a pass, unless one client has more. More rows than these make no product faster, but no longer
-/// stay in the cache from layer to layer.
-pub(super) const TOKENS: usize = 512;
+/// Tokens of a pass, unless one client has more. By then arranging the weights costs little of a product;
+/// with more rows the products gain less than what no longer stays in the cache costs (`benches/cohort.rs`).
+pub(super) const TOKENS: usize = 256;
 /// Adapter entries of a pass, of all clients together, unless one client has more: as many gradients are held.
 pub(super) const ENTRIES: usize = 1 << 22;
 
