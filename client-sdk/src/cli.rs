@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::client::{Client, Event, Saving, Threads, Watch};
 use crate::data::{TextDataset, TrainingTask};
 use crate::model::BaseModel;
-use crate::train::Control;
+use crate::train::{Control, Footprint};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use gossamer_protocol::ids::RunId;
@@ -54,6 +54,16 @@ enum Command {
         /// Threads that a training takes; its result is the same whatever their number.
         #[arg(long, default_value = "1")]
         threads: NonZeroUsize,
+        /// Trains in less memory and a third more time, to the same result (gradient checkpointing).
+        #[arg(long)]
+        checkpoint: bool,
+        /// Cuts batches: so many sequences go through the model at once (gradient accumulation).
+        #[arg(long, value_name = "SEQUENCES")]
+        micro_batch: Option<NonZeroU32>,
+        /// The most MiB that base model and training may take, by estimate; what would take more is trained with
+        /// checkpointing and in smaller parts, or not at all.
+        #[arg(long, value_name = "MIB")]
+        memory_max: Option<u32>,
         /// Prints one JSON object a line, in place of the progress bar.
         #[arg(long)]
         json: bool,
@@ -91,7 +101,20 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             println!("{}", BaseModel::load(&base)?.digest());
             Ok(())
         }
-        Command::Join { url, token, data, base, state, run, save_steps, threads, json } => {
+        Command::Join {
+            url,
+            token,
+            data,
+            base,
+            state,
+            run,
+            save_steps,
+            threads,
+            checkpoint,
+            micro_batch,
+            memory_max,
+            json,
+        } => {
             let base = BaseModel::load(&base)?;
             let task = TextDataset::open(&base, &data)?;
             let task: Arc<dyn TrainingTask> = Arc::new(task);
@@ -107,6 +130,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             if let Some(steps) = save_steps {
                 builder = builder.saving(Saving::Steps(steps));
+            }
+            builder = builder.footprint(Footprint { checkpoint, micro_batch });
+            if let Some(mib) = memory_max {
+                builder = builder.memory_max(u64::from(mib) << 20);
             }
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

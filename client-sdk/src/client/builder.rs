@@ -15,7 +15,7 @@ use super::gate::{Gate, Open};
 use super::{Client, ClientError, Saving, Shared, Threads, Watch};
 use crate::model::BaseModel;
 use crate::state::{State, StateError};
-use crate::train::Control;
+use crate::train::{Control, Footprint};
 use crate::transport::Transport;
 use crate::transport::https::Https;
 use crate::transport::metered::{Meter, Metered};
@@ -44,6 +44,7 @@ pub struct Builder {
     backoff: Backoff,
     app: App,
     saving: Saving,
+    footprint: Footprint,
     memory_max: Option<u64>,
     threads: Option<Threads>,
     meter: Arc<Meter>,
@@ -64,6 +65,7 @@ impl Builder {
             backoff: Backoff::default(),
             app: App { watch: Arc::new(|_| Control::Continue), gate: Arc::new(Open) },
             saving: Saving::default(),
+            footprint: Footprint::default(),
             memory_max: None,
             threads: None,
             meter: Arc::default(),
@@ -139,9 +141,16 @@ impl Builder {
         self
     }
 
+    /// How a training trades time for memory; without it, not at all.
+    #[must_use]
+    pub fn footprint(mut self, footprint: Footprint) -> Self {
+        self.footprint = footprint;
+        self
+    }
+
     /// The most bytes that the base models and a training may take, by [`Memory`](crate::train::Memory)'s
-    /// estimate; a round that takes more is given up before its snapshot is fetched, with
-    /// [`ClientError::Memory`].
+    /// estimate. A training that would take more gets a [smaller footprint](Footprint::within); where none is
+    /// small enough, its round is given up before its snapshot is fetched, with [`ClientError::Memory`].
     #[must_use]
     pub fn memory_max(mut self, bytes: u64) -> Self {
         self.memory_max = Some(bytes);
@@ -243,6 +252,7 @@ impl Builder {
             run: self.run,
             app: self.app,
             saving: self.saving,
+            footprint: self.footprint,
             memory_max: self.memory_max,
             threads: self.threads,
             terms: Mutex::default(),

@@ -66,9 +66,10 @@ pub enum ClientError {
         have: String,
     },
     /// The training would take more memory than the app allows.
-    #[error("the training takes about {needs} bytes, the app allows {most}")]
+    #[error("the training takes about {needs} bytes at least, the app allows {most}")]
     Memory {
-        /// Estimated; see [`Memory`](crate::train::Memory).
+        /// Estimated, with the smallest [footprint](crate::train::Footprint); see
+        /// [`Memory`](crate::train::Memory).
         needs: u64,
         /// The app's [cap](super::Builder::memory_max).
         most: u64,

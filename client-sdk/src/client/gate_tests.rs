@@ -1,6 +1,6 @@
 //! What the app's gate, watcher and task may do to a client: close, stop, fail, panic.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use super::tests::{Script, setting, train};
 use super::{Builder, ClientError, Event, Outcome, Saving, Threads};
 use crate::data::{Batch, Plan, TaskError, TrainingTask};
 use crate::model::BaseModel;
-use crate::train::{Control, Memory, TrainError};
+use crate::train::{Control, Footprint, Memory, TrainError};
 
 /// Open at some of the times it is asked, by number.
 struct Turns<F>(AtomicU32, F);
@@ -282,15 +282,19 @@ async fn a_loss_that_is_no_number_is_never_sent() {
 #[tokio::test]
 async fn a_training_over_the_cap_is_named_before_it_begins() {
     let (base, manifest, task) = setting();
-    let needs = Memory::of(&base, &manifest, false).total();
-    for (most, fits) in [(needs, true), (needs - 1, false)] {
+    let takes = |footprint| Memory::of(&base, &manifest, false, footprint).total();
+    // One sequence at once, checkpointed: the smallest.
+    let least = takes(Footprint { checkpoint: true, micro_batch: NonZeroU32::new(1) });
+    for (most, fits) in
+        [(takes(Footprint::default()), true), (least, true), (least - 1, false), (0, false)]
+    {
         let script = Script::new(&manifest, train(1));
         let (builder, told) = heard(script.builder(&base).memory_max(most));
         let client = builder.connect().await.expect("enrols");
         match client.step(&task).await {
             Ok(Outcome::Delivered(_)) => assert!(fits),
-            Err(ClientError::Memory { needs: told, most: cap }) => {
-                assert_eq!((fits, told, cap), (false, needs, most));
+            Err(ClientError::Memory { needs, most: cap }) => {
+                assert_eq!((fits, needs, cap), (false, least, most));
             }
             other => panic!("{other:?}"),
         }

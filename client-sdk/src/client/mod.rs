@@ -13,7 +13,7 @@ use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::State;
 use crate::train::caught::caught;
-use crate::train::{Control, Progress};
+use crate::train::{Control, Footprint, Progress};
 use crate::transport::Transport;
 use crate::transport::metered::{Meter, Traffic};
 use crate::transport::retry::Retrying;
@@ -180,6 +180,7 @@ pub struct Client {
     run: Option<RunId>,
     app: App,
     saving: Saving,
+    footprint: Footprint,
     memory_max: Option<u64>,
     threads: Option<Threads>,
     /// Manifests this client has fetched and verified.

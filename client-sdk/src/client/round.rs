@@ -15,7 +15,7 @@ use super::{Client, ClientError, Contribution, Deadline, Event};
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::StateError;
-use crate::train::Memory;
+use crate::train::Footprint;
 use crate::train::caught::caught;
 use crate::transport::{Slot, Transport, TransportError};
 use crate::verify::{self, Seen, VerifyError};
@@ -57,7 +57,7 @@ impl Client {
         let terms = self.terms(assignment.run).await?;
         let base = self.base(&terms.manifest)?;
         self.tell(&Event::Assigned { round: assignment.round, manifest: &terms.manifest })?;
-        self.fits_memory(&base, &terms.manifest, task.as_ref())?;
+        self.footprint(&base, &terms.manifest, task.as_ref())?;
         let pending = match self.pending(assignment, &terms.manifest)? {
             Some(pending) => pending,
             None => {
@@ -112,20 +112,20 @@ impl Client {
         })
     }
 
-    /// Whether the training, beside all base models that are held, keeps to the app's cap.
-    fn fits_memory(
+    /// How the training, beside all base models that are held, keeps to the app's cap.
+    pub(super) fn footprint(
         &self,
         base: &BaseModel,
         manifest: &Manifest,
         task: &dyn TrainingTask,
-    ) -> Result<(), ClientError> {
-        let Some(most) = self.memory_max else { return Ok(()) };
+    ) -> Result<Footprint, ClientError> {
+        let Some(most) = self.memory_max else { return Ok(self.footprint) };
         let panicked = |message| ClientError::Panicked { what: "the task", message };
         let has_loss = caught(|| task.has_loss()).map_err(panicked)?;
-        let Memory { adapter, step, .. } = Memory::of(base, manifest, has_loss);
         let held: u64 = self.bases.iter().map(|base| 4 * base.n_weights() as u64).sum();
-        let needs = held.saturating_add(adapter).saturating_add(step);
-        if needs > most { Err(ClientError::Memory { needs, most }) } else { Ok(()) }
+        let left = most.saturating_sub(held);
+        let within = self.footprint.within(left, base, manifest, has_loss);
+        within.map_err(|needs| ClientError::Memory { needs: held.saturating_add(needs), most })
     }
 
     /// The verified snapshot of the assignment.

@@ -21,7 +21,7 @@ use crate::data::TrainingTask;
 use crate::model::BaseModel;
 use crate::state::{State, StateError};
 use crate::train::caught;
-use crate::train::{Control, Job, Team, TeamError, TrainError, Trained, Work};
+use crate::train::{Control, Footprint, Job, Team, TeamError, TrainError, Trained, Work};
 
 /// Says on its drop that nobody waits for the training any more.
 struct StopOnDrop(Arc<AtomicBool>);
@@ -42,6 +42,7 @@ struct Sitting {
     app: App,
     state: Arc<State>,
     saving: Saving,
+    footprint: Footprint,
     residual: Option<Bytes>,
     nobody_waits: Arc<AtomicBool>,
 }
@@ -69,6 +70,7 @@ impl Client {
             Some(_) => self.state.read(&format!("runs/{run}/residual"))?,
             None => None,
         };
+        let footprint = self.footprint(&base, &terms.manifest, task.as_ref())?;
         let stop = StopOnDrop(Arc::default());
         let sitting = Arc::new(Sitting {
             base,
@@ -79,6 +81,7 @@ impl Client {
             app: self.app.clone(),
             state: self.state.clone(),
             saving: self.saving,
+            footprint,
             residual,
             nobody_waits: stop.0.clone(),
         });
@@ -148,7 +151,7 @@ impl Sitting {
             client,
             round,
         };
-        let mut work = Work::start(&job, self.task.as_ref())?;
+        let mut work = Work::start(&job, self.task.as_ref())?.footprint(self.footprint);
         self.restore(&mut work)?;
         if let Some((need, retry)) = self.to_end(&mut work)? {
             return Ok(Ended::Paused(need, retry));

@@ -226,6 +226,11 @@ impl Plan {
         self.pairs.iter().position(Option::is_some).unwrap_or(self.pairs.len())
     }
 
+    /// Whether linear `at` has a branch.
+    pub(crate) fn adapts(&self, at: usize) -> bool {
+        self.pairs[at].is_some()
+    }
+
     /// Whether linear `at` has an A that is trained.
     pub(crate) fn trains_a(&self, at: usize) -> bool {
         matches!(self.pairs[at], Some(Pair { a: Factor::Trained(_), .. }))

@@ -84,6 +84,11 @@ impl<'a> Frozen<'a> {
         }
     }
 
+    /// Whether there is a branch beside linear `at`.
+    pub(crate) fn adapts(&self, at: usize) -> bool {
+        self.adapter.is_some_and(|adapter| adapter.plan().adapts(at))
+    }
+
     /// Whether linear `at`'s gradients read what it took.
     pub(crate) fn reads(&self, at: usize, gradients: &Gradients<'_>) -> bool {
         let adapter = self.adapter.filter(|_| gradients.adapter.is_some());

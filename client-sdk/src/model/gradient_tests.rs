@@ -7,7 +7,7 @@ use gossamer_protocol::rng::Stream;
 use super::composed::{Branch, Composed, cross_entropy};
 use super::frozen::Gradients;
 use super::llama::tests::tiny;
-use super::network::Tape;
+use super::network::{Loss, Tape};
 use super::{BaseModel, Bias, LlamaConfig, fixture};
 use crate::data::Batch;
 use crate::lora::Plan;
@@ -41,7 +41,9 @@ fn by_hand(
     decoder.features(&mut tape, batch, dropout);
     let mut gradient = vec![0.0; theta.len()];
     let mut gradients = Gradients { adapter: Some(&mut gradient), weights: None };
-    let nats = decoder.learn(&mut tape, &mut logits, &[&batch.targets], &mut gradients)[0];
+    let mut loss = Loss::of(&batch.targets);
+    decoder.learn(&mut tape, &mut logits, std::slice::from_mut(&mut loss), &mut gradients);
+    let nats = loss.nats;
     (nats.sum / nats.tokens as f64, gradient)
 }
 
@@ -119,8 +121,9 @@ fn parts_of_the_logits_change_nothing() {
         let mut gradient = vec![0.0; 2 * manifest.layout.n()];
         let mut gradients = Gradients { adapter: Some(&mut gradient), weights: None };
         let (first, second) = batch.targets.split_at(batch.cols);
-        let targets = [first, second];
-        let nats = network.learn_by(most, &mut tape, &mut logits, &targets, &mut gradients);
+        let mut losses = [first, second].map(Loss::of);
+        network.learn_by(most, &mut tape, &mut logits, &mut losses, &mut gradients);
+        let nats = losses.map(|loss| loss.nats);
         (nats, gradient.into_iter().map(f32::to_bits).collect::<Vec<_>>())
     };
     let whole = run(usize::MAX);
@@ -140,7 +143,8 @@ fn weight_gradients_are_candles() {
         decoder.features(&mut tape, &batch, None);
         let mut gradient = vec![0.0; base.n_weights()];
         let mut gradients = Gradients { adapter: None, weights: Some(&mut gradient) };
-        decoder.learn(&mut tape, &mut logits, &[&batch.targets], &mut gradients);
+        let mut loss = [Loss::of(&batch.targets)];
+        decoder.learn(&mut tape, &mut logits, &mut loss, &mut gradients);
 
         let vars: Vec<Var> = Composed::new(&base, &Device::Cpu)
             .expect("fits")

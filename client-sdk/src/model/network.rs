@@ -6,7 +6,7 @@ use super::bert::Bert;
 use super::frozen::{Frozen, Gradients};
 use super::gpt2::Gpt2;
 use super::llama::Llama;
-pub(crate) use super::tape::Tape;
+pub(crate) use super::tape::{Keep, Tape};
 use super::walk::{self, Family};
 use crate::data::Batch;
 use crate::lora::Adapter;
@@ -41,6 +41,24 @@ pub(crate) enum Head<'a> {
     Tokens(&'a Range<usize>),
     /// Of every sequence's class, `[rows, classes]`: the adapter's own head.
     Classes(Adapter<'a>),
+}
+
+/// One client's cross-entropy in a pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loss<'t> {
+    /// Those of the pass.
+    pub(crate) targets: &'t [u32],
+    /// What the mean is over: also those of other passes, where a batch is cut.
+    pub(crate) tokens: usize,
+    /// What came of it, and of the passes before.
+    pub(crate) nats: Nats,
+}
+
+impl<'t> Loss<'t> {
+    /// Of a whole batch's targets.
+    pub(crate) fn of(targets: &'t [u32]) -> Self {
+        Self { targets, tokens: cross_entropy::learned(targets), nats: Nats::default() }
+    }
 }
 
 impl<'a> Body<'a> {
@@ -124,21 +142,21 @@ impl Network<'_> {
         nats
     }
 
-    /// Adds to `gradients` those of each client's mean cross-entropy, after a forward pass; and what the means
-    /// are of. `targets`: each client's, equally many. The logits of all rows are never held at once.
+    /// Adds to `gradients` those of each client's mean cross-entropy, after a forward pass of equally many
+    /// targets of each. The logits of all rows are never held at once.
     pub(crate) fn learn(
         &self,
         tape: &mut Tape,
         logits: &mut Vec<f32>,
-        targets: &[&[u32]],
+        losses: &mut [Loss<'_>],
         gradients: &mut Gradients<'_>,
-    ) -> Vec<Nats> {
+    ) {
         let most = match (&self.head, &gradients.weights) {
             (Head::Tokens(_), None) => self.rows_at_once(),
             // A head's own gradient is a sum over all rows, whose bits are those of one sum.
             _ => usize::MAX,
         };
-        self.learn_by(most, tape, logits, targets, gradients)
+        self.learn_by(most, tape, logits, losses, gradients);
     }
 
     /// [`learn`](Self::learn), at most so many rows of logits at a time: no row's numbers depend on another's.
@@ -147,27 +165,25 @@ impl Network<'_> {
         most: usize,
         tape: &mut Tape,
         logits: &mut Vec<f32>,
-        targets: &[&[u32]],
+        losses: &mut [Loss<'_>],
         gradients: &mut Gradients<'_>,
-    ) -> Vec<Nats> {
+    ) {
         let mut dfeatures = std::mem::take(&mut tape.scratch.dfeatures);
         room(&mut dfeatures, tape.features.len());
-        let each = targets.first().map_or(0, |targets| targets.len());
-        let d = tape.features.len() / (each * targets.len()).max(1);
-        let tokens: Vec<usize> = targets.iter().map(|all| cross_entropy::learned(all)).collect();
-        let mut nats = vec![Nats::default(); targets.len()];
-        let part = most.min(each * targets.len()).max(1) * d;
+        let each = losses.first().map_or(0, |loss| loss.targets.len());
+        let d = tape.features.len() / (each * losses.len()).max(1);
+        let part = most.min(each * losses.len()).max(1) * d;
         let mut row = 0;
         for (features, dfeatures) in tape.features.chunks(part).zip(dfeatures.chunks_mut(part)) {
             self.logits(logits, features);
             let width = logits.len() / (features.len() / d);
             let mut rest = &mut logits[..];
             while !rest.is_empty() {
-                let client = row / each;
-                let targets = &targets[client][row % each..];
+                let Loss { targets, tokens, nats } = &mut losses[row / each];
+                let targets = &targets[row % each..];
                 let (some, others) = rest.split_at_mut(rest.len().min(targets.len() * width));
                 let targets = &targets[..some.len() / width];
-                cross_entropy::backward_in_place(&mut nats[client], some, targets, tokens[client]);
+                cross_entropy::backward_in_place(nats, some, targets, *tokens);
                 row += targets.len();
                 rest = others;
             }
@@ -175,7 +191,6 @@ impl Network<'_> {
         }
         walk::backward(self.body.family(), tape, &dfeatures, gradients);
         tape.scratch.dfeatures = dfeatures;
-        nats
     }
 
     /// Adds to `gradients` what follows from `dlogits`, of every target.

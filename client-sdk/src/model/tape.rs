@@ -10,6 +10,9 @@ pub(crate) enum Keep {
     /// Of each layer that has a gradient, what its backward pass reads and what is not cheap to make again.
     #[default]
     Layers,
+    /// Of each of those its input; all else is made again, layer by layer, on the way down (gradient
+    /// checkpointing, arXiv:1604.06174).
+    Inputs,
     /// Nothing: there is no way back.
     Nothing,
 }
@@ -26,7 +29,7 @@ pub(crate) struct Tape {
     /// Where positions turn.
     pub(crate) rope: Option<Rope>,
     pub(crate) layers: Vec<LayerTape>,
-    /// Of a layer that is not kept.
+    /// Of a layer that is not kept, or is made again.
     pub(crate) spare: LayerTape,
     pub(crate) scratch: Scratch,
     /// The last layer's output, `[n, hidden]`.
@@ -43,6 +46,8 @@ pub(crate) struct Tape {
 pub(crate) struct LayerTape {
     /// Input.
     pub(crate) x: Vec<f32>,
+    /// Where dropout's draws stood before this layer, where it is made again.
+    pub(crate) dropout: Option<linear::Dropout>,
     /// Of the norm before (or, where a family norms its sums, behind) attention.
     pub(crate) attention_norm: NormTape,
     pub(crate) q: Vec<f32>,
@@ -72,6 +77,8 @@ pub(crate) struct NormTape {
 /// What no layer keeps: a norm's output, the activation's, and gradients on the way down.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// Output of a layer made again, which nothing reads.
+    pub(crate) out: Vec<f32>,
     pub(crate) normed: Vec<f32>,
     pub(crate) active: Vec<f32>,
     pub(crate) dfeatures: Vec<f32>,

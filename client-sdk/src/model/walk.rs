@@ -48,7 +48,8 @@ pub(crate) trait Family {
     /// Adds the embeddings' gradients that follow from `dx`, `[n, hidden]`, where weights are trained.
     fn embed_backward(&self, _dx: &[f32], _tape: &Tape, _gradients: &mut Gradients<'_>) {}
 
-    /// From the input, `tape.x`, to the output, `out`, both `[n, hidden]`.
+    /// From the input, `tape.x`, to the output, `out`, both `[n, hidden]`; where the layer is made
+    /// [again](Layer::again), `out` need not be set.
     fn layer(
         &self,
         at: Layer<'_>,
@@ -90,6 +91,8 @@ pub(crate) struct Layer<'t> {
     pub(crate) first: usize,
     pub(crate) shape: attention::Shape,
     pub(crate) reach: attention::Reach<'t>,
+    /// Made once more, for its tape alone.
+    pub(crate) again: bool,
 }
 
 impl<'t> Layer<'t> {
@@ -101,7 +104,7 @@ impl<'t> Layer<'t> {
             true => attention::Reach::Back(rope),
             false => attention::Reach::Row(lengths),
         };
-        Self { at, first: at * sizes.linears, shape, reach }
+        Self { at, first: at * sizes.linears, shape, reach, again: false }
     }
 }
 
@@ -132,13 +135,17 @@ pub(crate) fn forward<'t>(
     let n = batch.rows * batch.cols * sizes.hidden;
     let mut stream = std::mem::take(x);
     family.embed(room(&mut stream, n), batch);
-    for (at, layer) in layers.iter_mut().enumerate() {
-        let kept = *keep == Keep::Layers && at >= lowest;
-        let layer = if kept { layer } else { &mut *spare };
+    for (at, kept) in layers.iter_mut().enumerate() {
+        let keep = if at < lowest { Keep::Nothing } else { *keep };
+        kept.dropout = dropout.as_deref().filter(|_| keep == Keep::Inputs).cloned();
+        let layer = if keep == Keep::Layers { &mut *kept } else { &mut *spare };
         std::mem::swap(&mut layer.x, &mut stream);
         let out = room(&mut stream, n);
         let at = Layer::new(at, sizes, family.causal(), view);
         family.layer(at, layer, out, scratch, dropout.as_deref_mut());
+        if keep == Keep::Inputs {
+            std::mem::swap(&mut kept.x, &mut spare.x);
+        }
     }
     *x = stream;
     family.features(tape);
@@ -166,14 +173,25 @@ pub(crate) fn backward(
     dx.clear();
     dx.resize(tape.x.len(), 0.0);
     family.features_backward(&mut dx, dfeatures, tape, gradients);
-    let Tape { rows, cols, rope, lengths, .. } = &*tape;
+    let Tape { keep, rows, cols, rope, lengths, layers, spare, .. } = &mut *tape;
     let view = View { rows: *rows, cols: *cols, rope: rope.as_ref(), lengths };
     let weights = gradients.weights.is_some();
     if weights || family.frozen().adapter.is_some() {
-        for (at, layer) in tape.layers.iter().enumerate().skip(lowest).rev() {
+        for (at, kept) in layers.iter_mut().enumerate().skip(lowest).rev() {
             let down = weights || at > lowest;
-            let at = Layer::new(at, sizes, family.causal(), view);
-            family.layer_backward(at, layer, &mut dx, down, gradients, &mut scratch);
+            let layer = Layer::new(at, sizes, family.causal(), view);
+            let tape = match keep {
+                Keep::Inputs => {
+                    std::mem::swap(&mut spare.x, &mut kept.x);
+                    let mut out = std::mem::take(&mut scratch.out);
+                    let (again, dropout) = (Layer { again: true, ..layer }, kept.dropout.as_mut());
+                    family.layer(again, spare, room(&mut out, dx.len()), &mut scratch, dropout);
+                    scratch.out = out;
+                    &*spare
+                }
+                _ => &*kept,
+            };
+            family.layer_backward(layer, tape, &mut dx, down, gradients, &mut scratch);
         }
         family.embed_backward(&dx, tape, gradients);
     }

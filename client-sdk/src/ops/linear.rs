@@ -65,7 +65,7 @@ pub(crate) struct LoraGradients<'a> {
 }
 
 /// Dropout's share and each client's stream, which its draws come from in the order of the calls.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Dropout {
     pub(crate) share: f32,
     pub(crate) streams: Vec<Stream>,

@@ -5,11 +5,14 @@
 //! with dropout twice each adapted linear's input), the gradients on the way down once, and the logits of so
 //! many rows as are held at once; where the task has its own loss, of all rows four times: theirs, candle's,
 //! its gradient and one tensor between. The adapter is held as received, as trained, as a gradient and as
-//! trained entries with their moments, and once more as bytes while it is saved. All are 4 bytes.
+//! trained entries with their moments, and once more as bytes while it is saved. All are 4 bytes. With
+//! checkpointing all layers keep their inputs and one of them the rest; of a batch that is cut only a part's
+//! tokens count.
 
 use gossamer_protocol::layout::Part;
 use gossamer_protocol::manifest::{LocalOptimizer, Manifest};
 
+use super::Footprint;
 use crate::model::BaseModel;
 use crate::model::network::LOGITS;
 
@@ -29,7 +32,7 @@ impl Memory {
     ///
     /// [`TrainingTask::has_loss`]: crate::data::TrainingTask::has_loss
     #[must_use]
-    pub fn of(base: &BaseModel, manifest: &Manifest, has_loss: bool) -> Self {
+    pub fn of(base: &BaseModel, manifest: &Manifest, has_loss: bool, footprint: Footprint) -> Self {
         let recipe = &manifest.training;
         let moments = match recipe.optimizer {
             LocalOptimizer::Sgd { .. } => 1,
@@ -37,13 +40,16 @@ impl Memory {
         };
         // Received, its frame, trained, a gradient; the trained entries and their moments, and the same as
         // bytes. What is sent is made when the step's buffers are gone.
-        let vectors = 4 + 2 * (1 + moments);
+        let vectors = 4 + 2 * (1 + moments) + u64::from(recipe.proximal > 0.0);
         let n = manifest.layout.n() as u64;
-        let tokens = u64::from(recipe.batch) * u64::from(recipe.context);
+        let rows = match has_loss {
+            true => u64::from(recipe.batch),
+            false => footprint.rows(recipe.batch as usize) as u64,
+        };
+        let tokens = rows * u64::from(recipe.context);
         let widths = Widths::of(base);
         let linears = base.linears();
         let each = linears.len() as u64 / widths.layers.max(1);
-        let mut kept = widths.layer;
         let mut lowest = widths.layers;
         let mut branches = 0;
         for (at, linear) in linears.iter().enumerate() {
@@ -57,10 +63,14 @@ impl Memory {
                 branches += dropped * linear.d_in as u64;
             }
         }
-        kept = kept * (widths.layers - lowest).max(1) + branches;
+        let layers = (widths.layers - lowest).max(1);
+        let kept = match footprint.checkpoint {
+            true => layers * base.hidden() as u64 + widths.layer + branches.div_ceil(layers),
+            false => layers * widths.layer + branches,
+        };
         let logits = match manifest.head {
             None => tokens * base.limits(None).vocab as u64,
-            Some(head) => u64::from(recipe.batch) * u64::from(head.classes),
+            Some(head) => rows * u64::from(head.classes),
         };
         let logits = match has_loss {
             true => 4 * logits,

@@ -8,6 +8,9 @@
 pub(crate) mod caught;
 mod error;
 mod evaluate;
+mod footprint;
+#[cfg(test)]
+mod footprint_tests;
 mod generate;
 mod memory;
 mod passes;
@@ -32,6 +35,7 @@ use caught::caught;
 
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate, logits};
+pub use footprint::Footprint;
 pub use generate::generate;
 pub use memory::Memory;
 pub use passes::Passes;

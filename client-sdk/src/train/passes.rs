@@ -5,15 +5,18 @@
 //! each client's branches, head, loss, dropout and gradients are its own. An entry of a product is summed in
 //! the same order however many rows there are, so a training steps to the bits it would have alone.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor, Var};
 use gossamer_protocol::manifest::Manifest;
 
 use super::caught::caught;
 use super::work::Work;
-use super::{Progress, TrainError};
+use super::{Footprint, Progress, TrainError};
 use crate::data::{Batch, TrainingTask};
 use crate::model::frozen::Gradients;
-use crate::model::network::Tape;
+use crate::model::network::{Keep, Loss, Tape};
 use crate::ops::cross_entropy::{self, Nats};
 use crate::ops::linear::{Dropout, Share};
 
@@ -29,6 +32,7 @@ type Outcome = Result<Option<Progress>, TrainError>;
 /// Buffers of a pass, left to the next; for any trainings, one after the other.
 #[derive(Default)]
 pub struct Passes {
+    footprint: Footprint,
     tape: Tape,
     logits: Vec<f32>,
     /// Each client's, `[clients, n]`.
@@ -36,6 +40,14 @@ pub struct Passes {
 }
 
 impl Passes {
+    /// Passes that take so much memory. A training whose batch is cut is alone in its passes.
+    #[must_use]
+    pub fn new(footprint: Footprint) -> Self {
+        let keep = if footprint.checkpoint { Keep::Inputs } else { Keep::Layers };
+        let tape = Tape { keep, ..Tape::default() };
+        Self { footprint, tape, ..Self::default() }
+    }
+
     /// How many clients of a run share a pass: with more of them a step takes more passes.
     #[must_use]
     pub fn clients(manifest: &Manifest) -> usize {
@@ -58,7 +70,9 @@ impl Passes {
         }
         while let Some((first, batch)) = ready.first() {
             let (first, shape) = (&*works[*first], [batch.rows, batch.cols]);
-            let mut room = most(batch.inputs.len(), first.adapter().len());
+            let whole = self.footprint.rows(batch.rows) == batch.rows;
+            let room = most(batch.inputs.len(), first.adapter().len());
+            let mut room = if whole { room } else { 1 };
             let mut fits = |(at, batch): &(usize, Batch)| {
                 let fits =
                     room > 0 && [batch.rows, batch.cols] == shape && first.is_like(works[*at]);
@@ -103,19 +117,19 @@ impl Passes {
             share,
             streams: clients.iter().map(|work| work.dropout()).collect(),
         });
-        let Self { tape, logits, gradients } = self;
-        match &members[..] {
-            [(_, batch)] => network.features(tape, batch, dropout.as_mut()),
-            _ => network.features(tape, &joined(&members), dropout.as_mut()),
-        };
+        let Self { tape, logits, gradients, footprint } = self;
         let of = members.len();
+        let batch = match &members[..] {
+            [(_, batch)] => Cow::Borrowed(batch),
+            _ => Cow::Owned(joined(&members)),
+        };
         gradients.clear();
         gradients.resize(of * first.adapter().len(), 0.0);
         let into = &mut Gradients { adapter: Some(gradients), weights: None };
         let own: Vec<_> = clients.iter().map(|work| ask(|| work.task.has_loss())).collect();
         let losses: Vec<Result<f32, TrainError>> = if own.iter().any(|own| matches!(own, Ok(true)))
         {
-            network.logits(logits, &tape.features);
+            network.forward(tape, logits, &batch, dropout.as_mut());
             let losses = own.into_iter().enumerate().map(|(at, own)| {
                 let logits = Share { at, of }.part_mut(logits);
                 let loss = own.and_then(|own| loss(own, clients[at].task, logits, &members[at].1));
@@ -131,9 +145,24 @@ impl Passes {
             }
             losses
         } else {
-            let targets: Vec<&[u32]> = members.iter().map(|(_, batch)| &*batch.targets).collect();
-            let nats = network.learn(tape, logits, &targets, into);
-            own.into_iter().zip(nats).map(|(own, nats)| own.map(|_| mean(nats))).collect()
+            let mut losses: Vec<Loss<'_>> =
+                members.iter().map(|(_, batch)| Loss::of(&batch.targets)).collect();
+            match (&mut losses[..], footprint.rows(batch.rows)) {
+                ([loss], most) if most < batch.rows => {
+                    let each = batch.targets.len() / batch.rows;
+                    for first in (0..batch.rows).step_by(most) {
+                        let rows = first..batch.rows.min(first + most);
+                        loss.targets = &batch.targets[rows.start * each..rows.end * each];
+                        network.features(tape, &part(&batch, rows), dropout.as_mut());
+                        network.learn(tape, logits, std::slice::from_mut(loss), into);
+                    }
+                }
+                (losses, _) => {
+                    network.features(tape, &batch, dropout.as_mut());
+                    network.learn(tape, logits, losses, into);
+                }
+            }
+            own.into_iter().zip(losses).map(|(own, loss)| own.map(|_| mean(loss.nats))).collect()
         };
         for (k, ((at, batch), loss)) in members.iter().zip(losses).enumerate() {
             let gradient = Share { at: k, of }.part_mut(gradients);
@@ -177,6 +206,18 @@ fn joined(members: &[(usize, Batch)]) -> Batch {
         }
     }
     all
+}
+
+/// Some rows of a batch, without their targets.
+fn part(batch: &Batch, rows: Range<usize>) -> Batch {
+    let Batch { inputs, lengths, cols, .. } = batch;
+    Batch {
+        inputs: inputs[rows.start * cols..rows.end * cols].to_vec(),
+        targets: Vec::new(),
+        lengths: lengths.get(rows.clone()).unwrap_or_default().to_vec(),
+        rows: rows.len(),
+        cols: *cols,
+    }
 }
 
 /// The batch's loss, perhaps the task's own; its `logits` become its gradient.

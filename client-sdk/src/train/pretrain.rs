@@ -9,7 +9,7 @@ use gossamer_protocol::rng::Stream;
 use crate::data::{Batch, BatchError};
 use crate::model::frozen::{Frozen, Gradients};
 use crate::model::llama::{Llama, LlamaMap};
-use crate::model::network::{Body, Head, Network, Tape};
+use crate::model::network::{Body, Head, Loss, Network, Tape};
 use crate::model::{LlamaConfig, ModelError, safetensors};
 use crate::ops;
 use crate::optim::{AdamW, clip};
@@ -182,8 +182,9 @@ impl Worker {
         let Self { tape, logits, gradient, .. } = self;
         decoder.features(tape, batch, None);
         let mut gradients = Gradients { adapter: None, weights: Some(gradient) };
-        let nats = decoder.learn(tape, logits, &[&batch.targets], &mut gradients);
-        self.nats = nats.iter().map(|nats| nats.sum).sum();
+        let mut loss = Loss::of(&batch.targets);
+        decoder.learn(tape, logits, std::slice::from_mut(&mut loss), &mut gradients);
+        self.nats = loss.nats.sum;
     }
 }
 

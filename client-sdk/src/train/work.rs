@@ -5,7 +5,7 @@ use gossamer_protocol::rng::Stream;
 use gossamer_protocol::sparse::Support;
 
 use super::passes::{Passes, ask};
-use super::{Job, Progress, SavedError, TrainError, Trained, check, saved};
+use super::{Footprint, Job, Progress, SavedError, TrainError, Trained, check, saved};
 use crate::data::{Batch, Plan, TrainingTask};
 use crate::lora;
 use crate::optim::{Optimizer, clip, pull};
@@ -71,6 +71,12 @@ impl<'a> Work<'a> {
             tokens: 0,
             last: 0.0,
         })
+    }
+
+    /// Takes its steps in so much memory.
+    #[must_use]
+    pub fn footprint(self, footprint: Footprint) -> Self {
+        Self { passes: Passes::new(footprint), ..self }
     }
 
     /// Steps done.

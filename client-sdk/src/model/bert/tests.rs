@@ -11,7 +11,7 @@ use super::{LINEARS, config_of_tests};
 use crate::data::Batch;
 use crate::lora::{LoraError, Plan};
 use crate::model::frozen::Gradients;
-use crate::model::network::Tape;
+use crate::model::network::{Loss, Tape};
 use crate::model::{BaseModel, ModelError, fixture};
 use crate::ops::linear::Dropout;
 
@@ -78,7 +78,9 @@ fn run(
     network.forward(&mut tape, &mut logits, batch, dropout);
     let mut gradient = vec![0.0; theta.len()];
     let mut gradients = Gradients { adapter: Some(&mut gradient), weights: None };
-    let nats = network.learn(&mut tape, &mut Vec::new(), &[&batch.targets], &mut gradients)[0];
+    let mut loss = [Loss::of(&batch.targets)];
+    network.learn(&mut tape, &mut Vec::new(), &mut loss, &mut gradients);
+    let nats = loss[0].nats;
     (nats.sum / nats.tokens as f64, logits, gradient)
 }
 

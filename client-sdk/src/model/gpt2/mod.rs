@@ -191,6 +191,9 @@ impl Family for Gpt2<'_> {
         self.norm(normed, norm, middle, mlp_norm);
         let inner = room(inner, n * self.config.intermediate);
         run(INNER, inner, Store::Set, normed, &mut linears[INNER]);
+        if at.again && !self.frozen.adapts(at.first + OUTER) {
+            return;
+        }
         gelu_tanh::forward(room(active, inner.len()), inner);
         out.copy_from_slice(middle);
         run(OUTER, out, Store::Add, active, &mut linears[OUTER]);

@@ -201,6 +201,9 @@ impl Family for Llama<'_> {
         for (i, to) in [(GATE, &mut *inner), (UP, up)] {
             run(i, room(to, n * linears[i].d_out), Store::Set, normed, &mut saved[i]);
         }
+        if at.again && !self.frozen.adapts(at.first + DOWN) {
+            return;
+        }
         swiglu::forward(room(active, inner.len()), inner, up);
         out.copy_from_slice(middle);
         run(DOWN, out, Store::Add, active, &mut saved[DOWN]);
