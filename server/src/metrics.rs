@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use crate::coordinator::RunView;
 
-/// The content type of [`Metrics::text`].
+/// The content type of what `/metrics` answers.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Float = Gauge<f64, AtomicU64>;
