@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::client::{Client, Event, Saving, Threads, Watch};
 use crate::data::{TextDataset, TrainingTask};
-use crate::model::BaseModel;
+use crate::model::{BaseModel, Storage};
 use crate::train::{Control, Footprint};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -42,6 +42,9 @@ enum Command {
         /// The base model: a folder with config.json, tokenizer.json and model.safetensors.
         #[arg(long)]
         base: PathBuf,
+        /// How the base model is held: f32, f16, bf16, int8 or fp4; less memory for a coarser base.
+        #[arg(long, default_value_t)]
+        storage: Storage,
         /// Where the device's key and its progress are kept.
         #[arg(long, default_value = "gossamer-state")]
         state: PathBuf,
@@ -106,6 +109,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             token,
             data,
             base,
+            storage,
             state,
             run,
             save_steps,
@@ -115,7 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             memory_max,
             json,
         } => {
-            let base = BaseModel::load(&base)?;
+            let base = BaseModel::load_as(&base, storage)?;
             let task = TextDataset::open(&base, &data)?;
             let task: Arc<dyn TrainingTask> = Arc::new(task);
             let watch = if json { lines() } else { bar() };

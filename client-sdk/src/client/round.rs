@@ -122,7 +122,7 @@ impl Client {
         let Some(most) = self.memory_max else { return Ok(self.footprint) };
         let panicked = |message| ClientError::Panicked { what: "the task", message };
         let has_loss = caught(|| task.has_loss()).map_err(panicked)?;
-        let held: u64 = self.bases.iter().map(|base| 4 * base.n_weights() as u64).sum();
+        let held: u64 = self.bases.iter().map(|base| base.n_bytes() as u64).sum();
         let left = most.saturating_sub(held);
         let within = self.footprint.within(left, base, manifest, has_loss);
         within.map_err(|needs| ClientError::Memory { needs: held.saturating_add(needs), most })

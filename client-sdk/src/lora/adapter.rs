@@ -5,6 +5,7 @@
 
 use super::{Adapter, Factor, HeadPlan, Pair, Plan, Values};
 use crate::ops::linear::{Dropout, Linear, Lora, LoraGradients, Saved, Share};
+use crate::ops::matrix::Matrix;
 
 impl<'a> Adapter<'a> {
     pub(crate) fn plan(self) -> &'a Plan {
@@ -38,7 +39,7 @@ impl<'a> Adapter<'a> {
         Some(Linear {
             d_in: *hidden,
             d_out: *classes,
-            weight: &theta[weight.clone()],
+            weight: Matrix::new(&theta[weight.clone()], *hidden),
             bias: Some(&theta[bias.clone()]),
         })
     }

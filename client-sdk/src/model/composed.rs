@@ -39,7 +39,7 @@ impl Composed {
     pub fn new(base: &BaseModel, device: &Device) -> Result<Self> {
         let (config, map) = parts(base)?;
         let tensors = map.tensors.iter().map(|tensor| {
-            Tensor::from_slice(&base.flat()[tensor.place.clone()], tensor.shape.as_slice(), device)
+            Tensor::from_vec(base.weights().values(tensor), tensor.shape.as_slice(), device)
         });
         let tensors = tensors.collect::<Result<_>>()?;
         Ok(Self { config, map, tensors })

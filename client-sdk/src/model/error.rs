@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::ops::matrix::Storage;
+
 /// Why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -52,6 +54,16 @@ pub enum ModelError {
         expected: Vec<usize>,
         /// In the file.
         found: Vec<usize>,
+    },
+    /// A weight that the storage has no number for.
+    #[error("tensor {name} has the weight {value}, which {storage} cannot hold; f32 can")]
+    Beyond {
+        /// The tensor.
+        name: String,
+        /// As which it was to be held.
+        storage: Storage,
+        /// The weight.
+        value: f32,
     },
     /// A tensor of a type that is not read.
     #[error("tensor {name} is {found}; this build reads {known}")]

@@ -50,6 +50,12 @@ pub(crate) fn base(config: &LlamaConfig) -> BaseModel {
         .expect("a model of its own configuration")
 }
 
+/// All weights, tensor behind tensor.
+pub(crate) fn floats(base: &BaseModel) -> Vec<f32> {
+    let tensors = base.kind().tensors().iter();
+    tensors.flat_map(|tensor| base.weights().values(tensor)).collect()
+}
+
 /// Classes of an encoder's head.
 pub(crate) const CLASSES: u32 = 5;
 

@@ -3,16 +3,18 @@
 
 use std::ops::Range;
 
+use super::held::Weights;
 use super::tensors::Tensors;
 use crate::lora::Adapter;
 use crate::ops::linear::{self, Dropout, Linear};
+use crate::ops::matrix::Matrix;
 use crate::ops::product::Store;
 
 /// A model's weights, found by place, and its linears, found by number, each with its LoRA branch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frozen<'a> {
     pub(crate) tensors: &'a Tensors,
-    pub(crate) flat: &'a [f32],
+    pub(crate) weights: Weights<'a>,
     pub(crate) adapter: Option<Adapter<'a>>,
 }
 
@@ -32,8 +34,14 @@ impl Gradients<'_> {
 }
 
 impl<'a> Frozen<'a> {
+    /// A norm's weight, or a bias.
     pub(crate) fn at(&self, place: &Range<usize>) -> &'a [f32] {
-        &self.flat[place.clone()]
+        self.weights.at(place)
+    }
+
+    /// An embedding or a head, with rows of `cols` entries.
+    pub(crate) fn matrix(&self, place: &Range<usize>, cols: usize) -> Matrix<'a> {
+        self.weights.matrix(place, cols)
     }
 
     /// Linear number `at`, counted layer by layer.
@@ -42,7 +50,7 @@ impl<'a> Frozen<'a> {
         Linear {
             d_in: map.d_in,
             d_out: map.d_out,
-            weight: self.at(&map.weight),
+            weight: self.matrix(&map.weight, map.d_in),
             bias: map.bias.as_ref().map(|bias| self.at(bias)),
         }
     }

@@ -65,8 +65,9 @@ fn half_precision_is_widened() {
     };
     for (dtype, error) in [(Dtype::F16, 1e-3), (Dtype::BF16, 1e-2)] {
         let loaded = load(&tiny(), 19, &narrow(dtype)).expect("loads");
-        assert_ne!(loaded.flat(), base.flat());
-        for (got, want) in loaded.flat().iter().zip(base.flat()) {
+        let [loaded, base] = [&loaded, &base].map(fixture::floats);
+        assert_ne!(loaded, base);
+        for (got, want) in loaded.iter().zip(&base) {
             assert!((got - want).abs() <= error * want.abs() + 1e-6, "{got} {want}");
         }
     }

@@ -1,8 +1,8 @@
 //! Frozen models of several families, from unmodified Hugging Face folders, where `config.json`'s
 //! `architectures` tells which, or from GGUF files.
 //!
-//! - `tensors`: a model's tensors in one flat `f32` vector. `load`, `files`, `stored`, `safetensors`,
-//!   `gguf`: from a file.
+//! - `tensors`: a model's tensors in one flat vector. `held`: that vector, as `f32` or in less memory. `load`,
+//!   `files`, `stored`, `safetensors`, `gguf`: from a file.
 //! - `config`: what the families' `config.json` files share. `family`: which one, with its places.
 //! - `frozen`: weights with the adapter beside them. `walk`, `tape`: the way through the layers and
 //!   back, and its buffers. A family gives only what is its own, each in one place:
@@ -29,6 +29,9 @@ mod gguf;
 mod gpt2;
 #[cfg(test)]
 mod gradient_tests;
+pub(crate) mod held;
+#[cfg(test)]
+mod held_tests;
 pub mod hub;
 pub(crate) mod llama;
 mod load;
@@ -55,8 +58,11 @@ pub use error::ModelError;
 use family::Kind;
 use frozen::Frozen;
 pub use gpt2::Gpt2Config;
+use held::{Held, Weights};
 pub use llama::{Bias, Llama3Rope, LlamaConfig};
 use network::Network;
+
+pub use crate::ops::matrix::{Storage, UnknownStorage};
 
 /// A frozen model with its tokenizer. Cloning shares it.
 #[derive(Clone)]
@@ -66,7 +72,7 @@ struct Inner {
     kind: Kind,
     tokenizer: Tokenizer,
     digest: Digest,
-    flat: Vec<f32>,
+    weights: Held,
 }
 
 impl BaseModel {
@@ -117,7 +123,19 @@ impl BaseModel {
     /// Number of frozen weights.
     #[must_use]
     pub fn n_weights(&self) -> usize {
-        self.0.flat.len()
+        self.0.kind.tensors().n()
+    }
+
+    /// How its matrices are held.
+    #[must_use]
+    pub fn storage(&self) -> Storage {
+        self.0.weights.storage()
+    }
+
+    /// Bytes that its weights take.
+    #[must_use]
+    pub fn n_bytes(&self) -> usize {
+        self.0.weights.bytes()
     }
 
     /// The tokens of `text`, without a token before or after it.
@@ -200,7 +218,7 @@ impl BaseModel {
     }
 
     fn frozen<'a>(&'a self, adapter: Option<Adapter<'a>>) -> Frozen<'a> {
-        Frozen { tensors: self.0.kind.tensors(), flat: &self.0.flat, adapter }
+        Frozen { tensors: self.0.kind.tensors(), weights: self.0.weights.weights(), adapter }
     }
 
     /// Whether both are one model in memory.
@@ -212,13 +230,19 @@ impl BaseModel {
         &self.0.kind
     }
 
-    pub(crate) fn flat(&self) -> &[f32] {
-        &self.0.flat
+    pub(crate) fn weights(&self) -> Weights<'_> {
+        self.0.weights.weights()
     }
 }
 
 impl std::fmt::Debug for BaseModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BaseModel({}, {} weights)", self.0.digest, self.0.flat.len())
+        write!(
+            f,
+            "BaseModel({}, {} weights as {})",
+            self.0.digest,
+            self.n_weights(),
+            self.storage()
+        )
     }
 }

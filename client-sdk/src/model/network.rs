@@ -12,7 +12,7 @@ use crate::data::Batch;
 use crate::lora::Adapter;
 use crate::ops::cross_entropy::{self, Nats};
 use crate::ops::linear::{self, Dropout, Linear, Share};
-use crate::ops::product::{Store, View, product};
+use crate::ops::product::{Factor, Store, View, product};
 use crate::ops::room;
 
 /// Logits held at once, at most: 32 MiB. Each part of the rows packs the head's weights anew, so more is
@@ -96,11 +96,10 @@ impl Network<'_> {
         let n = features.len() / d;
         match &self.head {
             Head::Tokens(place) => {
-                let weight = self.body.frozen().at(place);
-                let vocab = weight.len() / d;
-                let head = View::new(weight, vocab, d);
-                let features = View::new(features, n, d);
-                product(room(logits, n * vocab), vocab, features, head.t(), 1.0, Store::Set);
+                let head = self.body.frozen().matrix(place, d);
+                let (vocab, features) = (head.rows(), View::new(features, n, d));
+                let head = Factor::stored(head).t();
+                product(room(logits, n * vocab), vocab, features, head, 1.0, Store::Set);
             }
             Head::Classes(adapter) => {
                 for (share, head) in heads(*adapter) {
@@ -212,16 +211,15 @@ impl Network<'_> {
     ) {
         match &self.head {
             Head::Tokens(place) => {
-                let weight = self.body.frozen().at(place);
                 let d = self.body.family().sizes().hidden;
-                let (n, vocab) = (features.len() / d, weight.len() / d);
+                let head = self.body.frozen().matrix(place, d);
+                let (n, vocab) = (features.len() / d, head.rows());
                 let dlogits = View::new(dlogits, n, vocab);
                 if let Some(dhead) = gradients.weights_at(place) {
                     let features = View::new(features, n, d);
                     product(dhead, d, dlogits.t(), features, 1.0, Store::Add);
                 }
-                let head = View::new(weight, vocab, d);
-                product(dfeatures, d, dlogits, head, 1.0, Store::Set);
+                product(dfeatures, d, dlogits, Factor::stored(head), 1.0, Store::Set);
             }
             Head::Classes(adapter) => {
                 for (share, head) in heads(*adapter) {

@@ -10,8 +10,10 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorView};
 
 use super::ModelError;
+use super::held::Held;
 use super::stored::{Entry, Format, Rows, Stream};
 use super::tensors::Tensors;
+use crate::ops::matrix::Storage;
 
 /// The format's own limit.
 const HEADER_MAX: u64 = 100_000_000;
@@ -25,7 +27,8 @@ pub(super) fn read(
     tensors: &Tensors,
     reader: &mut dyn Read,
     len: u64,
-) -> Result<(Vec<f32>, Digest), ModelError> {
+    storage: Storage,
+) -> Result<(Held, Digest), ModelError> {
     let mut stream = Stream::new(reader, len);
     let length = stream.take(8)?;
     let length = length.first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes));
@@ -34,7 +37,7 @@ pub(super) fn read(
     }
     let header: Metadata = serde_json::from_slice(&stream.take(length)?).map_err(bad)?;
     let entries = entries(&header, &stream)?;
-    stream.read(tensors, &entries, &|_| Rows::Kept, "F32, F16 and BF16")
+    stream.read(tensors, &entries, &|_| Rows::Kept, "F32, F16 and BF16", storage)
 }
 
 /// The header's tensors, which must fill the rest of the file without a gap.

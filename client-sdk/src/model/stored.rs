@@ -1,9 +1,10 @@
-//! A file's tensors into the flat vector, in one pass from its first byte to its last.
+//! A file's tensors into a model's weights, in one pass from its first byte to its last.
 //!
 //! The pass also takes the file's digest, so that what was hashed is what is used, and neither the file
-//! nor a tensor is ever held as a whole beside the flat vector.
+//! nor a tensor is ever held as a whole beside the weights: no more than a row is (a whole tensor where it is
+//! turned on the way into another storage than `f32`).
 //!
-//! Invariant: the flat vector is made only once the file is known to be long enough for every tensor
+//! Invariant: room for the weights is made only once the file is known to be long enough for every tensor
 //! in it, no two of them in the same bytes.
 
 use std::collections::HashMap;
@@ -14,7 +15,9 @@ use half::{bf16, f16};
 
 use super::ModelError;
 use super::gguf::Blocks;
+use super::held::Held;
 use super::tensors::{Tensor, Tensors};
+use crate::ops::matrix::{Packed, Storage};
 
 /// Entries decoded at once; a multiple of every format's block.
 const CHUNK: usize = 1 << 14;
@@ -146,9 +149,10 @@ impl<'r> Stream<'r> {
         entries: &HashMap<String, Entry>,
         rows: &dyn Fn(&str) -> Rows,
         known: &'static str,
-    ) -> Result<(Vec<f32>, Digest), ModelError> {
+        storage: Storage,
+    ) -> Result<(Held, Digest), ModelError> {
         let mut wanted = Vec::new();
-        for tensor in tensors.iter() {
+        for (at, tensor) in tensors.iter().enumerate() {
             let other = || entries.get(tensors.other_name(&tensor.name)?);
             let entry = entries.get(&tensor.name).or_else(other);
             let entry = entry.ok_or_else(|| ModelError::Missing(tensor.name.clone()))?;
@@ -167,11 +171,11 @@ impl<'r> Stream<'r> {
             let bytes = format.bytes(tensor.place.len()).ok_or_else(|| {
                 ModelError::Weights(format!("tensor {} is no whole number of blocks", tensor.name))
             })?;
-            wanted.push((entry.start, bytes, format, tensor));
+            wanted.push((entry.start, bytes, format, at, tensor));
         }
         wanted.sort_by_key(|&(start, ..)| start);
         let mut free = self.at;
-        for &(start, bytes, _, tensor) in &wanted {
+        for &(start, bytes, _, _, tensor) in &wanted {
             let end = start.checked_add(bytes).filter(|&end| start >= free && end <= self.len);
             free = end.ok_or_else(|| {
                 ModelError::Weights(format!(
@@ -181,24 +185,81 @@ impl<'r> Stream<'r> {
                 ))
             })?;
         }
-        let mut flat = vec![0.0; tensors.n()];
+        let mut held = Held::new(tensors, storage);
         let (mut raw, mut values) = (Vec::new(), Vec::new());
-        for (start, _, format, tensor) in wanted {
+        for (start, _, format, at, tensor) in wanted {
             self.skip_to(start, &mut raw)?;
-            let out = &mut flat[tensor.place.clone()];
             let place = Place::new(tensor, rows(&tensor.name));
-            for first in (0..out.len()).step_by(CHUNK) {
-                let n = CHUNK.min(out.len() - first);
+            let mut sink = Sink::new(&mut held, at, tensor, &place);
+            let beyond = |value| ModelError::Beyond { name: tensor.name.clone(), storage, value };
+            let len = tensor.place.len();
+            for first in (0..len).step_by(CHUNK) {
+                let n = CHUNK.min(len - first);
                 self.fill(&mut raw, format.bytes(n).unwrap_or(0))?;
                 format.decode(&mut values, &raw);
                 if !values.iter().all(|x| x.is_finite()) {
                     return Err(ModelError::NonFinite(tensor.name.clone()));
                 }
-                place.put(out, first, &values);
+                sink.put(&place, first, &values).map_err(beyond)?;
             }
+            sink.finish().map_err(beyond)?;
         }
         self.skip_to(self.len, &mut raw)?;
-        Ok((flat, self.hasher.finish()))
+        Ok((held, self.hasher.finish()))
+    }
+}
+
+/// Takes one tensor's entries, from its first to its last.
+enum Sink<'h> {
+    /// Its part of the flat vector.
+    Flat(&'h mut [f32]),
+    /// Its rows, each once it is whole; the row to come, and which it is in the file.
+    Rows(&'h mut Packed, Vec<f32>, usize),
+    /// The whole, where columns come before rows.
+    Whole(&'h mut Packed, Vec<f32>),
+}
+
+impl<'h> Sink<'h> {
+    /// For tensor number `at`.
+    fn new(held: &'h mut Held, at: usize, tensor: &Tensor, place: &Place) -> Self {
+        match held {
+            Held::Flat(flat) => Self::Flat(&mut flat[tensor.place.clone()]),
+            Held::Tensors(_, parts) => {
+                let packed = &mut parts[at].packed;
+                match place.turned {
+                    true => Self::Whole(packed, vec![0.0; tensor.place.len()]),
+                    false => Self::Rows(packed, Vec::new(), 0),
+                }
+            }
+        }
+    }
+
+    /// Takes entries `first..`; refuses one that the storage has no number for.
+    fn put(&mut self, place: &Place, first: usize, values: &[f32]) -> Result<(), f32> {
+        match self {
+            Self::Flat(out) => place.put(out, first, values),
+            Self::Whole(_, out) => place.put(out, first, values),
+            Self::Rows(packed, row, next) => {
+                let mut values = values;
+                while !values.is_empty() {
+                    let (some, rest) = values.split_at(values.len().min(packed.cols() - row.len()));
+                    row.extend_from_slice(some);
+                    if row.len() == packed.cols() {
+                        packed.set(place.row(*next), row)?;
+                        *next += 1;
+                        row.clear();
+                    }
+                    values = rest;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), f32> {
+        let Self::Whole(packed, out) = self else { return Ok(()) };
+        let cols = packed.cols();
+        out.chunks_exact(cols).enumerate().try_for_each(|(at, row)| packed.set(at, row))
     }
 }
 

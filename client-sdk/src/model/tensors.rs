@@ -37,6 +37,17 @@ pub(crate) struct LinearMap {
     pub(crate) bias: Option<Range<usize>>,
 }
 
+impl Tensor {
+    /// Rows and columns as `place` has them; a vector is one row.
+    pub(crate) fn matrix(&self) -> [usize; 2] {
+        match (&self.shape[..], self.turned) {
+            (&[rows, cols], false) => [rows, cols],
+            (&[rows, cols], true) => [cols, rows],
+            _ => [1, self.place.len()],
+        }
+    }
+}
+
 impl Tensors {
     /// None yet; a file's names may all lack `prefix`.
     pub(crate) fn with_optional_prefix(prefix: &'static str) -> Self {

@@ -11,7 +11,8 @@
 
 use gossamer_protocol::rng::Stream;
 
-use super::product::{Store, View, product};
+use super::matrix::Matrix;
+use super::product::{Factor, Store, View, product};
 use super::room;
 
 /// One layer's parameters.
@@ -19,7 +20,8 @@ use super::room;
 pub(crate) struct Linear<'a> {
     pub(crate) d_in: usize,
     pub(crate) d_out: usize,
-    pub(crate) weight: &'a [f32],
+    /// `[d_out, d_in]`.
+    pub(crate) weight: Matrix<'a>,
     pub(crate) bias: Option<&'a [f32]>,
 }
 
@@ -76,7 +78,7 @@ impl Linear<'_> {
     pub(crate) fn forward(&self, out: &mut [f32], store: Store, x: &[f32]) {
         let (d_in, d_out) = (self.d_in, self.d_out);
         let view = View::new(x, x.len() / d_in, d_in);
-        product(out, d_out, view, View::new(self.weight, d_out, d_in).t(), 1.0, store);
+        product(out, d_out, view, Factor::stored(self.weight).t(), 1.0, store);
         if let Some(bias) = self.bias {
             for row in out.chunks_exact_mut(d_out) {
                 super::add(row, bias);
@@ -105,7 +107,7 @@ impl Linear<'_> {
             }
         }
         if let Some((dx, store)) = dx {
-            product(dx, d_in, view, View::new(self.weight, d_out, d_in), 1.0, store);
+            product(dx, d_in, view, Factor::stored(self.weight), 1.0, store);
         }
     }
 }

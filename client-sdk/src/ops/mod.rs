@@ -18,6 +18,7 @@ pub(crate) mod gelu;
 pub(crate) mod gelu_tanh;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+pub(crate) mod matrix;
 pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod product;

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
+use super::matrix::Matrix;
 use super::{ARCH, team};
 
 /// Terms of a chain. The gradient of SmolLM2's features is a sum over 49,152 words: with one chain for all,
@@ -20,6 +21,8 @@ const CHAIN: usize = 2048;
 /// Numbers of `b` packed at once, and of `a` met by all of them: shares of a core's own cache.
 const PACKED: usize = 1 << 16;
 const BLOCK: usize = 1 << 15;
+/// Entries of a stored row that are made `f32` at once.
+const RUN: usize = 64;
 
 thread_local! {
     /// Strips, reused by the thread's next product.
@@ -63,6 +66,50 @@ impl<'a> View<'a> {
     }
 }
 
+/// A product's right side: a view, or a frozen matrix in its storage, which is made `f32` strip by strip.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Factor<'a> {
+    numbers: Numbers<'a>,
+    rows: usize,
+    cols: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Numbers<'a> {
+    View(View<'a>),
+    Rows(Matrix<'a>),
+    /// Transposed.
+    Columns(Matrix<'a>),
+}
+
+impl<'a> Factor<'a> {
+    /// A frozen matrix.
+    pub(crate) fn stored(matrix: Matrix<'a>) -> Self {
+        let (rows, cols) = (matrix.rows(), matrix.cols);
+        let numbers = match matrix.floats() {
+            Some(data) => Numbers::View(View::new(data, rows, cols)),
+            None => Numbers::Rows(matrix),
+        };
+        Self { numbers, rows, cols }
+    }
+
+    /// Its transpose, without moving anything.
+    pub(crate) fn t(self) -> Self {
+        let numbers = match self.numbers {
+            Numbers::View(view) => Numbers::View(view.t()),
+            Numbers::Rows(matrix) => Numbers::Columns(matrix),
+            Numbers::Columns(matrix) => Numbers::Rows(matrix),
+        };
+        Self { numbers, rows: self.cols, cols: self.rows }
+    }
+}
+
+impl<'a> From<View<'a>> for Factor<'a> {
+    fn from(view: View<'a>) -> Self {
+        Self { numbers: Numbers::View(view), rows: view.rows, cols: view.cols }
+    }
+}
+
 /// What happens to the entries already there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Store {
@@ -75,14 +122,15 @@ pub(crate) enum Store {
 /// `out = scale * a b`, or `out += scale * a b`; see the module's formula.
 ///
 /// `a`: `[m, k]`, `b`: `[k, n]`, `out`: `[m, n]` row by row, `stride` entries from row to row.
-pub(crate) fn product(
+pub(crate) fn product<'a>(
     out: &mut [f32],
     stride: usize,
     a: View<'_>,
-    b: View<'_>,
+    b: impl Into<Factor<'a>>,
     scale: f32,
     store: Store,
 ) {
+    let b = b.into();
     assert_eq!(a.cols, b.rows, "inner dimensions");
     if a.rows == 0 || b.cols == 0 {
         return;
@@ -99,7 +147,7 @@ struct Product<'a> {
     out: &'a mut [f32],
     stride: usize,
     a: View<'a>,
-    b: View<'a>,
+    b: Factor<'a>,
     scale: f32,
     store: Store,
 }
@@ -187,11 +235,20 @@ impl Product<'_> {
     /// Copies columns `start..start + width` of `b`, row by row from `first`; columns past the end become 0.
     #[inline(always)]
     fn pack(&self, packed: &mut [f32], start: usize, width: usize, first: usize) {
-        let b = self.b;
-        let n = width.min(b.cols - start);
+        let n = width.min(self.b.cols - start);
         if n < width {
             packed.fill(0.0);
         }
+        let b = match self.b.numbers {
+            Numbers::View(view) => view,
+            Numbers::Rows(matrix) => {
+                for (p, row) in (first..).zip(packed.chunks_exact_mut(width)) {
+                    matrix.decode(&mut row[..n], p, start);
+                }
+                return;
+            }
+            Numbers::Columns(matrix) => return columns(matrix, packed, start, width, n, first),
+        };
         if b.col == 1 {
             for (p, row) in (first..).zip(packed.chunks_exact_mut(width)) {
                 row[..n].copy_from_slice(&b.data[p * b.row + start..][..n]);
@@ -267,11 +324,71 @@ impl Product<'_> {
     }
 }
 
+/// [`Product::pack`] of a transposed matrix: its rows `start..start + n`, from entry `first` on, become columns.
+#[inline(always)]
+fn columns(
+    matrix: Matrix<'_>,
+    packed: &mut [f32],
+    start: usize,
+    width: usize,
+    n: usize,
+    first: usize,
+) {
+    let mut runs = [[0.0; RUN]; 8];
+    for (at, packed) in packed.chunks_mut(RUN * width).enumerate() {
+        let (terms, first) = (packed.len() / width, first + at * RUN);
+        let mut j = 0;
+        while j + 8 <= n {
+            for (c, run) in runs.iter_mut().enumerate() {
+                matrix.decode(&mut run[..terms], start + j + c, first);
+            }
+            for (p, row) in packed.chunks_exact_mut(width).enumerate() {
+                row[j..j + 8].copy_from_slice(&runs.each_ref().map(|run| run[p]));
+            }
+            j += 8;
+        }
+        for j in j..n {
+            matrix.decode(&mut runs[0][..terms], start + j, first);
+            for (row, &x) in packed.chunks_exact_mut(width).zip(&runs[0]) {
+                row[j] = x;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use gossamer_protocol::rng::Stream;
 
     use super::*;
+    use crate::ops::matrix::{Packed, Storage};
+
+    /// A stored matrix, both ways round: the bits of the product with its numbers as `f32`.
+    #[test]
+    fn a_stored_factor_is_its_numbers() {
+        let mut rng = Stream::new(3, "product", &[]);
+        for (m, rows, cols) in [(1, 1, 1), (5, 70, 33), (9, 37, 150), (3, 2 * CHAIN + 3, 34)] {
+            let weights = random(&mut rng, rows * cols);
+            for storage in Storage::ALL {
+                let mut packed = Packed::new(storage, rows, cols);
+                let mut floats = vec![0.0; rows * cols];
+                for (at, row) in weights.chunks_exact(cols).enumerate() {
+                    packed.set(at, row).expect("within range");
+                    packed.matrix().row(&mut floats[at * cols..][..cols], at);
+                }
+                let (stored, view) =
+                    (Factor::stored(packed.matrix()), View::new(&floats, rows, cols));
+                for (stored, view) in [(stored, view), (stored.t(), view.t())] {
+                    let a = random(&mut rng, m * view.rows);
+                    let a = View::new(&a, m, view.rows);
+                    let (mut got, mut want) = (vec![0.0; m * view.cols], vec![0.0; m * view.cols]);
+                    product(&mut got, view.cols, a, stored, 0.5, Store::Set);
+                    product(&mut want, view.cols, a, view, 0.5, Store::Set);
+                    assert_eq!(got, want, "{storage} {m} {rows} {cols}");
+                }
+            }
+        }
+    }
 
     fn random(rng: &mut Stream, len: usize) -> Vec<f32> {
         (0..len).map(|_| rng.normal() as f32).collect()

@@ -19,7 +19,7 @@ use crate::model::network::LOGITS;
 /// Bytes, estimated; shorter batches than the manifest allows take less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// The frozen weights, which are held before and after.
+    /// The frozen weights in their storage, which are held before and after.
     pub base: u64,
     /// The adapter with its optimiser.
     pub adapter: u64,
@@ -77,7 +77,7 @@ impl Memory {
             false => logits.min(LOGITS as u64),
         };
         Self {
-            base: 4 * base.n_weights() as u64,
+            base: base.n_bytes() as u64,
             adapter: 4 * n * vectors,
             step: 4 * (tokens * (kept + widths.down) + logits),
         }

@@ -8,6 +8,7 @@ use gossamer_protocol::rng::Stream;
 
 use crate::data::{Batch, BatchError};
 use crate::model::frozen::{Frozen, Gradients};
+use crate::model::held::Weights;
 use crate::model::llama::{Llama, LlamaMap};
 use crate::model::network::{Body, Head, Loss, Network, Tape};
 use crate::model::{LlamaConfig, ModelError, safetensors};
@@ -170,7 +171,7 @@ impl Pretraining {
 
 /// The model without an adapter.
 fn network<'a>(config: &'a LlamaConfig, map: &'a LlamaMap, flat: &'a [f32]) -> Network<'a> {
-    let frozen = Frozen { tensors: &map.tensors, flat, adapter: None };
+    let frozen = Frozen { tensors: &map.tensors, weights: Weights::Flat(flat), adapter: None };
     let body = Body::Llama(Llama { config, map, frozen });
     Network { body, head: Head::Tokens(&map.head) }
 }
@@ -216,7 +217,7 @@ mod tests {
         let base =
             BaseModel::from_bytes(model.to_config().as_bytes(), tokenizer.as_bytes(), &weights)
                 .expect("its own files");
-        let loaded = Pretraining { flat: base.flat().to_vec(), ..steps(0, &[]).0 };
+        let loaded = Pretraining { flat: fixture::floats(&base), ..steps(0, &[]).0 };
         let [before, after] = [&model, &loaded].map(|m| m.evaluate(&batches).expect("fits"));
         assert!((before - after).abs() < 1e-2, "{before} {after}");
     }

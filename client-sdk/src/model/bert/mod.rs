@@ -162,12 +162,14 @@ impl Family for Bert<'_> {
     fn embed(&self, out: &mut [f32], batch: &Batch) {
         let d = self.config.hidden;
         let [words, positions, types] = [&self.map.words, &self.map.positions, &self.map.types]
-            .map(|place| self.frozen.at(place));
-        let mut sum = vec![0.0; out.len()];
+            .map(|place| self.frozen.matrix(place, d));
+        let (mut sum, mut row) = (vec![0.0; out.len()], vec![0.0; d]);
         for (at, (sum, &token)) in sum.chunks_exact_mut(d).zip(&batch.inputs).enumerate() {
-            sum.copy_from_slice(&words[token as usize * d..][..d]);
-            ops::add(sum, &positions[at % batch.cols * d..][..d]);
-            ops::add(sum, &types[..d]);
+            words.row(sum, token as usize);
+            positions.row(&mut row, at % batch.cols);
+            ops::add(sum, &row);
+            types.row(&mut row, 0);
+            ops::add(sum, &row);
         }
         self.norm(out, &mut NormTape::default(), &sum, &self.map.norm);
     }

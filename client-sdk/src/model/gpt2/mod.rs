@@ -154,10 +154,12 @@ impl Family for Gpt2<'_> {
     fn embed(&self, out: &mut [f32], batch: &Batch) {
         let d = self.config.hidden;
         let [words, positions] =
-            [&self.map.words, &self.map.positions].map(|place| self.frozen.at(place));
+            [&self.map.words, &self.map.positions].map(|place| self.frozen.matrix(place, d));
+        let mut row = vec![0.0; d];
         for (at, (x, &token)) in out.chunks_exact_mut(d).zip(&batch.inputs).enumerate() {
-            x.copy_from_slice(&words[token as usize * d..][..d]);
-            ops::add(x, &positions[at % batch.cols * d..][..d]);
+            words.row(x, token as usize);
+            positions.row(&mut row, at % batch.cols);
+            ops::add(x, &row);
         }
     }
 

@@ -157,9 +157,10 @@ impl Family for Llama<'_> {
     }
 
     fn embed(&self, out: &mut [f32], batch: &Batch) {
-        let (d, embed) = (self.config.hidden, self.frozen.at(&self.map.embed));
+        let d = self.config.hidden;
+        let embed = self.frozen.matrix(&self.map.embed, d);
         for (x, &token) in out.chunks_exact_mut(d).zip(&batch.inputs) {
-            x.copy_from_slice(&embed[token as usize * d..][..d]);
+            embed.row(x, token as usize);
         }
     }
 
