@@ -21,6 +21,8 @@ const CHAIN: usize = 2048;
 /// Numbers of `b` packed at once, and of `a` met by all of them: shares of a core's own cache.
 const PACKED: usize = 1 << 16;
 const BLOCK: usize = 1 << 15;
+/// Columns, or a multiple of so many, that a thread of a team takes: the widest strip.
+const NARROWEST: usize = 32;
 /// Entries of a stored row that are made `f32` at once.
 const RUN: usize = 64;
 
@@ -137,27 +139,88 @@ pub(crate) fn product<'a>(
     }
     assert!(b.cols <= stride || a.rows == 1, "rows overlap");
     assert!((a.rows - 1) * stride + b.cols <= out.len(), "short output");
+    let columns = team::share(b.cols, 2 * a.cols * a.rows).next_multiple_of(NARROWEST);
+    if columns < b.cols {
+        // What is packed is packed once, by whoever has those columns.
+        let parts = by_columns(out, stride, a.rows, b.cols, columns);
+        team::each(parts, |(columns, out)| {
+            ARCH.dispatch(Product { out: Columns(out), a, b, columns, scale, store });
+        });
+        return;
+    }
     // Rows by the eight, as the tiles have them.
     let rows = team::share(a.rows, 2 * a.cols * b.cols).next_multiple_of(8);
     let parts = out.chunks_mut((rows * stride).max(1)).zip(a.by_rows(rows));
-    team::each(parts, |(out, a)| ARCH.dispatch(Product { out, stride, a, b, scale, store }));
+    team::each(parts, |(out, a)| {
+        let (out, columns) = (Rows { out, stride }, 0..b.cols);
+        ARCH.dispatch(Product { out, a, b, columns, scale, store });
+    });
 }
 
-struct Product<'a> {
+/// Parts of `out`, `n` of its `cols` columns each, but for the last.
+fn by_columns(
+    out: &mut [f32],
+    stride: usize,
+    rows: usize,
+    cols: usize,
+    n: usize,
+) -> impl Iterator<Item = (Range<usize>, Vec<&mut [f32]>)> {
+    let part = |start| (start..cols.min(start + n), Vec::with_capacity(rows));
+    let mut parts: Vec<(Range<usize>, Vec<&mut [f32]>)> = (0..cols).step_by(n).map(part).collect();
+    // One row may lie closer than it is long.
+    for row in out.chunks_mut(stride.max(cols)).take(rows) {
+        for ((_, part), columns) in parts.iter_mut().zip(row[..cols].chunks_mut(n)) {
+            part.push(columns);
+        }
+    }
+    parts.into_iter()
+}
+
+/// Where a product's entries go; columns count from the part's first.
+trait Out {
+    /// Entries `j..j + n` of row `i`.
+    fn at(&mut self, i: usize, j: usize, n: usize) -> &mut [f32];
+}
+
+/// Whole rows.
+struct Rows<'a> {
     out: &'a mut [f32],
     stride: usize,
+}
+
+impl Out for Rows<'_> {
+    #[inline(always)]
+    fn at(&mut self, i: usize, j: usize, n: usize) -> &mut [f32] {
+        &mut self.out[i * self.stride + j..][..n]
+    }
+}
+
+/// Some columns of every row.
+struct Columns<'a>(Vec<&'a mut [f32]>);
+
+impl Out for Columns<'_> {
+    #[inline(always)]
+    fn at(&mut self, i: usize, j: usize, n: usize) -> &mut [f32] {
+        &mut self.0[i][j..][..n]
+    }
+}
+
+struct Product<'a, O> {
+    out: O,
     a: View<'a>,
     b: Factor<'a>,
+    /// Of `b`: those to form.
+    columns: Range<usize>,
     scale: f32,
     store: Store,
 }
 
-impl WithSimd for Product<'_> {
+impl<O: Out> WithSimd for Product<'_, O> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if self.b.cols <= S::F32_LANES {
+        if self.columns.len() <= S::F32_LANES {
             self.strips::<S, 1>(simd);
         } else {
             self.strips::<S, 2>(simd);
@@ -165,19 +228,19 @@ impl WithSimd for Product<'_> {
     }
 }
 
-impl Product<'_> {
+impl<O: Out> Product<'_, O> {
     /// Goes over `b` in strips of `V` vectors, some at once, each packed once and met by every row of `a`.
     #[inline(always)]
     fn strips<S: Simd, const V: usize>(mut self, simd: S) {
         let (whole, width) = (self.a.cols, V * S::F32_LANES);
         let longest = whole.clamp(1, CHAIN);
-        let at_once = (PACKED / (longest * width)).clamp(1, self.b.cols.div_ceil(width));
+        let at_once = (PACKED / (longest * width)).clamp(1, self.columns.len().div_ceil(width));
         let block = (BLOCK / longest).max(8) & !7;
         let mut packed = BUFFER.take();
         packed.resize(packed.len().max(at_once * longest * width), 0.0);
         let store = self.store;
-        for start in (0..self.b.cols).step_by(at_once * width) {
-            let end = self.b.cols.min(start + at_once * width);
+        for start in self.columns.clone().step_by(at_once * width) {
+            let end = self.columns.end.min(start + at_once * width);
             self.store = store;
             // Without any terms there is still an output.
             for first in (0..whole.max(1)).step_by(CHAIN) {
@@ -235,7 +298,7 @@ impl Product<'_> {
     /// Copies columns `start..start + width` of `b`, row by row from `first`; columns past the end become 0.
     #[inline(always)]
     fn pack(&self, packed: &mut [f32], start: usize, width: usize, first: usize) {
-        let n = width.min(self.b.cols - start);
+        let n = width.min(self.columns.end - start);
         if n < width {
             packed.fill(0.0);
         }
@@ -309,11 +372,11 @@ impl Product<'_> {
         for (r, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
                 let j = start + v * S::F32_LANES;
-                if j >= self.b.cols {
+                if j >= self.columns.end {
                     break;
                 }
-                let width = S::F32_LANES.min(self.b.cols - j);
-                let out = &mut self.out[(i + r) * self.stride + j..][..width];
+                let width = S::F32_LANES.min(self.columns.end - j);
+                let out = self.out.at(i + r, j - self.columns.start, width);
                 let mut value = simd.mul_f32s(scale, sum);
                 if self.store == Store::Add {
                     value = simd.add_f32s(simd.partial_load_f32s(out), value);
@@ -437,11 +500,17 @@ mod tests {
         }
     }
 
-    /// Rows on several threads: the same bits, with gaps between rows and a last part that is short.
+    /// Columns or, of few columns, rows on several threads: the same bits, with gaps between rows and a last
+    /// part that is short.
     #[test]
     fn a_team_has_the_same_bits() {
+        for (m, k, n) in [(101, 150, 210), (900, 200, 30), (1, 1500, 2100)] {
+            team_of(m, k, n);
+        }
+    }
+
+    fn team_of(m: usize, k: usize, n: usize) {
         let mut rng = Stream::new(2, "product", &[]);
-        let (m, k, n) = (101, 150, 210);
         let (a, b) = (random(&mut rng, m * k), random(&mut rng, k * n));
         let before = random(&mut rng, (m - 1) * (n + 3) + n);
         for a in [View::new(&a, m, k), View::new(&a, k, m).t()] {
