@@ -23,6 +23,8 @@ const PACKED: usize = 1 << 16;
 const BLOCK: usize = 1 << 15;
 /// Columns, or a multiple of so many, that a thread of a team takes: the widest strip.
 const NARROWEST: usize = 32;
+/// Rows of a thread for which packing no longer counts.
+const MANY: usize = 256;
 /// Entries of a stored row that are made `f32` at once.
 const RUN: usize = 64;
 
@@ -140,8 +142,8 @@ pub(crate) fn product<'a>(
     assert!(b.cols <= stride || a.rows == 1, "rows overlap");
     assert!((a.rows - 1) * stride + b.cols <= out.len(), "short output");
     let columns = team::share(b.cols, 2 * a.cols * a.rows).next_multiple_of(NARROWEST);
-    if columns < b.cols {
-        // What is packed is packed once, by whoever has those columns.
+    if columns < b.cols && a.rows < MANY * team::parts(usize::MAX) {
+        // Every thread packs what it multiplies by: where rows are few, only its own columns.
         let parts = by_columns(out, stride, a.rows, b.cols, columns);
         team::each(parts, |(columns, out)| {
             ARCH.dispatch(Product { out: Columns(out), a, b, columns, scale, store });
