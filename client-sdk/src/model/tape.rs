@@ -15,6 +15,8 @@ pub(crate) enum Keep {
     Inputs,
     /// Nothing: there is no way back.
     Nothing,
+    /// Of each layer keys and values: the next pass goes on behind this one's positions, without a way back.
+    Keys,
 }
 
 /// What a forward pass leaves for the backward pass; reused from step to step. `n = rows * cols`.
@@ -23,6 +25,8 @@ pub(crate) struct Tape {
     pub(crate) keep: Keep,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
+    /// Positions whose keys and values are kept; of one row.
+    pub(crate) past: usize,
     pub(crate) inputs: Vec<u32>,
     /// Real tokens of each row.
     pub(crate) lengths: Vec<usize>,
@@ -98,6 +102,11 @@ impl Tape {
     /// Of a pass without a way back.
     pub(crate) fn one_way() -> Self {
         Self { keep: Keep::Nothing, ..Self::default() }
+    }
+
+    /// Of passes that go on behind one another.
+    pub(crate) fn going_on() -> Self {
+        Self { keep: Keep::Keys, ..Self::default() }
     }
 
     /// Takes over the batch's sizes; `linears`: in a layer.

@@ -42,8 +42,8 @@ pub(crate) trait Family {
         None
     }
 
-    /// Sets `out`, `[n, hidden]`: what the first layer takes.
-    fn embed(&self, out: &mut [f32], batch: &Batch);
+    /// Sets `out`, `[n, hidden]`: what the first layer takes; a row's first position is `past`.
+    fn embed(&self, out: &mut [f32], batch: &Batch, past: usize);
 
     /// Adds the embeddings' gradients that follow from `dx`, `[n, hidden]`, where weights are trained.
     fn embed_backward(&self, _dx: &[f32], _tape: &Tape, _gradients: &mut Gradients<'_>) {}
@@ -98,8 +98,8 @@ pub(crate) struct Layer<'t> {
 impl<'t> Layer<'t> {
     fn new(at: usize, sizes: Sizes, causal: bool, tape: View<'t>) -> Self {
         let Sizes { heads, kv_heads, head_dim, .. } = sizes;
-        let View { rows, cols, rope, lengths } = tape;
-        let shape = attention::Shape { rows, cols, heads, kv_heads, head_dim };
+        let View { rows, cols, past, rope, lengths } = tape;
+        let shape = attention::Shape { rows, cols: past + cols, past, heads, kv_heads, head_dim };
         let reach = match causal {
             true => attention::Reach::Back(rope),
             false => attention::Reach::Row(lengths),
@@ -108,11 +108,25 @@ impl<'t> Layer<'t> {
     }
 }
 
+impl Layer<'_> {
+    /// Rows of its input.
+    pub(crate) fn n(&self) -> usize {
+        self.shape.rows * (self.shape.cols - self.shape.past)
+    }
+
+    /// Room for so wide keys or values, behind those of the positions before.
+    pub(crate) fn keys<'k>(&self, keys: &'k mut Vec<f32>, width: usize) -> &'k mut [f32] {
+        let past = self.shape.past * width;
+        &mut room(keys, past + self.n() * width)[past..]
+    }
+}
+
 /// The parts of a tape that every layer reads.
 #[derive(Clone, Copy)]
 struct View<'t> {
     rows: usize,
     cols: usize,
+    past: usize,
     rope: Option<&'t Rope>,
     lengths: &'t [usize],
 }
@@ -126,27 +140,47 @@ pub(crate) fn forward<'t>(
 ) -> &'t [f32] {
     let sizes = family.sizes();
     tape.start(sizes.layers, sizes.linears, batch);
-    if tape.rope.as_ref().is_none_or(|rope| rope.len() < batch.cols) {
-        tape.rope = family.rope(batch.cols);
+    if tape.keep != Keep::Keys {
+        tape.past = 0;
+    }
+    assert!(tape.past == 0 || batch.rows == 1, "one row goes on");
+    let positions = tape.past + batch.cols;
+    if tape.rope.as_ref().is_none_or(|rope| rope.len() < positions) {
+        // One that grows by a position a pass is not made anew each time.
+        let grows = tape.keep == Keep::Keys;
+        tape.rope = family.rope(if grows { positions.next_power_of_two() } else { positions });
     }
     let lowest = lowest(family);
-    let Tape { keep, rows, cols, rope, lengths, layers, spare, scratch, x, .. } = &mut *tape;
-    let view = View { rows: *rows, cols: *cols, rope: rope.as_ref(), lengths };
+    let Tape { keep, rows, cols, past, rope, lengths, layers, spare, scratch, x, .. } = &mut *tape;
+    let view = View { rows: *rows, cols: *cols, past: *past, rope: rope.as_ref(), lengths };
     let n = batch.rows * batch.cols * sizes.hidden;
     let mut stream = std::mem::take(x);
-    family.embed(room(&mut stream, n), batch);
+    family.embed(room(&mut stream, n), batch, *past);
     for (at, kept) in layers.iter_mut().enumerate() {
-        let keep = if at < lowest { Keep::Nothing } else { *keep };
+        let keep = match *keep {
+            Keep::Layers | Keep::Inputs if at < lowest => Keep::Nothing,
+            keep => keep,
+        };
         kept.dropout = dropout.as_deref().filter(|_| keep == Keep::Inputs).cloned();
+        if keep == Keep::Keys {
+            std::mem::swap(&mut kept.k, &mut spare.k);
+            std::mem::swap(&mut kept.v, &mut spare.v);
+        }
         let layer = if keep == Keep::Layers { &mut *kept } else { &mut *spare };
         std::mem::swap(&mut layer.x, &mut stream);
         let out = room(&mut stream, n);
         let at = Layer::new(at, sizes, family.causal(), view);
         family.layer(at, layer, out, scratch, dropout.as_deref_mut());
-        if keep == Keep::Inputs {
-            std::mem::swap(&mut kept.x, &mut spare.x);
+        match keep {
+            Keep::Inputs => std::mem::swap(&mut kept.x, &mut spare.x),
+            Keep::Keys => {
+                std::mem::swap(&mut kept.k, &mut spare.k);
+                std::mem::swap(&mut kept.v, &mut spare.v);
+            }
+            Keep::Layers | Keep::Nothing => {}
         }
     }
+    *past = if *keep == Keep::Keys { positions } else { 0 };
     *x = stream;
     family.features(tape);
     &tape.features
@@ -166,7 +200,7 @@ pub(crate) fn backward(
     dfeatures: &[f32],
     gradients: &mut Gradients<'_>,
 ) {
-    debug_assert_ne!(tape.keep, Keep::Nothing, "a way back");
+    assert!(matches!(tape.keep, Keep::Layers | Keep::Inputs), "a way back");
     let (sizes, lowest) = (family.sizes(), lowest(family));
     let mut scratch = std::mem::take(&mut tape.scratch);
     let mut dx = std::mem::take(&mut scratch.dx);
@@ -174,7 +208,7 @@ pub(crate) fn backward(
     dx.resize(tape.x.len(), 0.0);
     family.features_backward(&mut dx, dfeatures, tape, gradients);
     let Tape { keep, rows, cols, rope, lengths, layers, spare, .. } = &mut *tape;
-    let view = View { rows: *rows, cols: *cols, rope: rope.as_ref(), lengths };
+    let view = View { rows: *rows, cols: *cols, past: 0, rope: rope.as_ref(), lengths };
     let weights = gradients.weights.is_some();
     if weights || family.frozen().adapter.is_some() {
         for (at, kept) in layers.iter_mut().enumerate().skip(lowest).rev() {

@@ -159,7 +159,7 @@ impl Family for Bert<'_> {
         false
     }
 
-    fn embed(&self, out: &mut [f32], batch: &Batch) {
+    fn embed(&self, out: &mut [f32], batch: &Batch, _: usize) {
         let d = self.config.hidden;
         let [words, positions, types] = [&self.map.words, &self.map.positions, &self.map.types]
             .map(|place| self.frozen.matrix(place, d));
@@ -198,7 +198,7 @@ impl Family for Bert<'_> {
         let Scratch { normed, active, .. } = scratch;
         let normed = room(normed, middle.len());
         self.norm(normed, &mut tape.attention_norm, middle, attention_norm);
-        let wide = at.shape.rows * at.shape.cols * self.config.intermediate;
+        let wide = at.n() * self.config.intermediate;
         let inner = room(inner, wide);
         run(INNER, inner, Store::Set, normed, &mut linears[INNER]);
         gelu::forward(room(active, wide), inner);

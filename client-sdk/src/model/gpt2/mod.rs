@@ -151,14 +151,14 @@ impl Family for Gpt2<'_> {
         true
     }
 
-    fn embed(&self, out: &mut [f32], batch: &Batch) {
+    fn embed(&self, out: &mut [f32], batch: &Batch, past: usize) {
         let d = self.config.hidden;
         let [words, positions] =
             [&self.map.words, &self.map.positions].map(|place| self.frozen.matrix(place, d));
         let mut row = vec![0.0; d];
         for (at, (x, &token)) in out.chunks_exact_mut(d).zip(&batch.inputs).enumerate() {
             words.row(x, token as usize);
-            positions.row(&mut row, at % batch.cols);
+            positions.row(&mut row, past + at % batch.cols);
             ops::add(x, &row);
         }
     }
@@ -172,7 +172,7 @@ impl Family for Gpt2<'_> {
         mut dropout: Option<&mut Dropout>,
     ) {
         let [norm, mlp_norm] = &self.map.norms[at.at];
-        let (n, d) = (at.shape.rows * at.shape.cols, self.config.hidden);
+        let (n, d) = (at.n(), self.config.hidden);
         let mut run = |i: usize, out: &mut [f32], store, x: &[f32], saved: &mut linear::Saved| {
             self.frozen.forward(at.first + i, out, store, x, saved, dropout.as_deref_mut());
         };
@@ -182,8 +182,7 @@ impl Family for Gpt2<'_> {
         // Nothing reads q, k and v as one again.
         let fused = room(dinner, 3 * n * d);
         run(QKV, fused, Store::Set, normed, &mut linears[QKV]);
-        let [q, k, v] = [q, k, v].map(|part| room(part, n * d));
-        split(fused, [&mut *q, &mut *k, &mut *v], d);
+        split(fused, [room(q, n * d), at.keys(k, d), at.keys(v, d)], d);
         let to = room(attended, n * d);
         attention::forward(to, q, k, v, at.shape, at.reach, &mut tape.attention);
         let LayerTape { middle, norm, inner, .. } = tape;

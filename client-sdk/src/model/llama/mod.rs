@@ -156,7 +156,7 @@ impl Family for Llama<'_> {
         Some(self.config.rope(len))
     }
 
-    fn embed(&self, out: &mut [f32], batch: &Batch) {
+    fn embed(&self, out: &mut [f32], batch: &Batch, _: usize) {
         let d = self.config.hidden;
         let embed = self.frozen.matrix(&self.map.embed, d);
         for (x, &token) in out.chunks_exact_mut(d).zip(&batch.inputs) {
@@ -181,7 +181,7 @@ impl Family for Llama<'_> {
         mut dropout: Option<&mut Dropout>,
     ) {
         let [norm, mlp_norm] = &self.map.norms[at.at];
-        let n = at.shape.rows * at.shape.cols;
+        let n = at.n();
         let linears = &self.frozen.tensors.linears()[at.first..];
         let mut run = |i: usize, out: &mut [f32], store, x: &[f32], saved: &mut linear::Saved| {
             self.frozen.forward(at.first + i, out, store, x, saved, dropout.as_deref_mut());
@@ -189,8 +189,9 @@ impl Family for Llama<'_> {
         let Scratch { normed, active, .. } = scratch;
         let LayerTape { x, attention_norm, q, k, v, attended, linears: saved, .. } = tape;
         self.norm(room(normed, x.len()), attention_norm, x, norm);
-        for (i, to) in [(Q, &mut *q), (K, k), (V, v)] {
-            run(i, room(to, n * linears[i].d_out), Store::Set, normed, &mut saved[i]);
+        run(Q, room(q, n * linears[Q].d_out), Store::Set, normed, &mut saved[Q]);
+        for (i, to) in [(K, &mut *k), (V, &mut *v)] {
+            run(i, at.keys(to, linears[i].d_out), Store::Set, normed, &mut saved[i]);
         }
         let to = room(attended, q.len());
         attention::forward(to, q, k, v, at.shape, at.reach, &mut tape.attention);

@@ -7,6 +7,9 @@
 //! `32 * cols` scores a head exist. What is kept for the backward pass is each query's largest
 //! score and the inverse of its sum; scores are formed anew, as in FlashAttention, arXiv:2205.14135.
 //!
+//! Where keys and values of earlier positions are kept (generation), only later positions have queries, of one
+//! row; their numbers are those that all positions at once would give.
+//!
 //! Backward: `dv_j = sum p_ij do_i`, `dp_ij = do_i . v_j`, `ds_ij = p_ij (dp_ij - do_i . o_i)`,
 //! `dq_i = sum ds_ij k_j / sqrt(d)`, `dk_j = sum ds_ij q_i / sqrt(d)`, each turned back.
 
@@ -22,7 +25,10 @@ use part::{Block, Part, Scratch, scale};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) rows: usize,
+    /// Positions that have keys.
     pub(crate) cols: usize,
+    /// The first so many of them have no queries: those were met before.
+    pub(crate) past: usize,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
@@ -55,8 +61,9 @@ impl Shape {
 
     fn check(self, reach: Reach<'_>, q: &[f32], kv: [&[f32]; 2]) {
         let n = self.rows * self.cols * self.head_dim;
+        let queries = self.rows * (self.cols - self.past) * self.head_dim;
         assert!(
-            q.len() == n * self.heads && kv.map(<[f32]>::len) == [n * self.kv_heads; 2],
+            q.len() == queries * self.heads && kv.map(<[f32]>::len) == [n * self.kv_heads; 2],
             "lengths"
         );
         assert!(self.heads.is_multiple_of(self.kv_heads), "heads");
@@ -82,13 +89,14 @@ impl Shape {
 
     /// Queries of a part.
     fn queries(self) -> usize {
-        self.cols * self.group()
+        (self.cols - self.past) * self.group()
     }
 
     /// Parts to work on at once: each takes about 4 operations for each query, key and entry of a head, and
     /// backward 2.5 times as many.
     fn at_once(self) -> usize {
-        let work = 4 * self.rows * self.cols * self.cols * self.heads * self.head_dim;
+        let pairs = self.cols * (self.cols - self.past);
+        let work = 4 * self.rows * pairs * self.heads * self.head_dim;
         team::parts(work).min(self.rows * self.kv_heads).max(1)
     }
 }

@@ -88,11 +88,11 @@ impl Part<'_> {
     }
 
     pub(super) fn blocks(self) -> impl Iterator<Item = Block> {
-        let (cols, group) = (self.shape.cols, self.shape.group());
+        let (Shape { cols, past, .. }, group) = (self.shape, self.shape.group());
         let causal = matches!(self.reach, Reach::Back(_));
-        (0..cols).step_by(BLOCK).map(move |start| {
+        (past..cols).step_by(BLOCK).map(move |start| {
             let n = BLOCK.min(cols - start);
-            Block { start, n, width: group * n, causal, saved: start * group }
+            Block { start, n, width: group * n, causal, saved: (start - past) * group }
         })
     }
 
@@ -119,11 +119,12 @@ impl Part<'_> {
         product(&mut scratch.scores, width, k.t(), q, 1.0, Store::Set);
     }
 
-    /// Where head `h` of the group begins in a `[rows * cols, heads * d]` slice.
+    /// Where head `h` of the group begins in a `[rows * (cols - past), heads * d]` slice.
     fn query_start(self, h: usize, block: Block) -> usize {
         let shape = self.shape;
         let head = self.kv * shape.group() + h;
-        ((self.row * shape.cols + block.start) * shape.heads + head) * shape.head_dim
+        let position = self.row * (shape.cols - shape.past) + block.start - shape.past;
+        (position * shape.heads + head) * shape.head_dim
     }
 
     /// `[d, group * n]` of the block's part of `from`.
