@@ -3,11 +3,13 @@
 //! Alone in its file, and each case in a process of its own: the peak is the process's.
 
 #[cfg(target_os = "linux")]
+mod fresh;
+
+#[cfg(target_os = "linux")]
 #[test]
 fn the_estimate_is_near_the_peak() {
     use gossamer_client::data::{Batch, Plan, TaskError, TrainingTask};
-    use gossamer_client::model::{BaseModel, Bias, LlamaConfig};
-    use gossamer_client::train::{Footprint, Job, Memory, Pretraining, Work};
+    use gossamer_client::train::{Footprint, Job, Memory, Work};
     use gossamer_protocol::digest::Digest;
     use gossamer_protocol::ids::{ClientId, RoundId};
     use gossamer_protocol::layout::Layout;
@@ -59,33 +61,7 @@ fn the_estimate_is_near_the_peak() {
         let line = text.lines().find(|line| line.starts_with(name)).expect("is told");
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
     };
-    let config = LlamaConfig {
-        hidden: 192,
-        intermediate: 512,
-        layers: 6,
-        heads: 6,
-        kv_heads: 3,
-        head_dim: 32,
-        vocab: 4000,
-        context: 128,
-        norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        tied: true,
-        rope_scaling: None,
-        bias: Bias::None,
-        bos: None,
-        eos: vec![],
-    };
-    let fresh = Pretraining::new(config, 1, 0.0).expect("sizes fit");
-    let tokenizer =
-        r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
-    let base = BaseModel::from_bytes(
-        fresh.to_config().as_bytes(),
-        tokenizer.as_bytes(),
-        &fresh.to_safetensors().expect("finite"),
-    )
-    .expect("its own files");
-    drop(fresh);
+    let base = fresh::base([192, 512, 6, 6, 3, 32, 4000, 128]);
     let targets: Vec<String> = ["q_proj", "v_proj", "down_proj"].map(String::from).into();
     let layout = Layout::lora(&base.linears(), &targets, rank, false).expect("targets exist");
     let manifest: Manifest = serde_json::from_value(serde_json::json!({

@@ -2,12 +2,13 @@
 //!
 //! `cargo test -p gossamer-client --test saving -- --nocapture`
 
+mod fresh;
+
 use std::time::Instant;
 
 use gossamer_client::data::{Batch, Plan, TaskError, TrainingTask};
-use gossamer_client::model::{BaseModel, Bias, LlamaConfig};
 use gossamer_client::state::State;
-use gossamer_client::train::{Job, Pretraining, Work};
+use gossamer_client::train::{Job, Work};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::layout::Layout;
@@ -34,36 +35,9 @@ impl TrainingTask for Full {
     }
 }
 
-/// 6 layers of 192 features, random.
-fn base() -> BaseModel {
-    let config = LlamaConfig {
-        hidden: 192,
-        intermediate: 512,
-        layers: 6,
-        heads: 6,
-        kv_heads: 3,
-        head_dim: 32,
-        vocab: 1000,
-        context: 128,
-        norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        tied: true,
-        rope_scaling: None,
-        bias: Bias::None,
-        bos: None,
-        eos: vec![],
-    };
-    let fresh = Pretraining::new(config, 1, 0.0).expect("sizes fit");
-    let tokenizer =
-        r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
-    let weights = fresh.to_safetensors().expect("finite");
-    BaseModel::from_bytes(fresh.to_config().as_bytes(), tokenizer.as_bytes(), &weights)
-        .expect("its own files")
-}
-
 #[test]
 fn twelve_bytes_an_entry() {
-    let base = base();
+    let base = fresh::base([192, 512, 6, 6, 3, 32, 1000, 128]);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let state = State::open(dir.path()).expect("free");
     let targets: Vec<String> = ["q_proj", "v_proj", "down_proj"].map(String::from).into();

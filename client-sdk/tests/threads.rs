@@ -5,11 +5,13 @@
 //! watcher makes it fail where there is a second core.)
 
 #[cfg(target_os = "linux")]
+mod fresh;
+
+#[cfg(target_os = "linux")]
 #[test]
 fn training_starts_no_thread_and_a_team_changes_no_byte() {
     use gossamer_client::data::{Batch, Plan, TaskError, TrainingTask};
-    use gossamer_client::model::{BaseModel, Bias, LlamaConfig};
-    use gossamer_client::train::{Control, Job, Pretraining, Team, Trained, train};
+    use gossamer_client::train::{Control, Job, Team, Trained, train};
     use gossamer_protocol::ids::{ClientId, RoundId};
     use gossamer_protocol::layout::Layout;
     use gossamer_protocol::manifest::{MANIFEST_VERSION, Manifest};
@@ -30,32 +32,7 @@ fn training_starts_no_thread_and_a_team_changes_no_byte() {
     }
 
     let threads = || std::fs::read_dir("/proc/self/task").expect("Linux").count();
-    let config = LlamaConfig {
-        hidden: 256,
-        intermediate: 300,
-        layers: 1,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 64,
-        vocab: 600,
-        context: 64,
-        norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        tied: true,
-        rope_scaling: None,
-        bias: Bias::None,
-        bos: None,
-        eos: vec![],
-    };
-    let fresh = Pretraining::new(config, 1, 0.0).expect("sizes fit");
-    let tokenizer =
-        r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
-    let base = BaseModel::from_bytes(
-        fresh.to_config().as_bytes(),
-        tokenizer.as_bytes(),
-        &fresh.to_safetensors().expect("finite"),
-    )
-    .expect("its own files");
+    let base = fresh::base([256, 300, 1, 4, 2, 64, 600, 64]);
     let targets: Vec<String> = ["q_proj", "up_proj"].map(String::from).into();
     let layout = Layout::lora(&base.linears(), &targets, 128, false).expect("targets exist");
     assert!(layout.n() > 1 << 16, "candle's threshold");

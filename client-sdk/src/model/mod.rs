@@ -33,6 +33,7 @@ pub(crate) mod held;
 #[cfg(test)]
 mod held_tests;
 pub mod hub;
+mod layer_norms;
 pub(crate) mod llama;
 mod load;
 #[cfg(test)]

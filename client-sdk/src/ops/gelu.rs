@@ -4,11 +4,8 @@
 //! 7.1.26, within 1.5e-7 of the true error function: plain arithmetic, which vectorises and has the same bits on
 //! every machine.
 
+use super::activation;
 use super::exp::exp;
-use super::{team, vectorised};
-
-/// Operations an entry, or what takes as long.
-const WORK: usize = 64;
 
 /// `P(x)`, and `e^(-x^2 / 2)` on the way to it.
 #[inline(always)]
@@ -27,37 +24,27 @@ fn parts(x: f32) -> (f32, f32) {
 
 /// Both of one length.
 pub(crate) fn forward(out: &mut [f32], x: &[f32]) {
-    assert_eq!(out.len(), x.len(), "lengths");
-    let n = team::share(out.len(), WORK);
-    team::each(out.chunks_mut(n).zip(x.chunks(n)), |(out, x)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for (out, &x) in out.iter_mut().zip(x) {
-                    *out = x * parts(x).0;
-                }
-            },
-        );
-    });
+    activation::forward(
+        out,
+        x,
+        #[inline(always)]
+        |x| x * parts(x).0,
+    );
 }
 
 /// `dy` becomes `dx`; both of one length.
 pub(crate) fn backward_in_place(dy: &mut [f32], x: &[f32]) {
-    assert_eq!(dy.len(), x.len(), "lengths");
     /// `1 / sqrt(2 pi)`.
     const PEAK: f32 = 0.398_942_3;
-    let n = team::share(dy.len(), WORK);
-    team::each(dy.chunks_mut(n).zip(x.chunks(n)), |(dy, x)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for (dy, &x) in dy.iter_mut().zip(x) {
-                    let (p, bell) = parts(x);
-                    *dy *= (x * bell).mul_add(PEAK, p);
-                }
-            },
-        );
-    });
+    activation::backward_in_place(
+        dy,
+        x,
+        #[inline(always)]
+        |x| {
+            let (p, bell) = parts(x);
+            (x * bell).mul_add(PEAK, p)
+        },
+    );
 }
 
 #[cfg(test)]

@@ -3,11 +3,8 @@
 //!
 //! Backward: `dx = dy (s + 2 x s (1 - s) u')`, `u' = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)`.
 
+use super::activation;
 use super::exp::exp;
-use super::{team, vectorised};
-
-/// Operations an entry, or what takes as long.
-const WORK: usize = 64;
 
 /// `sqrt(2 / pi)`.
 const ROOT: f32 = 0.797_884_6;
@@ -27,35 +24,25 @@ fn parts(x: f32) -> (f32, f32) {
 
 /// Both of one length.
 pub(crate) fn forward(out: &mut [f32], x: &[f32]) {
-    assert_eq!(out.len(), x.len(), "lengths");
-    let n = team::share(out.len(), WORK);
-    team::each(out.chunks_mut(n).zip(x.chunks(n)), |(out, x)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for (out, &x) in out.iter_mut().zip(x) {
-                    *out = x * parts(x).0;
-                }
-            },
-        );
-    });
+    activation::forward(
+        out,
+        x,
+        #[inline(always)]
+        |x| x * parts(x).0,
+    );
 }
 
 /// `dy` becomes `dx`; both of one length.
 pub(crate) fn backward_in_place(dy: &mut [f32], x: &[f32]) {
-    assert_eq!(dy.len(), x.len(), "lengths");
-    let n = team::share(dy.len(), WORK);
-    team::each(dy.chunks_mut(n).zip(x.chunks(n)), |(dy, x)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for (dy, &x) in dy.iter_mut().zip(x) {
-                    let (s, rest) = parts(x);
-                    *dy *= s + rest;
-                }
-            },
-        );
-    });
+    activation::backward_in_place(
+        dy,
+        x,
+        #[inline(always)]
+        |x| {
+            let (s, rest) = parts(x);
+            s + rest
+        },
+    );
 }
 
 #[cfg(test)]

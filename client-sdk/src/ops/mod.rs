@@ -11,6 +11,7 @@
 //! logarithms) is computed in software, so equal inputs give equal bytes whatever the machine, the vector
 //! width and whatever else runs beside. Wrong lengths panic: callers check what comes from outside.
 
+mod activation;
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 mod exp;

@@ -121,18 +121,8 @@ impl Store {
 
     /// Voids a token; false where there is none of that hash.
     pub(crate) async fn drop_token(&self, hash: Digest, note: &Note) -> Result<bool, StoreError> {
-        self.transact(async |tx| {
-            let done = sqlx::query("DELETE FROM tokens WHERE hash = ?")
-                .bind(&hash.0[..])
-                .execute(&mut *tx)
-                .await?;
-            let dropped = done.rows_affected() == 1;
-            if dropped {
-                audit::append(tx, note).await?;
-            }
-            Ok(dropped)
-        })
-        .await
+        let statement = sqlx::query("DELETE FROM tokens WHERE hash = ?").bind(&hash.0[..]);
+        self.noted(statement, note).await
     }
 
     /// Uses a token for `key`, at once with the client's row.
@@ -217,23 +207,14 @@ impl Store {
         reason: &str,
         note: &Note,
     ) -> Result<bool, StoreError> {
-        self.transact(async |tx| {
-            let done = sqlx::query(
-                "INSERT INTO revocations (client, at_ms, reason) VALUES (?, ?, ?) \
+        let statement = sqlx::query(
+            "INSERT INTO revocations (client, at_ms, reason) VALUES (?, ?, ?) \
                  ON CONFLICT (client) DO NOTHING",
-            )
-            .bind(&client.0[..])
-            .bind(int(note.at.0))
-            .bind(reason)
-            .execute(&mut *tx)
-            .await?;
-            let new = done.rows_affected() == 1;
-            if new {
-                audit::append(tx, note).await?;
-            }
-            Ok(new)
-        })
-        .await
+        )
+        .bind(&client.0[..])
+        .bind(int(note.at.0))
+        .bind(reason);
+        self.noted(statement, note).await
     }
 
     /// `limit` clients behind `after`, by id.

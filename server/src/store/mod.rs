@@ -12,6 +12,7 @@ mod audit;
 mod clients;
 pub mod objects;
 mod operators;
+mod rounds;
 mod rows;
 mod runs;
 pub mod staging;
@@ -23,17 +24,23 @@ use std::time::Duration;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::problem::ProblemType;
 use object_store::ObjectStore;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
 pub use audit::{AuditError, Entry};
 pub(crate) use clients::Enrolling;
 pub use clients::{ClientRow, Part, TokenRow};
 pub use objects::Kind;
 use objects::Objects;
-pub use runs::RoundRow;
-pub(crate) use runs::{AcceptRow, PublishRow, RunRow, StatusRow};
+pub(crate) use rounds::PublishRow;
+pub use rounds::RoundRow;
+pub(crate) use runs::{AcceptRow, RunRow, StatusRow};
 use staging::Staging;
+
+use crate::audit::Note;
 
 /// The file the rows are in.
 pub const DATABASE: &str = "store.sqlite";
@@ -266,6 +273,23 @@ impl Store {
             let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
         }
         done
+    }
+
+    /// Runs a statement; where it changes a row, `note` goes into the audit log with it. Whether it did.
+    async fn noted(
+        &self,
+        statement: Query<'_, Sqlite, SqliteArguments>,
+        note: &Note,
+    ) -> Result<bool, StoreError> {
+        self.transact(async |tx| {
+            let done = statement.execute(&mut *tx).await?;
+            let changed = done.rows_affected() == 1;
+            if changed {
+                audit::append(tx, note).await?;
+            }
+            Ok(changed)
+        })
+        .await
     }
 
     /// Sets a pragma on the connection that writes: how tests make SQLite fail for real.

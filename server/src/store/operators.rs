@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::rows::{count, int};
-use super::{Store, StoreError, audit};
+use super::{Store, StoreError};
 use crate::audit::Note;
 use crate::clock::Timestamp;
 use crate::operator::{Operator, OperatorName, Role};
@@ -18,25 +18,16 @@ impl Store {
         hash: Digest,
         note: &Note,
     ) -> Result<bool, StoreError> {
-        self.transact(async |tx| {
-            let done = sqlx::query(
-                "INSERT INTO operators (name, role, hash, created_ms, expires_ms) \
+        let statement = sqlx::query(
+            "INSERT INTO operators (name, role, hash, created_ms, expires_ms) \
                  VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
-            )
-            .bind(operator.name.as_str())
-            .bind(operator.role.name())
-            .bind(&hash.0[..])
-            .bind(int(operator.created_ms))
-            .bind(operator.expires_ms.map(int))
-            .execute(&mut *tx)
-            .await?;
-            let added = done.rows_affected() == 1;
-            if added {
-                audit::append(tx, note).await?;
-            }
-            Ok(added)
-        })
-        .await
+        )
+        .bind(operator.name.as_str())
+        .bind(operator.role.name())
+        .bind(&hash.0[..])
+        .bind(int(operator.created_ms))
+        .bind(operator.expires_ms.map(int));
+        self.noted(statement, note).await
     }
 
     /// Drops an operator; false where there is none of that name.
@@ -45,18 +36,8 @@ impl Store {
         name: &OperatorName,
         note: &Note,
     ) -> Result<bool, StoreError> {
-        self.transact(async |tx| {
-            let done = sqlx::query("DELETE FROM operators WHERE name = ?")
-                .bind(name.as_str())
-                .execute(&mut *tx)
-                .await?;
-            let dropped = done.rows_affected() == 1;
-            if dropped {
-                audit::append(tx, note).await?;
-            }
-            Ok(dropped)
-        })
-        .await
+        let statement = sqlx::query("DELETE FROM operators WHERE name = ?").bind(name.as_str());
+        self.noted(statement, note).await
     }
 
     /// Every operator, by name.

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::budget::{AtBudget, at_budget, budgets};
+use super::repetitions::{Evaluation, Run, Seeds, runs};
 use super::{Interval, RoundRow};
-
-/// Byte budgets at which losses are compared.
-const BUDGETS: usize = 4;
 
 /// Share of the baseline's improvement that counts as reaching its quality.
 const TARGET_SHARE: f64 = 0.9;
@@ -130,18 +129,6 @@ impl MethodSummary {
     pub fn total_bytes(&self) -> f64 {
         self.upload_bytes + self.download_bytes
     }
-}
-
-/// What a method had reached when it had spent a number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct AtBudget {
-    /// Held-out loss, linear in bytes between evaluations.
-    pub loss: Interval,
-    /// Held-out accuracy, likewise, of a classification.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<Interval>,
-    /// Its run ended before the bytes were spent; the loss is its last.
-    pub ended: bool,
 }
 
 /// The seeds' evaluations after one round.
@@ -267,111 +254,6 @@ impl MethodSummary {
     }
 }
 
-/// One repetition.
-#[derive(Default)]
-struct Run {
-    rounds: u64,
-    upload_bytes: f64,
-    download_bytes: f64,
-    accepted: u64,
-    wall_s: f64,
-    diverged: bool,
-    product_error: Option<f64>,
-    /// Of the last evaluation.
-    server_loss: Option<f64>,
-    server_accuracy: Option<f64>,
-    evaluations: Vec<Evaluation>,
-}
-
-#[derive(Clone, Copy)]
-struct Evaluation {
-    round: u64,
-    /// Cumulative, both ways.
-    bytes: f64,
-    loss: f64,
-    accuracy: Option<f64>,
-}
-
-impl Evaluation {
-    /// See [`CurvePoint::worth`].
-    fn worth(&self) -> f64 {
-        self.accuracy.unwrap_or(-self.loss)
-    }
-}
-
-impl Run {
-    fn first(&self) -> Option<&Evaluation> {
-        self.evaluations.first()
-    }
-
-    fn last(&self) -> Option<&Evaluation> {
-        self.evaluations.last()
-    }
-
-    fn improvement(&self) -> Option<f64> {
-        Some(self.last()?.worth() - self.first()?.worth())
-    }
-
-    /// The evaluation after `bytes`, and whether the run ended before.
-    fn at(&self, bytes: f64) -> Option<(Evaluation, bool)> {
-        let next = self.evaluations.iter().position(|at| at.bytes >= bytes);
-        let Some(next) = next else { return self.last().map(|last| (*last, true)) };
-        let after = self.evaluations[next];
-        if after.bytes == bytes {
-            return Some((after, false));
-        }
-        let before = self.evaluations[next.checked_sub(1)?];
-        let share = (bytes - before.bytes) / (after.bytes - before.bytes);
-        let between = |before: f64, after: f64| before + share * (after - before);
-        let accuracy = before.accuracy.zip(after.accuracy);
-        let at = Evaluation {
-            round: before.round,
-            bytes,
-            loss: between(before.loss, after.loss),
-            accuracy: accuracy.map(|(before, after)| between(before, after)),
-        };
-        Some((at, false))
-    }
-}
-
-type Seeds = BTreeMap<u64, Run>;
-
-/// Rows by seed and round.
-type Rows<'a> = BTreeMap<(u64, u64), &'a RoundRow>;
-
-/// Every method's repetitions, methods in the order of their first rows.
-fn runs(rows: &[RoundRow]) -> Vec<(&str, Seeds)> {
-    let mut latest: Vec<(&str, Rows<'_>)> = Vec::new();
-    for row in rows {
-        let at = latest.iter().position(|(name, _)| *name == row.method).unwrap_or_else(|| {
-            latest.push((&row.method, BTreeMap::new()));
-            latest.len() - 1
-        });
-        latest[at].1.insert((row.seed, row.round), row);
-    }
-    let gather = |(name, rows): (_, Rows<'_>)| {
-        let mut seeds = Seeds::new();
-        for ((seed, round), row) in rows {
-            let run = seeds.entry(seed).or_default();
-            run.rounds = round;
-            run.upload_bytes += row.upload_bytes as f64;
-            run.download_bytes += row.download_bytes as f64;
-            run.accepted += u64::from(row.accepted);
-            run.wall_s += row.wall_s;
-            run.diverged |= row.diverged();
-            run.product_error = row.product_error.or(run.product_error);
-            run.server_loss = row.server_loss.or(run.server_loss);
-            let bytes = run.upload_bytes + run.download_bytes;
-            run.server_accuracy = row.server_accuracy.or(run.server_accuracy);
-            let accuracy = row.heldout_accuracy;
-            let evaluation = |loss| Evaluation { round, bytes, loss, accuracy };
-            run.evaluations.extend(row.heldout_loss.map(evaluation));
-        }
-        (name, seeds)
-    };
-    latest.into_iter().map(gather).collect()
-}
-
 fn summary(name: &str, seeds: &Seeds) -> MethodSummary {
     let runs = || seeds.values();
     let mean = |of: fn(&Run) -> f64| runs().map(of).sum::<f64>() / seeds.len() as f64;
@@ -420,36 +302,6 @@ fn curve(seeds: &Seeds) -> Vec<CurvePoint> {
         CurvePoint { round, bytes: band(|at| at.bytes).mean, loss, low, high, accuracy }
     };
     rounds.into_iter().filter(|(_, at)| at.len() == seeds.len()).map(point).collect()
-}
-
-/// Evenly spaced in ratio, rounded down to two digits so that a run that ends at one has spent it.
-fn budgets(methods: &[MethodSummary]) -> Vec<f64> {
-    let totals = || methods.iter().map(MethodSummary::total_bytes).filter(|&total| total > 0.0);
-    let low = totals().fold(f64::INFINITY, f64::min);
-    let high = totals().fold(0.0, f64::max);
-    if high == 0.0 {
-        return Vec::new();
-    }
-    let at = |step: usize| low * (high / low).powf(step as f64 / (BUDGETS - 1) as f64);
-    let mut budgets: Vec<f64> = (0..BUDGETS).map(|step| two_digits(at(step))).collect();
-    budgets.dedup();
-    budgets
-}
-
-fn two_digits(bytes: f64) -> f64 {
-    let unit = 10_f64.powi(bytes.log10().floor() as i32 - 1).max(1.0);
-    // A ratio a hair below a whole number is that number.
-    (bytes / unit + 1e-9).floor() * unit
-}
-
-fn at_budget(seeds: &Seeds, budget: f64) -> Option<AtBudget> {
-    let found: Option<Vec<_>> = seeds.values().map(|run| run.at(budget)).collect();
-    let found = found?;
-    let losses: Vec<f64> = found.iter().map(|(at, _)| at.loss).collect();
-    let accuracies: Option<Vec<f64>> = found.iter().map(|(at, _)| at.accuracy).collect();
-    let accuracy = accuracies.and_then(|values| Interval::of(&values));
-    let ended = found.iter().any(|(_, ended)| *ended);
-    Some(AtBudget { loss: Interval::of(&losses)?, accuracy, ended })
 }
 
 fn improvement_kept(seeds: &Seeds, base: &Seeds) -> Option<Interval> {

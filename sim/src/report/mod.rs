@@ -8,18 +8,22 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+mod axis;
+mod budget;
 mod comparison;
 pub mod csv;
 pub mod html;
 mod interval;
 mod jsonl;
 pub mod partition;
+mod repetitions;
 mod run_files;
 pub mod svg;
 pub mod table;
 pub mod tensorboard;
 
-pub use comparison::{AtBudget, Band, Comparison, CurvePoint, MethodSummary, Verdict};
+pub use budget::AtBudget;
+pub use comparison::{Band, Comparison, CurvePoint, MethodSummary, Verdict};
 pub use interval::Interval;
 pub use jsonl::{JsonLines, read_rows};
 pub use run_files::{RunFiles, folder};

@@ -25,13 +25,14 @@ mod tests;
 use std::ops::Range;
 
 use super::frozen::{Frozen, Gradients};
+use super::layer_norms::NormMap;
 use super::tape::{LayerTape, NormTape, Scratch, Tape};
 use super::tensors::Tensors;
 use super::walk::{Back, Family, Layer, Sizes, attention_backward};
 use crate::data::Batch;
 use crate::ops::linear::{self, Dropout};
 use crate::ops::product::Store;
-use crate::ops::{self, attention, gelu, layer_norm, pool, room};
+use crate::ops::{self, attention, gelu, pool, room};
 
 pub use config::BertConfig;
 #[cfg(test)]
@@ -52,9 +53,6 @@ const V: usize = 2;
 const O: usize = 3;
 const INNER: usize = 4;
 const OUTER: usize = 5;
-
-/// A LayerNorm's weight and bias.
-type NormMap = [Range<usize>; 2];
 
 /// A model's places.
 #[derive(Clone, Debug)]
@@ -107,43 +105,6 @@ pub(crate) struct Bert<'a> {
     pub(crate) frozen: Frozen<'a>,
 }
 
-impl Bert<'_> {
-    fn norm(&self, out: &mut [f32], tape: &mut NormTape, x: &[f32], map: &NormMap) {
-        let parameters = map.each_ref().map(|place| self.frozen.at(place));
-        layer_norm::forward(out, &mut tape.layer, x, parameters, self.config.norm_eps as f32);
-    }
-
-    /// The norm's output again, where it is read; else nothing.
-    fn norm_again<'o>(
-        &self,
-        out: &'o mut Vec<f32>,
-        read: bool,
-        x: &[f32],
-        tape: &NormTape,
-        map: &NormMap,
-    ) -> &'o [f32] {
-        if !read {
-            return &[];
-        }
-        let parameters = map.each_ref().map(|place| self.frozen.at(place));
-        let out = room(out, x.len());
-        layer_norm::again(out, &tape.layer, x, parameters);
-        out
-    }
-
-    /// Sets `dx`.
-    fn norm_backward(
-        &self,
-        dx: &mut [f32],
-        dy: &[f32],
-        x: &[f32],
-        tape: &NormTape,
-        [w, _]: &NormMap,
-    ) {
-        layer_norm::backward(dx, Store::Set, dy, x, &tape.layer, self.frozen.at(w));
-    }
-}
-
 impl Family for Bert<'_> {
     fn frozen(&self) -> &Frozen<'_> {
         &self.frozen
@@ -171,7 +132,7 @@ impl Family for Bert<'_> {
             types.row(&mut row, 0);
             ops::add(sum, &row);
         }
-        self.norm(out, &mut NormTape::default(), &sum, &self.map.norm);
+        self.frozen.norm(out, &mut NormTape::default(), &sum, &self.map.norm, self.config.norm_eps);
     }
 
     fn layer(
@@ -197,7 +158,13 @@ impl Family for Bert<'_> {
         run(O, middle, Store::Add, attended, &mut linears[O]);
         let Scratch { normed, active, .. } = scratch;
         let normed = room(normed, middle.len());
-        self.norm(normed, &mut tape.attention_norm, middle, attention_norm);
+        self.frozen.norm(
+            normed,
+            &mut tape.attention_norm,
+            middle,
+            attention_norm,
+            self.config.norm_eps,
+        );
         let wide = at.n() * self.config.intermediate;
         let inner = room(inner, wide);
         run(INNER, inner, Store::Set, normed, &mut linears[INNER]);
@@ -205,7 +172,7 @@ impl Family for Bert<'_> {
         sum.clear();
         sum.extend_from_slice(normed);
         run(OUTER, sum, Store::Add, active, &mut linears[OUTER]);
-        self.norm(out, &mut tape.norm, sum, norm);
+        self.frozen.norm(out, &mut tape.norm, sum, norm, self.config.norm_eps);
     }
 
     fn layer_backward(
@@ -223,7 +190,7 @@ impl Family for Bert<'_> {
         let mut back = Back { frozen, layer: at, tape, gradients, branch };
         // Of the sum before the second norm; through the residual it is also the first norm's output's.
         let dsum = room(dnormed, dx.len());
-        self.norm_backward(dsum, dx, &tape.sum, &tape.norm, norm);
+        self.frozen.norm_backward((&mut *dsum, Store::Set), dx, &tape.sum, &tape.norm, norm);
         let active = if back.reads(&[OUTER]) {
             gelu::forward(room(active, tape.inner.len()), &tape.inner);
             &active[..]
@@ -234,11 +201,17 @@ impl Family for Bert<'_> {
         back.linear(OUTER, Some((dinner, Store::Set)), dsum, active);
         gelu::backward_in_place(dinner, &tape.inner);
         let (reads, middle) = (back.reads(&[INNER]), &tape.middle);
-        let x = self.norm_again(normed, reads, middle, &tape.attention_norm, attention_norm);
+        let x = self.frozen.norm_again(normed, reads, middle, &tape.attention_norm, attention_norm);
         back.linear(INNER, Some((dsum, Store::Add)), dinner, x);
 
         // Of the sum before the first norm; through the residual it is also the input's.
-        self.norm_backward(dx, dsum, middle, &tape.attention_norm, attention_norm);
+        self.frozen.norm_backward(
+            (&mut *dx, Store::Set),
+            dsum,
+            middle,
+            &tape.attention_norm,
+            attention_norm,
+        );
         let dattended = room(dattended, dx.len());
         back.linear(O, Some((dattended, Store::Set)), dx, &tape.attended);
         attention_backward(at, tape, scratch);

@@ -26,13 +26,14 @@ mod config;
 use std::ops::Range;
 
 use super::frozen::{Frozen, Gradients};
-use super::tape::{LayerTape, NormTape, Scratch, Tape};
+use super::layer_norms::NormMap;
+use super::tape::{LayerTape, Scratch, Tape};
 use super::tensors::Tensors;
 use super::walk::{Back, Family, Layer, Sizes, attention_backward};
 use crate::data::Batch;
 use crate::ops::linear::{self, Dropout};
 use crate::ops::product::Store;
-use crate::ops::{self, attention, gelu_tanh, layer_norm, room};
+use crate::ops::{self, attention, gelu_tanh, room};
 
 pub use config::Gpt2Config;
 
@@ -45,9 +46,6 @@ const OUTER: usize = 3;
 
 /// What every name in a newer file begins with, and none in an older one.
 const PREFIX: &str = "transformer.";
-
-/// A LayerNorm's weight and bias.
-type NormMap = [Range<usize>; 2];
 
 /// A model's places.
 #[derive(Clone, Debug)]
@@ -99,43 +97,6 @@ pub(crate) struct Gpt2<'a> {
     pub(crate) frozen: Frozen<'a>,
 }
 
-impl Gpt2<'_> {
-    fn norm(&self, out: &mut [f32], tape: &mut NormTape, x: &[f32], map: &NormMap) {
-        let parameters = map.each_ref().map(|place| self.frozen.at(place));
-        layer_norm::forward(out, &mut tape.layer, x, parameters, self.config.norm_eps as f32);
-    }
-
-    /// The norm's output again, where it is read; else nothing.
-    fn norm_again<'o>(
-        &self,
-        out: &'o mut Vec<f32>,
-        read: bool,
-        x: &[f32],
-        tape: &NormTape,
-        map: &NormMap,
-    ) -> &'o [f32] {
-        if !read {
-            return &[];
-        }
-        let parameters = map.each_ref().map(|place| self.frozen.at(place));
-        let out = room(out, x.len());
-        layer_norm::again(out, &tape.layer, x, parameters);
-        out
-    }
-
-    /// Adds to `dx`.
-    fn norm_backward(
-        &self,
-        dx: &mut [f32],
-        dy: &[f32],
-        x: &[f32],
-        tape: &NormTape,
-        [w, _]: &NormMap,
-    ) {
-        layer_norm::backward(dx, Store::Add, dy, x, &tape.layer, self.frozen.at(w));
-    }
-}
-
 impl Family for Gpt2<'_> {
     fn frozen(&self) -> &Frozen<'_> {
         &self.frozen
@@ -178,7 +139,7 @@ impl Family for Gpt2<'_> {
         };
         let Scratch { normed, active, dinner, .. } = scratch;
         let LayerTape { x, attention_norm, q, k, v, attended, linears, .. } = tape;
-        self.norm(room(normed, x.len()), attention_norm, x, norm);
+        self.frozen.norm(room(normed, x.len()), attention_norm, x, norm, self.config.norm_eps);
         // Nothing reads q, k and v as one again.
         let fused = room(dinner, 3 * n * d);
         run(QKV, fused, Store::Set, normed, &mut linears[QKV]);
@@ -189,7 +150,7 @@ impl Family for Gpt2<'_> {
         middle.clear();
         middle.extend_from_slice(x);
         run(O, middle, Store::Add, attended, &mut linears[O]);
-        self.norm(normed, norm, middle, mlp_norm);
+        self.frozen.norm(normed, norm, middle, mlp_norm, self.config.norm_eps);
         let inner = room(inner, n * self.config.intermediate);
         run(INNER, inner, Store::Set, normed, &mut linears[INNER]);
         if at.again && !self.frozen.adapts(at.first + OUTER) {
@@ -224,9 +185,15 @@ impl Family for Gpt2<'_> {
         gelu_tanh::backward_in_place(dinner, &tape.inner);
         let dnormed = room(dnormed, dx.len());
         let reads = back.reads(&[INNER]);
-        let x = self.norm_again(normed, reads, &tape.middle, &tape.norm, mlp_norm);
+        let x = self.frozen.norm_again(normed, reads, &tape.middle, &tape.norm, mlp_norm);
         back.linear(INNER, Some((dnormed, Store::Set)), dinner, x);
-        self.norm_backward(dx, dnormed, &tape.middle, &tape.norm, mlp_norm);
+        self.frozen.norm_backward(
+            (&mut *dx, Store::Add),
+            dnormed,
+            &tape.middle,
+            &tape.norm,
+            mlp_norm,
+        );
 
         let dattended = room(dattended, dx.len());
         back.linear(O, Some((dattended, Store::Set)), dx, &tape.attended);
@@ -237,16 +204,22 @@ impl Family for Gpt2<'_> {
         join(dfused, [dq, dk, dv], self.config.hidden);
         let to = down.then_some((&mut dnormed[..], Store::Set));
         let reads = back.reads(&[QKV]);
-        let x = self.norm_again(normed, reads, &tape.x, &tape.attention_norm, norm);
+        let x = self.frozen.norm_again(normed, reads, &tape.x, &tape.attention_norm, norm);
         back.linear(QKV, to, dfused, x);
         if down {
-            self.norm_backward(dx, dnormed, &tape.x, &tape.attention_norm, norm);
+            self.frozen.norm_backward(
+                (&mut *dx, Store::Add),
+                dnormed,
+                &tape.x,
+                &tape.attention_norm,
+                norm,
+            );
         }
     }
 
     fn features(&self, tape: &mut Tape) {
         let Tape { x, norm, features, .. } = tape;
-        self.norm(room(features, x.len()), norm, x, &self.map.norm);
+        self.frozen.norm(room(features, x.len()), norm, x, &self.map.norm, self.config.norm_eps);
     }
 
     fn features_backward(
@@ -256,7 +229,13 @@ impl Family for Gpt2<'_> {
         tape: &Tape,
         _: &mut Gradients<'_>,
     ) {
-        self.norm_backward(dx, dfeatures, &tape.x, &tape.norm, &self.map.norm);
+        self.frozen.norm_backward(
+            (&mut *dx, Store::Add),
+            dfeatures,
+            &tape.x,
+            &tape.norm,
+            &self.map.norm,
+        );
     }
 }
 

@@ -6,13 +6,15 @@
 //! beside any number of other threads. That is why this is here although candle brings `gemm`, which also
 //! wants owned tensors and its own thread pool.
 
+mod view;
+
 use std::cell::Cell;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::matrix::Matrix;
 use super::{ARCH, team};
+pub(crate) use view::{Factor, View};
 
 /// Terms of a chain. The gradient of SmolLM2's features is a sum over 49,152 words: with one chain for all,
 /// the adapter's gradients were 7e-5 off in the median (`tests/smollm2.rs`), with these 5e-6; PyTorch's are
@@ -25,93 +27,10 @@ const BLOCK: usize = 1 << 15;
 const NARROWEST: usize = 32;
 /// Rows of a thread for which packing no longer counts.
 const MANY: usize = 256;
-/// Entries of a stored row that are made `f32` at once.
-const RUN: usize = 64;
 
 thread_local! {
     /// Strips, reused by the thread's next product.
     static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// A matrix `[rows, cols]` in a slice; entry `(i, j)` lies at `i * row + j * col`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row: usize,
-    col: usize,
-}
-
-impl<'a> View<'a> {
-    /// Row by row, without gaps.
-    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        Self::strided(data, rows, cols, cols)
-    }
-
-    /// Row by row, `stride` entries from one row's start to the next one's.
-    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(cols <= stride || rows <= 1, "rows overlap");
-        assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(), "short matrix");
-        Self { data, rows, cols, row: stride, col: 1 }
-    }
-
-    /// The transpose, without moving anything.
-    pub(crate) fn t(self) -> Self {
-        Self { rows: self.cols, cols: self.rows, row: self.col, col: self.row, ..self }
-    }
-
-    /// Parts of `n` rows, but for the last.
-    fn by_rows(self, n: usize) -> impl Iterator<Item = Self> {
-        (0..self.rows).step_by(n).map(move |first| {
-            let rows = n.min(self.rows - first);
-            Self { data: &self.data[first * self.row..], rows, ..self }
-        })
-    }
-}
-
-/// A product's right side: a view, or a frozen matrix in its storage, which is made `f32` strip by strip.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Factor<'a> {
-    numbers: Numbers<'a>,
-    rows: usize,
-    cols: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Numbers<'a> {
-    View(View<'a>),
-    Rows(Matrix<'a>),
-    /// Transposed.
-    Columns(Matrix<'a>),
-}
-
-impl<'a> Factor<'a> {
-    /// A frozen matrix.
-    pub(crate) fn stored(matrix: Matrix<'a>) -> Self {
-        let (rows, cols) = (matrix.rows(), matrix.cols);
-        let numbers = match matrix.floats() {
-            Some(data) => Numbers::View(View::new(data, rows, cols)),
-            None => Numbers::Rows(matrix),
-        };
-        Self { numbers, rows, cols }
-    }
-
-    /// Its transpose, without moving anything.
-    pub(crate) fn t(self) -> Self {
-        let numbers = match self.numbers {
-            Numbers::View(view) => Numbers::View(view.t()),
-            Numbers::Rows(matrix) => Numbers::Columns(matrix),
-            Numbers::Columns(matrix) => Numbers::Rows(matrix),
-        };
-        Self { numbers, rows: self.cols, cols: self.rows }
-    }
-}
-
-impl<'a> From<View<'a>> for Factor<'a> {
-    fn from(view: View<'a>) -> Self {
-        Self { numbers: Numbers::View(view), rows: view.rows, cols: view.cols }
-    }
 }
 
 /// What happens to the entries already there.
@@ -249,12 +168,9 @@ impl<O: Out> Product<'_, O> {
                 let terms = whole.min(first + CHAIN) - first;
                 let packed = &mut packed[..at_once * terms * width];
                 for (at, start) in (start..end).step_by(width).enumerate() {
-                    self.pack(
-                        &mut packed[at * terms * width..][..terms * width],
-                        start,
-                        width,
-                        first,
-                    );
+                    let columns = start..end.min(start + width);
+                    let strip = &mut packed[at * terms * width..][..terms * width];
+                    self.b.pack(strip, columns, width, first);
                 }
                 for i in (0..self.a.rows).step_by(block) {
                     let rows = i..self.a.rows.min(i + block);
@@ -294,46 +210,6 @@ impl<O: Out> Product<'_, O> {
         while i < m {
             self.tile::<S, 1, V>(simd, [i, first], start, strip);
             i += 1;
-        }
-    }
-
-    /// Copies columns `start..start + width` of `b`, row by row from `first`; columns past the end become 0.
-    #[inline(always)]
-    fn pack(&self, packed: &mut [f32], start: usize, width: usize, first: usize) {
-        let n = width.min(self.columns.end - start);
-        if n < width {
-            packed.fill(0.0);
-        }
-        let b = match self.b.numbers {
-            Numbers::View(view) => view,
-            Numbers::Rows(matrix) => {
-                for (p, row) in (first..).zip(packed.chunks_exact_mut(width)) {
-                    matrix.decode(&mut row[..n], p, start);
-                }
-                return;
-            }
-            Numbers::Columns(matrix) => return columns(matrix, packed, start, width, n, first),
-        };
-        if b.col == 1 {
-            for (p, row) in (first..).zip(packed.chunks_exact_mut(width)) {
-                row[..n].copy_from_slice(&b.data[p * b.row + start..][..n]);
-            }
-        } else {
-            let column = |j: usize| &b.data[(start + j) * b.col + first * b.row..];
-            let (rows, mut j) = (packed.len() / width, 0);
-            while b.row == 1 && j + 8 <= n {
-                let columns: [&[f32]; 8] = std::array::from_fn(|c| &column(j + c)[..rows]);
-                for (p, row) in packed.chunks_exact_mut(width).enumerate() {
-                    row[j..j + 8].copy_from_slice(&columns.map(|column| column[p]));
-                }
-                j += 8;
-            }
-            for j in j..n {
-                let column = column(j).iter().step_by(b.row);
-                for (row, &x) in packed.chunks_exact_mut(width).zip(column) {
-                    row[j] = x;
-                }
-            }
         }
     }
 
@@ -384,38 +260,6 @@ impl<O: Out> Product<'_, O> {
                     value = simd.add_f32s(simd.partial_load_f32s(out), value);
                 }
                 simd.partial_store_f32s(out, value);
-            }
-        }
-    }
-}
-
-/// [`Product::pack`] of a transposed matrix: its rows `start..start + n`, from entry `first` on, become columns.
-#[inline(always)]
-fn columns(
-    matrix: Matrix<'_>,
-    packed: &mut [f32],
-    start: usize,
-    width: usize,
-    n: usize,
-    first: usize,
-) {
-    let mut runs = [[0.0; RUN]; 8];
-    for (at, packed) in packed.chunks_mut(RUN * width).enumerate() {
-        let (terms, first) = (packed.len() / width, first + at * RUN);
-        let mut j = 0;
-        while j + 8 <= n {
-            for (c, run) in runs.iter_mut().enumerate() {
-                matrix.decode(&mut run[..terms], start + j + c, first);
-            }
-            for (p, row) in packed.chunks_exact_mut(width).enumerate() {
-                row[j..j + 8].copy_from_slice(&runs.each_ref().map(|run| run[p]));
-            }
-            j += 8;
-        }
-        for j in j..n {
-            matrix.decode(&mut runs[0][..terms], start + j, first);
-            for (row, &x) in packed.chunks_exact_mut(width).zip(&runs[0]) {
-                row[j] = x;
             }
         }
     }
