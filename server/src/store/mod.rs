@@ -165,7 +165,8 @@ fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 impl Store {
-    /// A store that is gone with its last handle: for simulations and tests.
+    /// A store that is gone with its last handle: for simulations and tests, which let every call come to
+    /// its end, since sqlx drops the connection of one that is cut off, and here the rows with it.
     ///
     /// # Errors
     /// [`StoreError`] where SQLite does not start.

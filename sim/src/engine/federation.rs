@@ -194,18 +194,29 @@ impl Run<'_> {
             });
         }
         let mut done = Vec::with_capacity(work.len());
+        // Of several failures the one of the first in the fleet.
+        let mut failure: Option<(usize, EngineError)> = None;
+        // All come to their end: a call that is cut off in the middle takes the store in memory with it.
         while let Some(finished) = work.join_next().await {
             let (at, outcome) = finished.map_err(|_| EngineError::Thread)?;
-            let failed = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Client {
-                client: self.lab.fleet.members[at].name.clone(),
-                round,
-                source,
+            let error = match outcome {
+                Ok(Outcome::Delivered(contribution)) => {
+                    done.push((at, contribution));
+                    continue;
+                }
+                Ok(other) => off(format!("a client of the cohort was told {other:?}")),
+                Err(error) => EngineError::Client {
+                    client: self.lab.fleet.members[at].name.clone(),
+                    round,
+                    source: error.into(),
+                },
             };
-            match outcome {
-                Ok(Outcome::Delivered(contribution)) => done.push((at, contribution)),
-                Ok(other) => return Err(off(format!("a client of the cohort was told {other:?}"))),
-                Err(error) => return Err(failed(error.into())),
+            if failure.as_ref().is_none_or(|(first, _)| at < *first) {
+                failure = Some((at, error));
             }
+        }
+        if let Some((_, error)) = failure {
+            return Err(error);
         }
         self.coordinator.tick().await?;
         // In the order of the fleet, so that the mean loss has one value.
