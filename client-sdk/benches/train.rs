@@ -1,6 +1,6 @@
 //! Tokens a second on one core trained with LoRA of rank 8 on all seven linears of stories260K, 4 x 64
-//! tokens a step: the trainer, and forward and backward of the same model composed from candle's
-//! primitives, which wants `RAYON_NUM_THREADS=1` for a fair ratio.
+//! tokens a step: the trainer, and forward and backward of the same model from candle's own operations,
+//! which wants `RAYON_NUM_THREADS=1` for a fair ratio.
 //!
 //! And of MiniLM with LoRA of rank 8 on query and value and a head of 20 classes, 8 x 64 tokens a step,
 //! where `sim/models/fetch-minilm` has been run. Floating-point operations a token: forward
@@ -11,14 +11,15 @@
 //! `RAYON_NUM_THREADS=1 cargo bench -p gossamer-client --bench train`; the data is looked for as in
 //! the tests.
 
+#[path = "pytorch/candle.rs"]
+mod candle;
+
 use std::hint::black_box;
 use std::path::PathBuf;
 
-use candle_core::{Device, Var};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gossamer_client::data::{Batch, Example, LabelledDataset, Plan, TextDataset, TrainingTask};
 use gossamer_client::model::BaseModel;
-use gossamer_client::model::composed::{Branch, Composed, cross_entropy};
 use gossamer_client::train::{Control, Job, evaluate, train};
 use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::layout::Layout;
@@ -83,22 +84,12 @@ fn tokens(c: &mut Criterion) {
     group.bench_function("evaluate", |b| {
         b.iter(|| evaluate(&base, &manifest, black_box(&theta), &batches).expect("runs"));
     });
-    let composed = Composed::new(&base, &Device::Cpu).expect("fits");
-    let vars: Vec<Var> = manifest
-        .layout
-        .tensors()
-        .map(|(t, place)| Var::from_slice(&theta[place], &t.shape, &Device::Cpu).expect("shape"))
-        .collect();
-    let branch = |at: usize| {
-        let [a, b] = [0, 1].map(|part| vars[2 * at + part].as_tensor().clone());
-        Some(Branch { a, b, scale: 2.0 })
-    };
-    group.bench_function("composed", |b| {
+    let model = candle::Llama::new(base.llama().expect("its family"), &LLAMA).expect("fits");
+    assert_eq!(model.trained(), theta.len());
+    group.bench_function("candle", |b| {
         b.iter(|| {
-            for batch in &batches {
-                let logits = composed.logits(batch, &branch).expect("runs");
-                let loss = cross_entropy(&logits, &batch.targets).expect("runs");
-                black_box(loss.backward().expect("differentiable"));
+            for Batch { inputs, targets, rows, .. } in &batches {
+                model.step(black_box(inputs), targets, *rows).expect("differentiable");
             }
         });
     });

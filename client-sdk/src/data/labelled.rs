@@ -4,11 +4,16 @@
 //! before `[SEP]`. A batch is as wide as its longest sequence; shorter ones have padding behind them.
 //! Each epoch goes through all examples in a new order.
 
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::text::jsonl;
 use super::{Batch, Plan, TaskError, TrainingTask};
 use crate::model::{BaseModel, ModelError};
 
-/// A text and its class.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A text and its class. In a file: one JSON object a line with these keys; others are passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Example {
     /// The text.
     pub text: String,
@@ -48,6 +53,15 @@ impl LabelledDataset {
             data.labels.push(*label);
         }
         Ok(data)
+    }
+
+    /// Reads a `.jsonl` file of [`Example`]s, or every such file of a folder in the order of their names. How
+    /// many classes there are is the run's to say: a training refuses a label that is none of its head's.
+    ///
+    /// # Errors
+    /// [`TaskError`] at the first thing that is off, as for [`new`](Self::new).
+    pub fn open(base: &BaseModel, path: &Path) -> Result<Self, TaskError> {
+        Self::new(base, &jsonl(path)?, u32::MAX)
     }
 
     /// Every example once, in order, for evaluation.

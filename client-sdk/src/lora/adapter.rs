@@ -54,6 +54,11 @@ impl<'a> Adapter<'a> {
         Lora { rank: pair.rank, scale: pair.scale, a, b: &theta[pair.b.clone()] }
     }
 
+    /// The first client's branch of linear `at`, where it has one.
+    pub(crate) fn branch_at(self, at: usize) -> Option<Lora<'a>> {
+        Some(self.branch(self.plan.pairs[at].as_ref()?, 0))
+    }
+
     /// Adds linear `at`'s branches to `out`; see [`Lora::forward`].
     pub(crate) fn forward(
         self,

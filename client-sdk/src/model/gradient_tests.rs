@@ -1,11 +1,11 @@
 //! The hand-written backward pass against candle's differentiation and against differences.
 
 use candle_core::{Device, Tensor, Var};
-use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::rng::Stream;
 
-use super::composed::{Branch, Composed, cross_entropy};
 use super::frozen::Gradients;
+use super::graph::tests::close;
+use super::graph::{Factors, Graph, layers};
 use super::llama::tests::tiny;
 use super::network::{Loss, Tape};
 use super::{BaseModel, Bias, LlamaConfig, fixture};
@@ -47,62 +47,8 @@ fn by_hand(
     (nats.sum / nats.tokens as f64, gradient)
 }
 
-/// A Var for each adapter tensor, by linear.
-fn branches(base: &BaseModel, manifest: &Manifest, theta: &[f32]) -> Vec<[Var; 2]> {
-    let vars: Vec<Var> = manifest
-        .layout
-        .tensors()
-        .map(|(t, place)| Var::from_slice(&theta[place], &t.shape, &Device::Cpu).expect("shape"))
-        .collect();
-    assert_eq!(vars.len(), 2 * base.linears().len());
-    vars.chunks(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect()
-}
-
-fn close(name: &str, got: &[f32], want: &[f32], tolerance: f64) {
-    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
-    let size = norm(&mut want.iter().map(|&w| f64::from(w)));
-    let error = norm(&mut got.iter().zip(want).map(|(&g, &w)| f64::from(g) - f64::from(w)));
-    assert!(size > 1e-4, "{name}: the reference is {size}, no gradient flows");
-    assert!(error <= tolerance * size, "{name}: off by {error} of {size}");
-}
-
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().and_then(|t| t.to_vec1()).expect("f32")
-}
-
-/// Logits, and every adapter tensor's gradient.
-#[test]
-fn adapter_gradients_are_candles() {
-    for (config, batch) in cases() {
-        let base = fixture::base(&config);
-        let manifest = fixture::manifest(&base, &ALL, false);
-        let theta = fixture::normal(manifest.layout.n(), 0.3, 3);
-        let plan = Plan::new(&base, &manifest).expect("fits");
-        let (loss, gradient) = by_hand(&base, &plan, &theta, &batch, None);
-
-        let pairs = branches(&base, &manifest, &theta);
-        let branch = |at: usize| {
-            let [a, b] = &pairs[at];
-            Some(Branch { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: 2.0 })
-        };
-        let composed = Composed::new(&base, &Device::Cpu).expect("fits");
-        let logits = composed.logits(&batch, &branch).expect("runs");
-        let decoder = base.decoder(Some(plan.on(&theta))).expect("a decoder");
-        let (mut tape, mut ours) = (Tape::default(), Vec::new());
-        let hidden = decoder.features(&mut tape, &batch, None);
-        decoder.logits(&mut ours, hidden);
-        close("logits", &ours, &values(&logits), 1e-5);
-        let nats = decoder.nats(&tape, &mut Vec::new(), &batch.targets, |_, _| {});
-
-        let reference = cross_entropy(&logits, &batch.targets).expect("runs");
-        let want = f64::from(reference.to_scalar::<f32>().expect("scalar"));
-        assert!((loss - want).abs() < 1e-5 && (nats.sum / nats.tokens as f64 - want).abs() < 1e-5);
-        let grads = reference.backward().expect("differentiable");
-        for ((tensor, place), var) in manifest.layout.tensors().zip(pairs.iter().flatten()) {
-            let want = values(grads.get(var).expect("candle's gradient"));
-            close(&tensor.name, &gradient[place], &want, 1e-4);
-        }
-    }
 }
 
 /// However many rows of logits are held at once, of one client or of two: the bits of all at once.
@@ -146,16 +92,20 @@ fn weight_gradients_are_candles() {
         let mut loss = [Loss::of(&batch.targets)];
         decoder.learn(&mut tape, &mut logits, &mut loss, &mut gradients);
 
-        let vars: Vec<Var> = Composed::new(&base, &Device::Cpu)
-            .expect("fits")
+        let vars: Vec<Var> = base
+            .kind()
             .tensors()
             .iter()
-            .map(|tensor| Var::from_tensor(tensor).expect("f32"))
+            .map(|tensor| {
+                let values = base.weights().values(tensor);
+                Var::from_vec(values, tensor.shape.as_slice(), &Device::Cpu).expect("its shape")
+            })
             .collect();
-        let tensors = vars.iter().map(|var| var.as_tensor().clone()).collect();
-        let composed = Composed::with_tensors(&base, tensors).expect("as many");
-        let logits = composed.logits(&batch, &|_| None).expect("runs");
-        let loss = cross_entropy(&logits, &batch.targets).expect("runs");
+        let graph = Graph::of_variables(base.kind().tensors(), &vars);
+        let none = Factors::none(base.linears().len());
+        let logits = graph.logits(base.kind(), &none, &batch, None).expect("runs");
+        let loss = layers::nats(&logits, &batch.targets).expect("runs");
+        let loss = (loss / batch.learned() as f64).expect("runs");
         let grads = loss.backward().expect("differentiable");
         for (tensor, var) in base.kind().tensors().iter().zip(&vars) {
             let want = values(grads.get(var).expect("candle's gradient"));

@@ -73,7 +73,7 @@ fn bert(storage: Storage) -> BaseModel {
 fn with(base: &BaseModel, weights: Held) -> BaseModel {
     let Inner { kind, tokenizer, digest, .. } = &*base.0;
     let (kind, tokenizer) = (kind.clone(), tokenizer.clone());
-    BaseModel(Arc::new(Inner { kind, tokenizer, digest: *digest, weights }))
+    BaseModel(Arc::new(Inner { kind, tokenizer, digest: *digest, weights }), None)
 }
 
 /// From folders and GGUF files, rows kept, turned, paired and upright: what the storage makes of the numbers

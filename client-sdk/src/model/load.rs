@@ -91,7 +91,7 @@ impl BaseModel {
         let tokenizer = read_tokenizer(tokenizer, &kind)?;
         let (held, weights) = safetensors::read(kind.tensors(), weights, len, storage)?;
         let digest = base_digest(digests[0], digests[1], weights);
-        Ok(Self(Arc::new(Inner { kind, tokenizer, digest, weights: held })))
+        Ok(Self(Arc::new(Inner { kind, tokenizer, digest, weights: held }), None))
     }
 
     /// As [`load`](Self::load), from a GGUF file's bytes and those of a `tokenizer.json`, where the file's own
@@ -129,7 +129,7 @@ impl BaseModel {
         let tokenizer = read_tokenizer(tokenizer, &opened.kind)?;
         let (kind, weights, digest) = opened.weights(storage)?;
         let digest = base_digest(digests[0], digests[1], digest);
-        Ok(Self(Arc::new(Inner { kind, tokenizer, digest, weights })))
+        Ok(Self(Arc::new(Inner { kind, tokenizer, digest, weights }), None))
     }
 }
 

@@ -11,13 +11,12 @@
 //! - `bert`: LayerNorm behind each sum, attention both ways, GELU, mean features.
 //! - `network`: a family with its adapter, from a batch to the logits of its targets and back.
 //! - [`hub`]: folders of models by name, from Hugging Face.
-//! - [`composed`]: the Llama decoder from candle's differentiable primitives, for any device and for tests.
+//! - `graph`: a family with its adapter from candle's differentiable operations, on a GPU.
 //!
 //! Invariant: nothing here changes a model's weights; training moves the adapter beside them, or,
 //! in pretraining, a copy.
 
 mod bert;
-pub mod composed;
 mod config;
 mod error;
 mod family;
@@ -29,6 +28,7 @@ mod gguf;
 mod gpt2;
 #[cfg(test)]
 mod gradient_tests;
+pub(crate) mod graph;
 pub(crate) mod held;
 #[cfg(test)]
 mod held_tests;
@@ -47,6 +47,7 @@ mod walk;
 
 use std::sync::Arc;
 
+use candle_core::Device;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::layout::BaseLinear;
 use gossamer_protocol::manifest::Head;
@@ -59,6 +60,7 @@ pub use error::ModelError;
 use family::Kind;
 use frozen::Frozen;
 pub use gpt2::Gpt2Config;
+use graph::Graph;
 use held::{Held, Weights};
 pub use llama::{Bias, Llama3Rope, LlamaConfig};
 use network::Network;
@@ -67,7 +69,7 @@ pub use crate::ops::matrix::{Storage, UnknownStorage};
 
 /// A frozen model with its tokenizer. Cloning shares it.
 #[derive(Clone)]
-pub struct BaseModel(Arc<Inner>);
+pub struct BaseModel(Arc<Inner>, Option<Arc<Graph>>);
 
 struct Inner {
     kind: Kind,
@@ -137,6 +139,26 @@ impl BaseModel {
     #[must_use]
     pub fn n_bytes(&self) -> usize {
         self.0.weights.bytes()
+    }
+
+    /// The same model for trainings on `device`, to which its weights are copied: a GPU, in a build with the
+    /// feature `cuda` or `metal`. Matrices are held there as `bf16` where they are here, else as `f32`; what a
+    /// step keeps is candle's, so [`Footprint::checkpoint`](crate::train::Footprint) has no effect.
+    ///
+    /// Without this a training runs on the CPU by the passes of this crate, whose bits are the same on every
+    /// machine; on a device equal inputs give equal updates only to rounding. candle's own CPU device is for
+    /// tests: it is slower than these passes.
+    ///
+    /// # Errors
+    /// candle's, where the device is out of memory.
+    pub fn on(&self, device: &Device) -> candle_core::Result<Self> {
+        let graph = Graph::new(self.kind().tensors(), self.weights(), self.storage(), device)?;
+        Ok(Self(self.0.clone(), Some(Arc::new(graph))))
+    }
+
+    /// Its copy on a device, where its trainings run on one.
+    pub(crate) fn graph(&self) -> Option<&Graph> {
+        self.1.as_deref()
     }
 
     /// The tokens of `text`, without a token before or after it.
@@ -222,9 +244,10 @@ impl BaseModel {
         Frozen { tensors: self.0.kind.tensors(), weights: self.0.weights.weights(), adapter }
     }
 
-    /// Whether both are one model in memory.
+    /// Whether both are one model in memory, and on a device.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        let devices = [self, other].map(|base| base.1.as_ref().map(Arc::as_ptr));
+        Arc::ptr_eq(&self.0, &other.0) && devices[0] == devices[1]
     }
 
     pub(crate) fn kind(&self) -> &Kind {

@@ -73,6 +73,14 @@ pub(crate) struct Dropout {
     pub(crate) streams: Vec<Stream>,
 }
 
+impl Dropout {
+    /// Client `at`'s next `n` factors: 0, or where an entry is kept `1 / (1 - share)`, so means stay.
+    pub(crate) fn mask(&mut self, at: usize, n: usize) -> impl Iterator<Item = f32> {
+        let (share, grown, stream) = (self.share, 1.0 / (1.0 - self.share), &mut self.streams[at]);
+        (0..n).map(move |_| if stream.unit() < share { 0.0 } else { grown })
+    }
+}
+
 impl Linear<'_> {
     /// `out`: `[n, d_out]`, replaced or added to.
     pub(crate) fn forward(&self, out: &mut [f32], store: Store, x: &[f32]) {
@@ -213,12 +221,11 @@ impl Saved {
         self.dropped.clear();
     }
 
-    /// Draws client `at`'s mask over its `x`; what is kept grows by `1 / (1 - share)`, so means stay.
+    /// Draws client `at`'s mask over its `x`.
     fn draw(&mut self, x: &[f32], at: usize, dropout: Option<&mut Dropout>) {
-        let Some(Dropout { share, streams }) = dropout else { return };
-        let (grown, stream) = (1.0 / (1.0 - *share), &mut streams[at]);
+        let Some(dropout) = dropout else { return };
         let before = self.drop.len();
-        self.drop.extend(x.iter().map(|_| if stream.unit() < *share { 0.0 } else { grown }));
+        self.drop.extend(dropout.mask(at, x.len()));
         let drop = &self.drop[before..];
         self.dropped.extend(x.iter().zip(drop).map(|(x, drop)| x * drop));
     }

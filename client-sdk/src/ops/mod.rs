@@ -2,12 +2,12 @@
 //!
 //! candle's fused layers cut gradients in silence, its product of a frozen weight also forms the
 //! weight's gradient, and its gradient sums start a thread pool from 65,536 entries up. So training
-//! does not run on candle's graph: each file here has one operation's formula, shapes, forward and
-//! backward in safe Rust. [`crate::model::composed`] has the same model from candle's differentiable
-//! primitives, as far as decoders go; tests compare the two, and encoders with PyTorch.
+//! does not run on candle's graph on a CPU: each file here has one operation's formula, shapes, forward and
+//! backward in safe Rust. [`crate::model::graph`] has the same models from candle's differentiable
+//! operations, for GPUs; tests compare the two, and both with PyTorch.
 //!
-//! Nothing here starts a thread (an app's [`team`] may have some), reads a clock or draws a random number that was not passed in. Sums
-//! run in an order fixed by the shapes alone, and what the hardware does not define (powers, sines,
+//! Nothing here starts a thread (an app's [`team`] may have some), reads a clock or draws a random number that
+//! was not passed in. Sums run in an order fixed by the shapes alone, and what the hardware does not define (powers, sines,
 //! logarithms) is computed in software, so equal inputs give equal bytes whatever the machine, the vector
 //! width and whatever else runs beside. Wrong lengths panic: callers check what comes from outside.
 

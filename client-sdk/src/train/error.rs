@@ -54,6 +54,9 @@ pub enum TrainError {
     /// The task's own loss or its gradient failed.
     #[error("the loss")]
     Loss(#[from] candle_core::Error),
+    /// The device that trains failed: out of memory, or without what the model needs.
+    #[error("the device failed")]
+    Device(#[source] candle_core::Error),
     /// The task's own loss does not depend on the logits.
     #[error("the task's loss has no gradient with respect to the logits")]
     NoGradient,

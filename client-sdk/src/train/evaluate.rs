@@ -2,10 +2,12 @@
 
 use gossamer_protocol::manifest::Manifest;
 
+use super::device::OnDevice;
 use super::{TrainError, check, likeliest};
 use crate::data::{Batch, IGNORE};
 use crate::model::BaseModel;
 use crate::model::network::Tape;
+use crate::ops::cross_entropy::{self, Nats};
 
 /// A sum of `-log p(target)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -44,9 +46,13 @@ pub fn logits(
     batch: &Batch,
 ) -> Result<Vec<f32>, TrainError> {
     let lora = check(base, manifest)?;
-    let network = base.network(lora.adapter(theta)?)?;
+    let adapter = lora.adapter(theta)?;
+    let network = base.network(adapter)?;
     let limits = base.limits(manifest.head);
     batch.check(&limits).map_err(|source| TrainError::Batch { step: 1, source })?;
+    if let Some(graph) = base.graph() {
+        return OnDevice { graph, base, adapter }.logits(batch);
+    }
     let mut logits = Vec::new();
     network.forward(&mut Tape::one_way(), &mut logits, batch, None);
     Ok(logits)
@@ -63,22 +69,33 @@ pub fn evaluate(
     batches: &[Batch],
 ) -> Result<Evaluation, TrainError> {
     let lora = check(base, manifest)?;
-    let network = base.network(lora.adapter(theta)?)?;
+    let adapter = lora.adapter(theta)?;
+    let network = base.network(adapter)?;
+    let on_device = base.graph().map(|graph| OnDevice { graph, base, adapter });
     let limits = base.limits(manifest.head);
     let (mut tape, mut logits) = (Tape::one_way(), Vec::new());
     let mut sum = Evaluation { right: manifest.head.map(|_| 0), ..Evaluation::default() };
     for (at, batch) in batches.iter().enumerate() {
         let step = at as u32 + 1;
         batch.check(&limits).map_err(|source| TrainError::Batch { step, source })?;
-        network.features(&mut tape, batch, None);
         let right = &mut sum.right;
-        let nats = network.nats(&tape, &mut logits, &batch.targets, |logits, targets| {
+        let mut see = |logits: &[f32], targets: &[u32]| {
             let Some(right) = right else { return };
             let rows = logits.chunks_exact(logits.len() / targets.len());
             let found =
                 |(row, &target): (&[f32], &u32)| target != IGNORE && likeliest(row) == target;
             *right += rows.zip(targets).filter(|&pair| found(pair)).count() as u64;
-        });
+        };
+        let nats = if let Some(on_device) = &on_device {
+            let logits = on_device.logits(batch)?;
+            let mut nats = Nats::default();
+            cross_entropy::forward(&mut nats, &logits, &batch.targets);
+            see(&logits, &batch.targets);
+            nats
+        } else {
+            network.features(&mut tape, batch, None);
+            network.nats(&tape, &mut logits, &batch.targets, see)
+        };
         if !nats.sum.is_finite() {
             let loss = nats.sum as f32;
             return Err(TrainError::NonFinite { step, what: "the loss", loss });

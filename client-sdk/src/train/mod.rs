@@ -6,6 +6,9 @@
 //! to the bytes it would have had undisturbed.
 
 pub(crate) mod caught;
+mod device;
+#[cfg(test)]
+mod device_tests;
 mod error;
 mod evaluate;
 mod footprint;

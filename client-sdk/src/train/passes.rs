@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use gossamer_protocol::manifest::Manifest;
 
 use super::caught::caught;
+use super::device::OnDevice;
 use super::work::Work;
 use super::{Footprint, Progress, TrainError};
 use crate::data::{Batch, TrainingTask};
@@ -70,7 +71,8 @@ impl Passes {
         }
         while let Some((first, batch)) = ready.first() {
             let (first, shape) = (&*works[*first], [batch.rows, batch.cols]);
-            let whole = self.footprint.rows(batch.rows) == batch.rows;
+            let whole =
+                self.footprint.rows(batch.rows) == batch.rows && first.job.base.graph().is_none();
             let room = most(batch.inputs.len(), first.adapter().len());
             let mut room = if whole { room } else { 1 };
             let mut fits = |(at, batch): &(usize, Batch)| {
@@ -125,10 +127,19 @@ impl Passes {
         };
         gradients.clear();
         gradients.resize(of * first.adapter().len(), 0.0);
-        let into = &mut Gradients { adapter: Some(gradients), weights: None };
         let own: Vec<_> = clients.iter().map(|work| ask(|| work.task.has_loss())).collect();
-        let losses: Vec<Result<f32, TrainError>> = if own.iter().any(|own| matches!(own, Ok(true)))
-        {
+        let losses: Vec<Result<f32, TrainError>> = if let Some(graph) = first.job.base.graph() {
+            let adapter = first.lora.on_each(&thetas);
+            let on_device = OnDevice { graph, base: first.job.base, adapter };
+            let most = footprint.rows(batch.rows);
+            // It has no others beside it.
+            let own = own.into_iter().next().unwrap_or(Ok(false));
+            vec![own.and_then(|own| {
+                let task = own.then_some(first.task);
+                on_device.learn(task, &batch, most, dropout.as_mut(), gradients)
+            })]
+        } else if own.iter().any(|own| matches!(own, Ok(true))) {
+            let into = &mut Gradients { adapter: Some(gradients), weights: None };
             network.forward(tape, logits, &batch, dropout.as_mut());
             let losses = own.into_iter().enumerate().map(|(at, own)| {
                 let logits = Share { at, of }.part_mut(logits);
@@ -145,6 +156,7 @@ impl Passes {
             }
             losses
         } else {
+            let into = &mut Gradients { adapter: Some(gradients), weights: None };
             let mut losses: Vec<Loss<'_>> =
                 members.iter().map(|(_, batch)| Loss::of(&batch.targets)).collect();
             match (&mut losses[..], footprint.rows(batch.rows)) {
@@ -209,7 +221,7 @@ fn joined(members: &[(usize, Batch)]) -> Batch {
 }
 
 /// Some rows of a batch, without their targets.
-fn part(batch: &Batch, rows: Range<usize>) -> Batch {
+pub(super) fn part(batch: &Batch, rows: Range<usize>) -> Batch {
     let Batch { inputs, lengths, cols, .. } = batch;
     Batch {
         inputs: inputs[rows.start * cols..rows.end * cols].to_vec(),
@@ -239,8 +251,8 @@ fn mean(nats: Nats) -> f32 {
     (nats.sum / nats.tokens.max(1) as f64) as f32
 }
 
-/// The task's own loss, where it has one after all.
-fn own_loss(
+/// The task's own loss, where it has one after all; `logits` become its gradient.
+pub(super) fn own_loss(
     task: &dyn TrainingTask,
     logits: &mut [f32],
     batch: &Batch,

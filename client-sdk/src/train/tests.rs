@@ -10,8 +10,8 @@ use gossamer_protocol::sparse::Support;
 use super::*;
 use crate::data::{Batch, BatchError, Example, LabelledDataset, Plan, TaskError, TextDataset};
 use crate::lora::LoraError;
-use crate::model::composed;
 use crate::model::fixture;
+use crate::model::graph::layers;
 use crate::model::llama::tests::tiny;
 
 const TARGETS: [&str; 3] = ["q_proj", "v_proj", "down_proj"];
@@ -146,7 +146,8 @@ impl TrainingTask for Half {
     }
 
     fn loss(&self, logits: &Tensor, batch: &Batch) -> Result<Option<Tensor>, TaskError> {
-        Ok(Some((composed::cross_entropy(logits, &batch.targets)? * 0.5)?))
+        let share = 0.5 / batch.learned() as f64;
+        Ok(Some((layers::nats(logits, &batch.targets)? * share)?))
     }
 }
 

@@ -19,6 +19,7 @@
 //! classifier's file each name begins with `bert.`.
 
 mod config;
+pub(super) mod graph;
 #[cfg(test)]
 mod tests;
 

@@ -22,6 +22,7 @@
 //! `[hidden]`; older files lack the `transformer.` everywhere.
 
 mod config;
+pub(super) mod graph;
 
 use std::ops::Range;
 

@@ -18,6 +18,7 @@
 //! and `model.embed_tokens.weight`, `lm_head.weight` `[vocab, hidden]`, `model.norm.weight` `[hidden]`.
 
 mod config;
+pub(super) mod graph;
 
 use std::ops::Range;
 

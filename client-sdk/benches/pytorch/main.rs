@@ -7,17 +7,22 @@
 //! the median over all processes' steps, the first two of each left out. With one thread that is time on the
 //! processor, which what else runs on the machine does not lengthen; with two that of the clock. `floor` is
 //! the time that the step's floating-point operations take at the rate of a matrix product of 512 x 512 x 512.
-//! `candle` is forward and backward of the same model from candle's own primitives.
+//! `candle` is forward and backward of the same model from candle's own primitives (decoders).
+//!
+//! `-- --device cuda [ROW]`, in a build with `--features cuda`, times the same rows on a GPU, in `f32` and with the
+//! base in `bf16`; `cpu` there is candle's own CPU device, by which one sees that it runs.
+
+mod candle;
+mod gpu;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 use gossamer_client::data::{Batch, Plan, TaskError, TrainingTask};
 use gossamer_client::model::BaseModel;
-use gossamer_client::model::composed::{Branch, Composed, cross_entropy};
 use gossamer_client::train::{Control, Job, Team, train};
 use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::layout::Layout;
@@ -115,6 +120,18 @@ impl Measured {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if let [flag, device, rows @ ..] = &words[..]
+        && flag == "--device"
+    {
+        return gpu::table(device, rows);
+    }
+    if let [side, row, device, storage] = &words[..]
+        && side == "gpu"
+        && let Some(row) = ROWS.iter().find(|known| known.name == row)
+    {
+        println!("{}", serde_json::to_string(&gpu::ours(row, device, storage.parse()?)?)?);
+        return Ok(());
+    }
     if let [side, row, threads] = &words[..]
         && let Some(row) = ROWS.iter().find(|known| known.name == row)
     {
@@ -280,11 +297,14 @@ impl TrainingTask for Drawn {
 }
 
 fn ours(row: &Row) -> Result<Measured, Box<dyn Error>> {
-    let base = BaseModel::load(&place(row))?;
-    let manifest = manifest(&base, row)?;
+    steps(row, &BaseModel::load(&place(row))?)
+}
+
+fn steps(row: &Row, base: &BaseModel) -> Result<Measured, Box<dyn Error>> {
+    let manifest = manifest(base, row)?;
     let theta = manifest.layout.init(1);
     let (client, round) = (ClientId([1; 16]), RoundId(0));
-    let job = Job { base: &base, manifest: &manifest, theta: &theta, support: None, client, round };
+    let job = Job { base, manifest: &manifest, theta: &theta, support: None, client, round };
     let vocab = base.limits(None).vocab as u64;
     let task = Drawn { vocab, classes: row.classes };
     let mut measured = Measured { trained: theta.len(), ..Measured::default() };
@@ -303,36 +323,18 @@ fn ours(row: &Row) -> Result<Measured, Box<dyn Error>> {
 
 fn candle(row: &Row) -> Result<Measured, Box<dyn Error>> {
     let base = BaseModel::load(&place(row))?;
-    let manifest = manifest(&base, row)?;
-    let theta = manifest.layout.init(1);
-    let device = Device::Cpu;
-    let composed = Composed::new(&base, &device)?;
-    let tensors = manifest.layout.tensors();
-    let vars = tensors.map(|(t, place)| Var::from_slice(&theta[place], &t.shape, &device));
-    let vars: Vec<Var> = vars.collect::<Result<_, _>>()?;
-    let linears = base.linears();
-    let adapted: Vec<Option<usize>> = linears
-        .iter()
-        .map(|l| {
-            let a = format!("{}.lora_A", l.name);
-            manifest.layout.tensors().position(|(t, _)| t.name == a)
-        })
-        .collect();
-    let branch = |at: usize| {
-        let first = adapted[at]?;
-        let [a, b] = [0, 1].map(|part| vars[first + part].as_tensor().clone());
-        Some(Branch { a, b, scale: 2.0 })
-    };
-    let task = Drawn { vocab: base.limits(None).vocab as u64, classes: 0 };
+    let config = base.llama().ok_or("candle's column is of decoders")?;
+    let model = candle::Llama::new(config, row.targets)?;
+    let task = Drawn { vocab: config.vocab as u64, classes: 0 };
+    drop(base);
     let (client, round) = (ClientId([1; 16]), RoundId(0));
     let plan = Plan { seed: 1, client, round, rows: row.rows, cols: row.cols };
-    let mut measured = Measured { trained: theta.len(), ..Measured::default() };
+    let mut measured = Measured { trained: model.trained(), ..Measured::default() };
     let start = Instant::now();
     for step in 0..row.steps {
         let batch = task.batch(&plan, step as u32)?;
         let (wall, used) = (start.elapsed().as_secs_f64(), cpu(start));
-        let loss = cross_entropy(&composed.logits(&batch, &branch)?, &batch.targets)?;
-        loss.backward()?;
+        model.step(&batch.inputs, &batch.targets, batch.rows)?;
         measured.wall.push(start.elapsed().as_secs_f64() - wall);
         measured.cpu.push(cpu(start) - used);
     }
