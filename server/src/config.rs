@@ -36,10 +36,34 @@ pub struct Config {
     pub disk_free_min_bytes: u64,
     /// Milliseconds between looks at deadlines and at what the command line did.
     pub tick_ms: u32,
+    /// What one client and one address may take.
+    pub limits: Limits,
     /// The certificate.
     pub tls: Tls,
     /// The admin API and the dashboard.
     pub admin: Admin,
+}
+
+/// What one client, and all who come from one address, may take; more is refused with the time to wait.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Signed requests of one client.
+    pub client: Rate,
+    /// Requests from one address: an IPv4 address, or an IPv6 network of 64 bits. Many devices may be behind one.
+    pub address: Rate,
+    /// Connections from one address; 0: as many as there are.
+    pub address_connections: u32,
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Tokens that come back a second; 0: no limit.
+    pub a_second: f64,
+    /// Tokens that a full bucket has.
+    pub burst: u32,
 }
 
 /// The admin API, the dashboard and the metrics: on an address of their own, with the same
@@ -85,8 +109,19 @@ impl Default for Config {
             shutdown_timeout_s: 10,
             disk_free_min_bytes: 1 << 28,
             tick_ms: 250,
+            limits: Limits::default(),
             tls: Tls::default(),
             admin: Admin::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            client: Rate { a_second: 50.0, burst: 500 },
+            address: Rate { a_second: 500.0, burst: 5_000 },
+            address_connections: 1_024,
         }
     }
 }
@@ -135,6 +170,16 @@ pub enum ConfigError {
         /// What is off.
         why: String,
     },
+    /// A rate that nothing can keep.
+    #[error("{path}: {field}: expected 0 (no limit), or 1e-6 to 1e6 a second, found {found}")]
+    Rate {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        found: f64,
+    },
     /// A limit of 0 would serve nobody.
     #[error("{path}: {field}: expected at least 1")]
     Zero {
@@ -176,6 +221,14 @@ impl Config {
         let zero = zero.or((config.bodies_bytes_max == 0).then_some("bodies_bytes_max"));
         if let Some(field) = zero {
             return Err(ConfigError::Zero { path, field });
+        }
+        for (field, Rate { a_second: found, .. }) in [
+            ("limits.client.a_second", config.limits.client),
+            ("limits.address.a_second", config.limits.address),
+        ] {
+            if found != 0.0 && !(1e-6..=1e6).contains(&found) {
+                return Err(ConfigError::Rate { path, field, found });
+            }
         }
         Ok(Self { dir: dir.to_owned(), ..config })
     }

@@ -6,7 +6,7 @@
 //! - [`round`]: one round. Pure: it never reads a clock, a socket, a disk or a global random source.
 //! - [`aggregate`], [`optimizer`], [`state`], [`snapshot`], [`advance`]: from one round to the next, a
 //!   pure function of the accepted set, the manifest and the state.
-//! - [`llama`], [`manifest_file`]: operators' files in. `export`: a run's shapes, for adapters out.
+//! - [`families`], [`manifest_file`]: operators' files in. `export`: a run's shapes, for adapters out.
 //! - [`store`]: everything durable. What it reports as done is on the disk.
 //! - [`metrics`]: what is counted.
 //! - [`coordinator`]: sole owner of the open rounds; runs their effects.
@@ -28,8 +28,8 @@ pub mod config;
 pub mod coordinator;
 pub mod doctor;
 mod export;
+pub mod families;
 pub mod http;
-pub mod llama;
 pub mod manifest_file;
 pub mod metrics;
 pub mod operator;

@@ -1,22 +1,23 @@
 //! The operator's `MANIFEST.toml`, and the manifest it stands for.
 //!
 //! Its fields are [`Manifest`]'s, without `version` and `layout`; `base` is the folder of a Hugging
-//! Face model of the Llama family, relative to the file: `base = "../models/tiny"`, or a table of
-//! `path` and `name`. Errors name the file, the line and the field.
+//! Face model of a family in [`families`](crate::families), relative to the file: `base = "../models/tiny"`, or a
+//! table of `path` and `name`. An encoder wants a `head`, a decoder none. Errors name the file, the line and the
+//! field.
 
 use std::path::{Path, PathBuf};
 
 use gossamer_protocol::digest::{Digest, Hasher};
 use gossamer_protocol::layout::{BaseLinear, LayoutError};
 use gossamer_protocol::manifest::{
-    Base, Cohort, Lora, MANIFEST_VERSION, Manifest, ManifestError, Method, ServerOptimizer,
+    Base, Cohort, Head, Lora, MANIFEST_VERSION, Manifest, ManifestError, Method, ServerOptimizer,
     Training, base_digest,
 };
 use gossamer_protocol::modules::BadPattern;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use crate::llama::{LlamaError, llama_linears};
+use crate::families::{FamilyError, Shapes, shapes};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +27,7 @@ struct File {
     rounds: u64,
     base: BaseFolder,
     lora: Lora,
+    head: Option<Head>,
     method: Method,
     training: Training,
     cohort: Cohort,
@@ -95,7 +97,7 @@ pub enum ManifestFileError {
         /// Its `config.json`.
         path: PathBuf,
         /// Why.
-        source: LlamaError,
+        source: FamilyError,
     },
 }
 
@@ -126,7 +128,7 @@ pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
     let name = name.ok_or_else(|| field("base", "give the model a name".to_owned()))?;
 
     let config = folder.join("config.json");
-    let linears = llama_linears(&read(&config)?)
+    let Shapes { linears, hidden, encoder } = shapes(&read(&config)?)
         .map_err(|source| ManifestFileError::Model { path: config.clone(), source })?;
     let digest = base_digest(
         file_digest(&config)?,
@@ -142,6 +144,22 @@ pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
         }
         _ => field("lora.targets", e.to_string()),
     })?;
+    let layout = match (file.head, encoder) {
+        (None, false) => layout,
+        (Some(Head { classes }), true) => {
+            let with_head = layout.with_head(classes, hidden);
+            with_head.map_err(|e| field("head.classes", e.to_string()))?
+        }
+        (None, true) => {
+            let why = "the base model is an encoder: say how many classes its head tells apart, \
+                       [head] classes = 2";
+            return Err(field("head", why.to_owned()));
+        }
+        (Some(_), false) => {
+            let why = "the base model is a decoder, which has no head";
+            return Err(field("head", why.to_owned()));
+        }
+    };
     let manifest = Manifest {
         version: MANIFEST_VERSION,
         name: file.name,
@@ -150,7 +168,7 @@ pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
         base: Base { name, digest },
         lora,
         layout,
-        head: None,
+        head: file.head,
         method: file.method,
         training: file.training,
         cohort: file.cohort,

@@ -77,6 +77,8 @@ impl Claim {
         if let Some(who) = parts.extensions.get::<Who>() {
             let _ = who.1.set(());
         }
+        // Not before: a stranger must not use up somebody's tokens.
+        app.client_rates.take(client, "client")?;
         // Last: a nonce that a stranger made up is not worth a row.
         if !app.coordinator.use_nonce(client, &nonce, Timestamp(expires_ms)).await? {
             return Err(Refusal::new(ProblemType::Replayed, "sign each request anew"));

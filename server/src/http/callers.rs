@@ -1,45 +1,51 @@
-//! How many requests each client has under way: one client must not take every place there is.
+//! How many each caller has under way: one must not take every place there is.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gossamer_protocol::ids::ClientId;
-
-use super::problem::Refusal;
-
 /// Requests with a body that one client may have under way. One that behaves has one.
-const EACH_MAX: u32 = 8;
+pub(crate) const REQUESTS_MAX: u32 = 8;
 
-/// Who has how many.
-#[derive(Clone, Default)]
-pub(crate) struct Callers(Arc<Mutex<HashMap<ClientId, u32>>>);
-
-/// A client's place, until it is dropped.
-pub(crate) struct Underway {
-    callers: Callers,
-    client: ClientId,
+/// Who has how many: a client requests, an address connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Callers<K: Eq + Hash> {
+    counts: Arc<Mutex<HashMap<K, u32>>>,
+    /// Of each; 0: no limit.
+    most: u32,
 }
 
-impl Callers {
-    /// Takes a place for `client`.
-    pub(crate) fn enter(&self, client: ClientId) -> Result<Underway, Refusal> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(client).or_default();
-        if *count >= EACH_MAX {
-            return Err(super::busy());
+/// A caller's place, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Underway<K: Eq + Hash> {
+    counts: Arc<Mutex<HashMap<K, u32>>>,
+    caller: K,
+}
+
+impl<K: Copy + Eq + Hash> Callers<K> {
+    pub(crate) fn new(most: u32) -> Self {
+        Self { counts: Arc::default(), most }
+    }
+
+    /// Takes a place for `caller`; `None` where it has all it may have.
+    pub(crate) fn enter(&self, caller: K) -> Option<Underway<K>> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(caller).or_default();
+        if self.most > 0 && *count >= self.most {
+            return None;
         }
         *count += 1;
-        Ok(Underway { callers: self.clone(), client })
+        Some(Underway { counts: self.counts.clone(), caller })
     }
 }
 
-impl Drop for Underway {
+impl<K: Eq + Hash> Drop for Underway<K> {
     fn drop(&mut self) {
-        let mut counts = self.callers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.client) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.caller) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.client);
+                counts.remove(&self.caller);
             }
         }
     }
@@ -51,14 +57,15 @@ mod tests {
 
     #[test]
     fn each_has_so_many_and_what_is_left_is_free_again() {
-        let callers = Callers::default();
-        let client = |b| ClientId([b; 16]);
-        let held: Vec<_> =
-            (0..EACH_MAX).map(|_| callers.enter(client(1)).expect("a place")).collect();
-        assert!(callers.enter(client(1)).is_err());
-        assert!(callers.enter(client(2)).is_ok(), "another client has its own");
+        let callers = Callers::new(REQUESTS_MAX);
+        let held: Vec<_> = (0..REQUESTS_MAX).map(|_| callers.enter(1).expect("a place")).collect();
+        assert!(callers.enter(1).is_none());
+        assert!(callers.enter(2).is_some(), "another has its own");
         drop(held);
-        assert!(callers.enter(client(1)).is_ok());
-        assert!(callers.0.lock().expect("no panic").is_empty(), "nobody is remembered for ever");
+        assert!(callers.enter(1).is_some());
+        assert!(callers.counts.lock().expect("no panic").is_empty(), "nobody is remembered");
+        let free = Callers::new(0);
+        let held: Vec<_> = (0..100).filter_map(|_| free.enter(1)).collect();
+        assert_eq!(held.len(), 100);
     }
 }

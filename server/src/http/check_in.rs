@@ -14,7 +14,7 @@ pub(crate) async fn check_in(
 ) -> Result<Json<Answer>, Refusal> {
     let (parts, body) = request.into_parts();
     let claim = Claim::read(&app, &parts)?;
-    let _underway = app.callers.enter(claim.client())?;
+    let _underway = app.enter(claim.client())?;
     let read = app.bodies.read_message(&parts.headers, body).await?;
     let client = claim.prove(&app, &parts, &read.bytes).await?;
     let check_in: CheckIn = body::message(&read.bytes)?;

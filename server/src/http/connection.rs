@@ -20,6 +20,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::callers::Callers;
+use super::rates::Source;
 use super::stall::Impatient;
 use crate::config::Config;
 use crate::coordinator::Coordinator;
@@ -44,6 +46,8 @@ pub(super) struct Connections {
     write_timeout: Duration,
     coordinator: Coordinator,
     listener: &'static str,
+    /// How many each address has.
+    sources: Callers<Source>,
 }
 
 impl Connections {
@@ -65,6 +69,7 @@ impl Connections {
             write_timeout: seconds(config.body_timeout_s),
             coordinator,
             listener,
+            sources: Callers::new(config.limits.address_connections),
         }
     }
 
@@ -76,6 +81,14 @@ impl Connections {
         _room: Place,
         watcher: Watcher,
     ) {
+        // A socket that is gone already has no address.
+        let Ok(address) = socket.peer_addr() else { return };
+        let source = Source::from(address.ip());
+        let Some(_counted) = self.sources.enter(source) else {
+            // Without a word: a handshake costs more than whoever opens so many is worth.
+            self.coordinator.metrics().turned_away(self.listener);
+            return tracing::debug!(%address, "too many connections from one address");
+        };
         let _open = self.coordinator.metrics().connected(self.listener);
         if place.is_none() {
             self.coordinator.metrics().turned_away(self.listener);
@@ -92,7 +105,8 @@ impl Connections {
         let router = self.router.clone();
         let asked = Arc::new(AtomicBool::new(false));
         let asks = asked.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(source);
             asks.store(true, Ordering::Relaxed);
             let router = router.clone();
             async move {

@@ -1,7 +1,7 @@
 //! The coordinator over HTTP. A file per resource; nothing is decided here.
 //!
 //! - [`serve`]: the accept loop. `connection`: one connection. `stall`: peers that do not read.
-//! - `auth`: who asks. `callers`: how often. `body`: bounded reading. `problem`: refusals. `count`: metrics.
+//! - `auth`: who asks. `callers`: how many at once. `rates`: how often. `body`: bounded reading. `problem`: refusals. `count`: metrics.
 //!   `health`: for load balancers.
 //! - `enrol`, `check_in`, `records`, `objects`, `updates`: the resources.
 //! - `admin`: the admin API, on another listener.
@@ -17,6 +17,7 @@ mod enrol;
 mod health;
 mod objects;
 mod problem;
+mod rates;
 mod records;
 pub mod serve;
 mod stall;
@@ -31,6 +32,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::problem::ProblemType;
 use tokio::sync::Semaphore;
 
@@ -38,9 +40,10 @@ use crate::config::Config;
 use crate::coordinator::{Coordinator, Health};
 use auth::Who;
 use body::Limits;
-use callers::Callers;
+use callers::{Callers, REQUESTS_MAX, Underway};
 use count::Counting;
 use problem::Refusal;
+use rates::{Rates, Source};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -53,7 +56,11 @@ pub(crate) struct App {
     /// take every place there is.
     pub(crate) enrolments: Arc<Semaphore>,
     /// How many each client has under way.
-    pub(crate) callers: Callers,
+    pub(crate) callers: Callers<ClientId>,
+    /// How often each client may ask.
+    pub(crate) client_rates: Arc<Rates<ClientId>>,
+    /// How often all who ask from one address may.
+    pub(crate) address_rates: Arc<Rates<Source>>,
     /// What bodies may take.
     pub(crate) bodies: Limits,
 }
@@ -67,9 +74,16 @@ impl App {
             config: Arc::new(config.clone()),
             requests: Arc::new(Semaphore::new(config.requests_max as usize)),
             enrolments: Arc::new(Semaphore::new(config.requests_max.div_ceil(4) as usize)),
-            callers: Callers::default(),
+            callers: Callers::new(REQUESTS_MAX),
+            client_rates: Arc::new(Rates::new(config.limits.client)),
+            address_rates: Arc::new(Rates::new(config.limits.address)),
             bodies: Limits::new(pause, config.bodies_bytes_max),
         }
+    }
+
+    /// A place for a request of `client`.
+    pub(crate) fn enter(&self, client: ClientId) -> Result<Underway<ClientId>, Refusal> {
+        self.callers.enter(client).ok_or_else(busy)
     }
 }
 
@@ -106,7 +120,11 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Health>) {
 async fn limit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let (coordinator, who) = (app.coordinator.clone(), Who::default());
     request.extensions_mut().insert(who.clone());
-    let response = work(app, request, next).await;
+    let source = request.extensions().get::<Source>().copied();
+    let response = match source.map_or(Ok(()), |source| app.address_rates.take(source, "address")) {
+        Ok(()) => work(app, request, next).await,
+        Err(refused) => refused.into_response(),
+    };
     if let Some(reason) = response.extensions().get::<ProblemType>() {
         let (client, proven) = who.told();
         coordinator.refused(client, proven, *reason);

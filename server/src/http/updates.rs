@@ -34,7 +34,7 @@ struct Received {
     caller: ClientId,
     body: Held,
     parts: Parts,
-    _underway: Underway,
+    _underway: Underway<ClientId>,
 }
 
 /// Takes a whole frame.
@@ -93,7 +93,7 @@ async fn receive(app: &App, at: UpdatePath, request: Request) -> Result<Received
     let (parts, body) = request.into_parts();
     let claim = Claim::read(app, &parts)?;
     let to = admission(at)?;
-    let underway = app.callers.enter(claim.client())?;
+    let underway = app.enter(claim.client())?;
     let limit = match app.coordinator.admit(claim.client(), &to).await {
         Ok(limit) => limit,
         Err(refused) => {

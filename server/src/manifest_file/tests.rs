@@ -128,3 +128,30 @@ fn a_model_that_is_not_there_is_told_by_its_file() {
     let told = crate::problem::told(&load(&path).expect_err("no model"));
     assert!(told.contains("config.json") && told.contains("hidden_size"), "{told}");
 }
+
+/// An encoder's run has a head, a decoder's none; each is told what it lacks.
+#[test]
+fn a_head_is_an_encoders() {
+    let encoder = r#"{"architectures": ["BertModel"], "hidden_size": 8, "intermediate_size": 16,
+        "num_hidden_layers": 2, "num_attention_heads": 2}"#;
+    let good = GOOD.replace("q_proj", "query").replace("v_proj", "value");
+    let headed = format!("{good}\n[head]\nclasses = 3\n");
+    let load = |manifest: &str, config: &str| {
+        let (dir, path) = folder(manifest);
+        std::fs::write(dir.path().join("model/config.json"), config).expect("written");
+        load(&path)
+    };
+    let Loaded { manifest, linears } = load(&headed, encoder).expect("good");
+    assert_eq!((manifest.head, linears.len()), (Some(Head { classes: 3 }), 12));
+    // A [4, 8] and B [8, 4] on query and value of two layers, the head's weight [3, 8] and bias.
+    assert_eq!(manifest.layout.n(), 2 * 2 * 64 + 27);
+    let refused = |manifest: &str, config: &str, field: &str, said: &str| {
+        let error = load(manifest, config).expect_err("a field is off").to_string();
+        assert!(error.contains(field) && error.contains(said), "{error}");
+    };
+    refused(&good, encoder, "head: ", "is an encoder");
+    let decoder = format!("{GOOD}\n[head]\nclasses = 3\n");
+    refused(&decoder, CONFIG, "run.toml:32: head: ", "is a decoder");
+    let none = headed.replace("classes = 3", "classes = 0");
+    refused(&none, encoder, "head", "classes");
+}
