@@ -1,6 +1,9 @@
 //! End to end: real HTTPS, real processes, real kills.
 
 mod believed;
+mod classes;
+mod commands;
+mod faults;
 mod hostile;
 mod kill;
 mod operator;

@@ -1,26 +1,13 @@
 //! The README's path for operators and devices, by the command lines alone.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use gossamer_sim::base::tiny;
-use gossamer_tests::Process;
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn server(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_server-cli"));
-    command.args(args).output().expect("the server's command line runs")
-}
-
-/// What a command that must succeed printed as JSON.
-fn json(args: &[&str]) -> Value {
-    let output = server(&[args, &["--json"]].concat());
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {errors}");
-    serde_json::from_slice(&output.stdout).expect("one JSON value")
-}
+use crate::commands::{Served, json, server};
 
 /// A model folder, two devices' texts, and the example run cut down to two rounds.
 fn files(dir: &Path) {
@@ -69,23 +56,12 @@ fn from_init_to_export() {
     let created = json(&["run", "create", &dir, &path("run.toml")]);
     let run = created["run"].as_str().expect("an id").to_owned();
 
-    let mut child = Command::new(env!("CARGO_BIN_EXE_server-cli"))
-        .args(["serve", &dir, "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("serves");
-    let mut line = String::new();
-    let stdout = child.stdout.take().expect("piped");
-    let serving = Process(child);
-    BufReader::new(stdout).read_line(&mut line).expect("says where");
-    let told: Value = serde_json::from_str(&line).expect("JSON");
-    let url = format!("https://{}", told["listening"].as_str().expect("an address"));
+    let serving = Served::start(&dir);
 
     let devices: Vec<Child> = (0..2)
         .map(|at| {
             Command::new(env!("CARGO_BIN_EXE_client-cli"))
-                .args(["join", &url, "--json"])
+                .args(["join", &serving.url, "--json"])
                 .args(["--token", tokens[at].as_str().expect("a token")])
                 .args(["--base", &path("model")])
                 .args(["--data", &path(&format!("data{at}"))])

@@ -1,6 +1,8 @@
 //! The harness of the end-to-end tests: the real server over real HTTPS, the SDK's own clients, tiny
 //! models, temporary stores.
 
+pub mod device;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
