@@ -15,6 +15,8 @@ pub const UPDATES_MAX: u64 = 1 << 29;
 
 /// Units per 1.0.
 const UNITS: f64 = 1_073_741_824.0;
+/// Bytes before the sums of a [`Fold::to_bytes`].
+const HEADER: usize = 16;
 /// Entries added at once.
 const PIECE: usize = 256;
 
@@ -39,6 +41,9 @@ pub enum FoldError {
     /// More than [`UPDATES_MAX`] updates.
     #[error("the fold is full")]
     Full,
+    /// Bytes that [`Fold::to_bytes`] did not write.
+    #[error("the bytes are no partial sum")]
+    Bytes,
     /// Folds of different averages.
     #[error("one fold counts contributors, the other does not")]
     Average,
@@ -156,6 +161,48 @@ impl Fold {
             }
         }
         Ok(())
+    }
+
+    /// Its bytes, for whoever merges it, little-endian:
+    ///
+    /// ```text
+    /// updates u64 | n u32 | counted u32: 0 or 1 | sums i64 x n | contributors u32 x n, where counted
+    /// ```
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let n = self.sums.len();
+        let mut out =
+            Vec::with_capacity(HEADER + n * if self.contributors.is_some() { 12 } else { 8 });
+        out.extend(self.updates.to_le_bytes());
+        // A layout has 2^28 parameters at most.
+        out.extend((n as u32).to_le_bytes());
+        out.extend(u32::from(self.contributors.is_some()).to_le_bytes());
+        out.extend(self.sums.iter().flat_map(|sum| sum.to_le_bytes()));
+        out.extend(self.contributors.iter().flatten().flat_map(|count| count.to_le_bytes()));
+        out
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
+    ///
+    /// # Errors
+    /// [`FoldError::Bytes`] for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FoldError> {
+        let (head, rest) = bytes.split_first_chunk::<HEADER>().ok_or(FoldError::Bytes)?;
+        let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| head[at + i]));
+        let updates = u64::from(word(0)) | u64::from(word(4)) << 32;
+        let n = word(8) as usize;
+        let counted = match word(12) {
+            0 => false,
+            1 => true,
+            _ => return Err(FoldError::Bytes),
+        };
+        if rest.len() != n * if counted { 12 } else { 8 } || updates > UPDATES_MAX {
+            return Err(FoldError::Bytes);
+        }
+        let (sums, counts) = rest.split_at(8 * n);
+        let sums = sums.as_chunks::<8>().0.iter().map(|sum| i64::from_le_bytes(*sum)).collect();
+        let counts = || counts.as_chunks::<4>().0.iter().map(|count| u32::from_le_bytes(*count));
+        Ok(Self { sums, contributors: counted.then(|| counts().collect()), updates })
     }
 
     /// Updates added so far.
@@ -276,6 +323,25 @@ mod tests {
             fold.add(&sparse(3, &[(0, 1.0), (1, 1.0)])).expect("fits");
             fold.add(&sparse(3, &[(0, 2.0)])).expect("fits");
             assert_eq!(fold.mean(), Some(expected.to_vec()));
+        }
+    }
+
+    #[test]
+    fn bytes_are_as_documented_and_come_back() {
+        let mut fold = Fold::new(2, Average::Contributors);
+        fold.add(&sparse(2, &[(1, -0.5)])).expect("fits");
+        let bytes = fold.to_bytes();
+        // One update, two parameters, counted; 0 and -2^29; nobody and one.
+        let head = [[1, 0, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0], [1, 0, 0, 0]].concat();
+        let sums = [[0; 8], [0, 0, 0, 0xE0, 0xFF, 0xFF, 0xFF, 0xFF]].concat();
+        assert_eq!(bytes, [head, sums, [[0, 0, 0, 0], [1, 0, 0, 0]].concat()].concat());
+        for fold in [fold, Fold::new(3, Average::Cohort)] {
+            let bytes = fold.to_bytes();
+            assert_eq!(Fold::from_bytes(&bytes), Ok(fold));
+            for cut in 0..bytes.len() {
+                assert_eq!(Fold::from_bytes(&bytes[..cut]), Err(FoldError::Bytes), "{cut}");
+            }
+            assert_eq!(Fold::from_bytes(&[&bytes[..], &[0]].concat()), Err(FoldError::Bytes));
         }
     }
 

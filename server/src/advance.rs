@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use gossamer_protocol::digest::Digest;
+use gossamer_protocol::fold::FoldError;
 use gossamer_protocol::frame::{FrameError, Origin, Snapshot, Terms, Update};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
@@ -180,6 +181,29 @@ impl Combining {
         self.training.examples += u64::from(update.examples);
         self.training.bytes += frame.len() as u64;
         self.training.weighed += f64::from(update.loss) * f64::from(update.examples);
+        Ok(())
+    }
+
+    /// What was added so far, for [`merge`](Self::merge): `examples u64 | bytes u64 | weighed f64`,
+    /// little-endian, and the rule's own.
+    #[must_use]
+    pub fn partial(&self) -> Vec<u8> {
+        let Training { examples, bytes, weighed } = self.training;
+        let head = [examples.to_le_bytes(), bytes.to_le_bytes(), weighed.to_le_bytes()];
+        [head.concat(), self.rule.partial()].concat()
+    }
+
+    /// Adds a [`partial`](Self::partial) sum of other updates of the round.
+    ///
+    /// # Errors
+    /// [`AdvanceError`] where it is none; then nothing changed.
+    pub fn merge(&mut self, partial: &[u8]) -> Result<(), AdvanceError> {
+        let head = partial.split_at_checked(24).ok_or(AggregateError::Fold(FoldError::Bytes))?;
+        self.rule.merge(head.1)?;
+        let word = |at: usize| [0, 1, 2, 3, 4, 5, 6, 7].map(|i| head.0[8 * at + i]);
+        self.training.examples += u64::from_le_bytes(word(0));
+        self.training.bytes += u64::from_le_bytes(word(1));
+        self.training.weighed += f64::from_le_bytes(word(2));
         Ok(())
     }
 

@@ -1,9 +1,13 @@
 //! `config.toml` in a server's directory. Every field has a default; unknown ones are refused.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::coordinator::FOLD_PART;
+use crate::store::Places;
 
 /// The file's name.
 pub const FILE: &str = "config.toml";
@@ -42,6 +46,30 @@ pub struct Config {
     pub tls: Tls,
     /// The admin API and the dashboard.
     pub admin: Admin,
+    /// Where rows and objects are, where that is not the directory.
+    pub store: Store,
+}
+
+/// Where rows and objects are: for several servers that share them, in Postgres and an S3-compatible store.
+/// Passwords and keys are in the environment, never here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// The database, `postgres://USER@HOST/NAME`; its password is in `PGPASSWORD` or `~/.pgpass`.
+    pub database: Option<String>,
+    /// The objects, `s3://BUCKET/PREFIX`; the keys are in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+    pub objects: Option<String>,
+    /// Where the bucket is spoken to, where that is not AWS.
+    pub endpoint: Option<String>,
+    /// Rounds of more updates than this are folded in parts of so many, which servers that share a store
+    /// divide among them.
+    pub fold_part: NonZeroU32,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { database: None, objects: None, endpoint: None, fold_part: FOLD_PART }
+    }
 }
 
 /// What one client, and all who come from one address, may take; more is refused with the time to wait.
@@ -112,6 +140,7 @@ impl Default for Config {
             limits: Limits::default(),
             tls: Tls::default(),
             admin: Admin::default(),
+            store: Store::default(),
         }
     }
 }
@@ -180,6 +209,16 @@ pub enum ConfigError {
         /// Its value.
         found: f64,
     },
+    /// The store cannot be there.
+    #[error("{path}: {field}: {why}")]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// What is off.
+        why: &'static str,
+    },
     /// A limit of 0 would serve nobody.
     #[error("{path}: {field}: expected at least 1")]
     Zero {
@@ -190,7 +229,55 @@ pub enum ConfigError {
     },
 }
 
+impl Store {
+    /// The field that cannot be, and why.
+    fn wrong(&self) -> Option<(&'static str, &'static str)> {
+        if let Some(url) = &self.database {
+            let Some(rest) =
+                url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))
+            else {
+                return Some(("store.database", "expected postgres://USER@HOST/NAME"));
+            };
+            let place = rest.split(['/', '?']).next().unwrap_or_default();
+            let user = place.rsplit_once('@').map_or("", |(user, _)| user);
+            if user.contains(':') || rest.contains("password=") {
+                let why = "a password belongs into PGPASSWORD or ~/.pgpass, not into a file that is shown";
+                return Some(("store.database", why));
+            }
+            if self.objects.is_none() {
+                let why = "servers that share a database share their objects too: expected s3://BUCKET/PREFIX";
+                return Some(("store.objects", why));
+            }
+        }
+        match (&self.objects, &self.endpoint) {
+            (Some(url), _) if !url.starts_with("s3://") => {
+                Some(("store.objects", "expected s3://BUCKET/PREFIX"))
+            }
+            (None, Some(_)) => Some(("store.endpoint", "there is no store.objects that it is for")),
+            _ => None,
+        }
+    }
+}
+
 impl Config {
+    /// Where the store is.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        let Store { database, objects, endpoint, .. } = self.store.clone();
+        Places { dir: self.dir.clone(), database, objects, endpoint }
+    }
+
+    /// Whether it can be used, as read from `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Store`] where the store cannot be where it says.
+    pub fn check_store(&self, path: &Path) -> Result<(), ConfigError> {
+        match self.store.wrong() {
+            None => Ok(()),
+            Some((field, why)) => Err(ConfigError::Store { path: path.to_owned(), field, why }),
+        }
+    }
+
     /// Reads `config.toml` in `dir`.
     ///
     /// # Errors
@@ -230,6 +317,7 @@ impl Config {
                 return Err(ConfigError::Rate { path, field, found });
             }
         }
+        config.check_store(&path)?;
         Ok(Self { dir: dir.to_owned(), ..config })
     }
 

@@ -212,12 +212,17 @@ fn disk(config: &Config) -> Finding {
 }
 
 async fn store(dir: &Path, now: Timestamp) -> Vec<Finding> {
-    let store = match Store::open(dir).await {
+    let store = match setup::store(dir).await {
         Ok(store) => store,
         Err(error) => {
             let advice = match &error {
-                StoreError::Migrate(_) => "use the build that last served it, or a newer one",
-                StoreError::NoStore(_) => "make one with `gossamer-server init`",
+                SetupError::Store(StoreError::Migrate(_)) => {
+                    "use the build that last served it, or a newer one"
+                }
+                SetupError::Store(StoreError::NoStore(_)) => "make one with `gossamer-server init`",
+                SetupError::Store(StoreError::Away(_)) => {
+                    "see that the database runs, and that [store] and PGPASSWORD are right"
+                }
                 _ => "restore the directory from a backup",
             };
             return vec![bad("store", told(&error), advice)];
@@ -226,6 +231,14 @@ async fn store(dir: &Path, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![rows(&store).await, clock(&store, now).await];
     findings.push(objects(&store).await);
     if let Ok(key) = setup::signing_key(dir) {
+        match store.owner().await {
+            Ok(Some(owner)) if owner != key.public() => {
+                let advice = "copy keys/server.key from a server that serves this store";
+                findings.push(bad("store's key", format!("it belongs to {owner}"), advice));
+            }
+            Ok(_) => {}
+            Err(error) => findings.push(bad("store's key", told(&error), "try again")),
+        }
         findings.push(match store.verify_audit(&key.public(), None).await {
             Ok(head) => good("audit log", format!("{} entries, whole", head.seq)),
             Err(fault) => {
@@ -241,6 +254,9 @@ async fn store(dir: &Path, now: Timestamp) -> Vec<Finding> {
 async fn rows(store: &Store) -> Finding {
     let advice = "stop the server and restore the directory from a backup";
     match store.integrity().await {
+        Ok(wrong) if wrong.is_empty() && store.is_shared() => {
+            good("store", "Postgres answers, and flushes what it commits")
+        }
         Ok(wrong) if wrong.is_empty() => good("store", "the database is whole"),
         Ok(wrong) => bad("store", wrong.join("; "), advice),
         Err(error) => bad("store", told(&error), advice),
@@ -269,14 +285,15 @@ async fn clock(store: &Store, now: Timestamp) -> Finding {
 async fn objects(store: &Store) -> Finding {
     let looked = async {
         let (mut wrong, mut seen) = (Vec::new(), 0);
+        store.objects().reach().await?;
         for run in store.run_rows().await? {
             let Some((_, snapshot, state)) = store.record(run.id, run.round).await? else {
                 wrong.push(format!("run {} has no record of its round", run.id));
                 continue;
             };
             let mut needed = vec![(Kind::Snapshot, snapshot), (Kind::State, state)];
-            let frames = store.accepted(run.id, run.round).await?;
-            needed.extend(frames.into_iter().map(|(_, frame, _)| (Kind::Update, frame)));
+            let frames = store.accepted(run.id).await?;
+            needed.extend(frames.into_iter().map(|frame| (Kind::Update, frame)));
             for (kind, digest) in needed {
                 seen += 1;
                 if let Err(error) = store.objects().get(kind, digest).await {
@@ -286,7 +303,12 @@ async fn objects(store: &Store) -> Finding {
         }
         Ok::<_, StoreError>((wrong, seen))
     };
-    let advice = "restore objects/ from a backup";
+    let advice = match store.is_shared() {
+        false => "restore objects/ from a backup",
+        true => {
+            "see that the bucket is there, and that AWS_ACCESS_KEY_ID and what goes with it are right"
+        }
+    };
     match looked.await {
         Ok((wrong, seen)) if wrong.is_empty() => {
             good("objects", format!("{seen} that runs need, all whole"))

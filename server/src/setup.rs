@@ -4,6 +4,9 @@
 //! config.toml    keys/server.key    tls/{ca.pem, server.pem, server.key}
 //! store.sqlite   objects/           staging/      lock
 //! ```
+//!
+//! Where `[store]` in the configuration says so, rows and objects are elsewhere; then other directories, with
+//! the same key, may be served on the same store.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -14,13 +17,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use gossamer_protocol::hex;
 use gossamer_protocol::message::JoinToken;
-use gossamer_protocol::sign::SigningKey;
+use gossamer_protocol::sign::{PublicKey, SigningKey};
 use ring::rand::SecureRandom as _;
 
 use crate::clock::SystemClock;
 use crate::config::{self, Config, ConfigError};
 use crate::coordinator::{Coordinator, CoordinatorError};
-use crate::store::{Store, StoreError};
+use crate::store::{Places, Store, StoreError};
 use crate::tls::{self, TlsError};
 
 const KEY: &str = "keys/server.key";
@@ -49,6 +52,16 @@ pub enum SetupError {
     /// Another process serves this directory.
     #[error("another gossamer-server serves {0}")]
     Locked(PathBuf),
+    /// The store is another aggregator's.
+    #[error(
+        "the store belongs to servers of the key {owner}, this one has {ours}: copy their keys/server.key"
+    )]
+    NotOurs {
+        /// Whose it is.
+        owner: PublicKey,
+        /// This server's key.
+        ours: PublicKey,
+    },
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -104,10 +117,14 @@ pub async fn init(dir: &Path, names: &[String], config: &Config) -> Result<(), S
             write(&dir.join(name), text.as_bytes(), secret)?;
         }
     }
-    let store = Store::create(dir).await?;
+    let config = Config { dir: dir.to_owned(), ..config.clone() };
+    config.check_store(&dir.join(config::FILE))?;
+    let store = Store::create_at(&config.places()).await?;
+    let ours = must_be_ours(&store, &signing_key(dir)?.public()).await;
     store.close().await;
+    ours?;
     // Last, so that a directory with a configuration is whole.
-    let text = toml::to_string(config).expect("a configuration is always TOML");
+    let text = toml::to_string(&config).expect("a configuration is always TOML");
     write(&dir.join(config::FILE), text.as_bytes(), false)
 }
 
@@ -131,8 +148,25 @@ pub fn signing_key(dir: &Path) -> Result<SigningKey, SetupError> {
 /// # Errors
 /// [`SetupError`] where something is missing or damaged.
 pub async fn coordinator(dir: &Path) -> Result<Coordinator, SetupError> {
-    let store = Store::open(dir).await?;
-    Ok(Coordinator::open(store, signing_key(dir)?, Arc::new(SystemClock)).await?)
+    let (store, key) = (store(dir).await?, signing_key(dir)?);
+    must_be_ours(&store, &key.public()).await?;
+    Ok(Coordinator::open(store, key, Arc::new(SystemClock)).await?)
+}
+
+/// The store of a directory, where its configuration says.
+///
+/// # Errors
+/// [`SetupError`] where there is none or it cannot be read.
+pub async fn store(dir: &Path) -> Result<Store, SetupError> {
+    let configured = dir.join(config::FILE).exists();
+    let places = if configured { Config::load(dir)?.places() } else { Places::within(dir) };
+    Ok(Store::open_at(&places).await?)
+}
+
+/// Two keys on one store would sign one chain of records.
+async fn must_be_ours(store: &Store, ours: &PublicKey) -> Result<(), SetupError> {
+    let owner = store.belongs_to(ours).await?;
+    if owner == *ours { Ok(()) } else { Err(SetupError::NotOurs { owner, ours: *ours }) }
 }
 
 /// What a device is handed: the token's secret, the server's key, and the CA to trust.

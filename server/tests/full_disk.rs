@@ -19,8 +19,8 @@ use gossamer_protocol::ids::RoundId;
 use gossamer_protocol::problem::ProblemType as P;
 use gossamer_server::clock::{ManualClock, Timestamp};
 use gossamer_server::coordinator::Coordinator;
-use gossamer_server::store::Store;
 use gossamer_server::store::objects::DIRECTORY;
+use gossamer_server::store::{Places, Store};
 use gossamer_server::{clock, setup};
 use https::{TestServer, config, problem, update_path};
 use object_store::local::LocalFileSystem;
@@ -108,7 +108,7 @@ async fn an_upload_without_space_is_507_and_taken_later() {
     let dir = tempfile::tempdir().expect("a directory");
     setup::init(dir.path(), &[], &config()).await.expect("a directory");
     let disk = Full::within(dir.path());
-    let store = Store::open_with(dir.path(), disk.clone()).await.expect("a store");
+    let store = Store::open_with(&Places::within(dir.path()), disk.clone()).await.expect("a store");
     let signing = setup::signing_key(dir.path()).expect("a key");
     let clock = Arc::new(clock::SystemClock);
     let coordinator = Coordinator::open(store, signing, clock).await.expect("opens");
@@ -132,21 +132,15 @@ async fn an_upload_without_space_is_507_and_taken_later() {
     }
     disk.set(None);
 
-    // Uploads in parts wait in files of their own.
-    #[cfg(target_os = "linux")]
-    {
-        let digest = Digest::of(&frame);
-        let staged = dir.path().join("staging").join(run.to_string()).join(id(&key(0)).to_string());
-        std::fs::create_dir_all(&staged).expect("made");
-        let file = staged.join(format!("0-{digest}"));
-        std::os::unix::fs::symlink("/dev/full", &file).expect("made");
-        let part = server.signed(&key(0), &Method::PATCH, &path, &frame[..50]);
-        let part = part.header("upload-digest", digest.to_string()).header("upload-offset", 0);
-        let answer = part.header("upload-length", frame.len()).send().await.expect("an answer");
-        assert_eq!(problem(answer).await.kind, P::StoreFull);
-        assert_eq!(server.operator.run(run).await.expect("there"), before, "nothing changed");
-        std::fs::remove_file(&file).expect("there");
-    }
+    // Parts wait beside the objects.
+    disk.set(Some("staging"));
+    let part = server.signed(&key(0), &Method::PATCH, &path, &frame[..50]);
+    let part = part.header("upload-digest", Digest::of(&frame).to_string());
+    let part = part.header("upload-offset", 0).header("upload-length", frame.len());
+    let answer = part.send().await.expect("an answer");
+    assert_eq!(problem(answer).await.kind, P::StoreFull);
+    assert_eq!(server.operator.run(run).await.expect("there"), before, "nothing changed");
+    disk.set(None);
 
     let answer = server.send(0, Method::PUT, &path, &frame).await;
     assert!(answer.status().is_success(), "{}", answer.status());
@@ -165,7 +159,7 @@ async fn a_round_that_cannot_be_stored_closes_later_the_same() {
     let dir = tempfile::tempdir().expect("a directory");
     Store::create(dir.path()).await.expect("a store").close().await;
     let disk = Full::within(dir.path());
-    let store = Store::open_with(dir.path(), disk.clone()).await.expect("a store");
+    let store = Store::open_with(&Places::within(dir.path()), disk.clone()).await.expect("a store");
     let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
     let coordinator = Coordinator::open(store, server_key(), clock.clone()).await.expect("opens");
     let world = World { coordinator, clock };

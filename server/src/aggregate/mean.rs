@@ -26,6 +26,14 @@ impl Aggregator for Mean {
         Ok(self.0.add(update)?)
     }
 
+    fn partial(&self) -> Vec<u8> {
+        self.0.to_bytes()
+    }
+
+    fn merge(&mut self, partial: &[u8]) -> Result<(), AggregateError> {
+        Ok(self.0.merge(&Fold::from_bytes(partial)?)?)
+    }
+
     fn finish(self: Box<Self>) -> Option<Vec<f32>> {
         self.0.mean()
     }

@@ -20,6 +20,15 @@ pub trait Aggregator: Send {
     /// [`AggregateError`] where the update does not fit.
     fn add(&mut self, update: &Sparse, examples: u32) -> Result<(), AggregateError>;
 
+    /// What was added so far, as bytes for [`merge`](Aggregator::merge).
+    fn partial(&self) -> Vec<u8>;
+
+    /// Adds what another of the same rule and shape was given; on `Err` nothing changed.
+    ///
+    /// # Errors
+    /// [`AggregateError`] where the bytes are not such.
+    fn merge(&mut self, partial: &[u8]) -> Result<(), AggregateError>;
+
     /// The combined delta, shape `[n]`; `None` when nobody reported.
     fn finish(self: Box<Self>) -> Option<Vec<f32>>;
 }

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::print;
 use crate::audit::Head;
 use crate::setup;
-use crate::store::Store;
 
 #[derive(Args)]
 pub(super) struct Log {
@@ -30,7 +29,7 @@ pub(super) struct Verify {
 }
 
 pub(super) async fn log(Log { dir, last }: Log, json: bool) -> Result<()> {
-    let entries = Store::open(&dir).await?.audit(u64::MAX, last).await?;
+    let entries = setup::store(&dir).await?.audit(u64::MAX, last).await?;
     let mut lines = Vec::new();
     for entry in entries.iter().rev() {
         lines.push(if json { serde_json::to_string(entry)? } else { entry.entry.to_string() });
@@ -42,7 +41,7 @@ pub(super) async fn log(Log { dir, last }: Log, json: bool) -> Result<()> {
 
 /// Fails where the log is not what it was.
 pub(super) async fn verify(Verify { dir, seen }: Verify, json: bool) -> Result<()> {
-    let store = Store::open(&dir).await?;
+    let store = setup::store(&dir).await?;
     let key = setup::signing_key(&dir)?.public();
     match store.verify_audit(&key, seen).await {
         Ok(Head { seq, hash }) => {

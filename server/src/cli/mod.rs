@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::config::{Admin, Config};
+use crate::config::{self, Admin, Config};
 use crate::http::serve::Listeners;
 use crate::problem::told;
 use crate::setup::{self, ServeLock};
@@ -80,6 +80,17 @@ struct Init {
     /// Address of the admin API and the dashboard. Without, the port after on the loopback address.
     #[arg(long)]
     admin: Option<SocketAddr>,
+    /// The Postgres database for the rows, which other servers may share: postgres://USER@HOST/NAME. Its
+    /// password is read from PGPASSWORD or ~/.pgpass.
+    #[arg(long, value_name = "URL", requires = "objects")]
+    database: Option<String>,
+    /// The S3-compatible store for the objects: s3://BUCKET/PREFIX. Its keys are read from
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, its region from AWS_REGION.
+    #[arg(long, value_name = "URL")]
+    objects: Option<String>,
+    /// Where the bucket is spoken to, where that is not AWS.
+    #[arg(long, value_name = "URL", requires = "objects")]
+    endpoint: Option<String>,
 }
 
 #[derive(Args)]
@@ -137,12 +148,14 @@ async fn dispatch(command: Command, json: bool) -> Result<()> {
     }
 }
 
-async fn init(Init { dir, names, listen, admin }: Init, json: bool) -> Result<()> {
+async fn init(args: Init, json: bool) -> Result<()> {
+    let Init { dir, names, listen, admin, database, objects, endpoint } = args;
+    let store = config::Store { database, objects, endpoint, ..config::Store::default() };
     // Port 0 is any, and so is the one after.
     let next = if listen.port() == 0 { 0 } else { listen.port().checked_add(1).unwrap_or(8444) };
     let admin = admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], next)));
     let admin = Admin { listen: Some(admin), ..Admin::default() };
-    let config = Config { listen, admin, ..Config::default() };
+    let config = Config { listen, admin, store, ..Config::default() };
     setup::init(&dir, &names, &config).await?;
     let key = setup::signing_key(&dir)?.public();
     let text = format!("made {}\nserver key {key}\nnext: gossamer-server serve {0}", dir.display());

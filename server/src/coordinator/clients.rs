@@ -162,12 +162,22 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Notices whom another process revoked.
+    /// Notices whom another process enrolled or revoked.
     pub(super) async fn refresh_fleet(&self) -> Result<(), CoordinatorError> {
-        let after = {
+        let (after, enrolment) = {
             let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
-            fleet.revocation
+            (fleet.revocation, fleet.enrolment)
         };
+        let enrolled = self.0.store.enrolled(Some(enrolment)).await?;
+        if !enrolled.is_empty() {
+            let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
+            for (entry, client, key) in enrolled {
+                fleet.insert(client, key);
+                fleet.enrolment = fleet.enrolment.max(entry);
+            }
+            drop(fleet);
+            self.changed();
+        }
         let revoked = self.0.store.revoked(after).await?;
         if !revoked.is_empty() {
             let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
@@ -223,8 +233,18 @@ impl Coordinator {
         self.0.fleet.read().unwrap_or_else(PoisonError::into_inner).ids.len()
     }
 
-    /// The key of an enrolled client.
-    pub(crate) fn key_of(&self, client: ClientId) -> Result<PublicKey, CoordinatorError> {
+    /// The key of an enrolled client; where it is not known, another process may have enrolled it.
+    pub(crate) async fn key_of(&self, client: ClientId) -> Result<PublicKey, CoordinatorError> {
+        match self.known_key(client) {
+            Err(CoordinatorError::UnknownClient(_)) if self.0.store.is_shared() => {
+                self.refresh_fleet().await?;
+                self.known_key(client)
+            }
+            known => known,
+        }
+    }
+
+    fn known_key(&self, client: ClientId) -> Result<PublicKey, CoordinatorError> {
         let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
         match fleet.keys.get(&client) {
             Some(key) => Ok(*key),

@@ -1,33 +1,32 @@
 //! The tick: opens rounds, watches deadlines, and takes a frozen round to the next.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Origin, Terms};
-use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
-use gossamer_protocol::sparse::Support;
+use gossamer_protocol::frame::Terms;
+use gossamer_protocol::ids::{RoundId, RunId};
 
+use super::fold::Frozen;
+use super::steps::Act;
 use super::{Coordinator, CoordinatorError, Run};
-use crate::advance::{self, AdvanceError, Closing, Combining, Outcome, Training};
+use crate::advance::{self, Closing, Outcome, Training};
 use crate::audit::{Actor, Event as Told, Head};
 use crate::clock::Timestamp;
 use crate::problem::told;
-use crate::round::{Effect, Event};
+use crate::round::{Effect, Phase, Round};
 use crate::snapshot::SnapshotError;
 use crate::state::ServerState;
 use crate::status::Status;
-use crate::store::{Kind, PublishRow, RoundRow, StatusRow};
+use crate::store::{Kind, PublishRow, Publishing, RoundRow, StatusRow, StoreError};
 
-/// Updates in memory at a time while a round is closed: so many, of so many bytes at most.
-const PIECE: usize = 64;
-const PIECE_BYTES: usize = 1 << 26;
 /// How often a sign of life is given and old nonces are forgotten.
 const BEAT: Duration = Duration::from_secs(1);
+const HOUR_MS: u64 = 3_600_000;
+/// Without a sign of life for so long, no process serves.
+const GONE: Duration = Duration::from_secs(5);
 
 impl Coordinator {
     /// Takes over from a process that served this store and is gone: its open attempts get back the
@@ -41,13 +40,24 @@ impl Coordinator {
 
     async fn take_over_all(&self) -> Result<(), CoordinatorError> {
         let now = self.now();
-        let alive = self.0.store.alive().await?.unwrap_or(now);
-        let away = alive.until(now);
+        let last = self.0.store.alive().await?;
+        let away = last.map_or(Duration::ZERO, |last| last.until(now));
         let serving = Told::Serving { version: env!("CARGO_PKG_VERSION") };
         self.0.store.note(&self.own_note(serving)).await?;
+        // Beside a process that serves, nothing is to be taken over; of several that begin, one does.
+        if self.0.store.is_shared() {
+            let gone = away >= GONE || last.is_none();
+            let ours = match last {
+                Some(last) if gone => self.0.store.take_over(last, now).await?,
+                _ => gone,
+            };
+            if !ours {
+                return Ok(());
+            }
+        }
         for run in self.all().into_iter().filter(|run| !run.is_over()) {
             let mut open = self.lock(&run).await?;
-            self.step(&run, &mut open, Event::TakenOver { away }, now).await?;
+            self.step(&run, &mut open, &Act::TakenOver(away), now).await?;
         }
         let (store, keep) = (self.0.store.clone(), self.0.store.kept_frames().await?);
         let dropped = blocking(move || store.objects().drop_other_updates(&keep)).await?;
@@ -97,6 +107,7 @@ impl Coordinator {
     async fn beat(&self, now: Timestamp) -> Result<(), CoordinatorError> {
         self.0.store.set_alive(now).await?;
         self.0.store.forget_nonces(now).await?;
+        self.drop_refused(now).await?;
         if let Some(note) = self.refusals_due(now) {
             self.0.store.note(&note).await?;
         }
@@ -107,17 +118,37 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Drops frames that were stored and then not accepted, where processes share the store: once an hour,
+    /// and only what no attempt can still be waiting for. Alone, that is done when the process begins.
+    async fn drop_refused(&self, now: Timestamp) -> Result<(), CoordinatorError> {
+        let last = self.0.dropped_refused.load(Ordering::Relaxed);
+        if !self.0.store.is_shared() || now.0 < last.saturating_add(HOUR_MS) {
+            return Ok(());
+        }
+        self.0.dropped_refused.store(now.0, Ordering::Relaxed);
+        let runs = self.all();
+        let deadlines = runs.iter().map(|run| u64::from(run.manifest.cohort.deadline_s) * 1_000);
+        let age = 24 * HOUR_MS + 2 * deadlines.max().unwrap_or(0);
+        let before = Timestamp(now.0.saturating_sub(age));
+        let keep = self.0.store.kept_frames().await?;
+        let frames = self.0.store.objects().drop_updates_before(&keep, before).await?;
+        if frames > 0 {
+            tracing::info!(frames, "dropped what was stored and not accepted");
+        }
+        Ok(())
+    }
+
     /// Notices what another process did: revocations, new runs, pauses, aborts.
-    async fn refresh(&self) -> Result<(), CoordinatorError> {
+    pub(super) async fn refresh(&self) -> Result<(), CoordinatorError> {
         self.refresh_fleet().await?;
         for (id, status) in self.0.store.statuses().await? {
-            match self.find(id) {
-                Ok(run) if run.status() != status => {
+            match self.known(id) {
+                Some(run) if run.status() != status => {
                     run.set_status(status);
                     self.changed();
                 }
-                Ok(_) => {}
-                Err(_) => {
+                Some(_) => {}
+                None => {
                     if let Some(row) = self.0.store.run_row(id).await? {
                         self.load(row).await?;
                         self.changed();
@@ -137,12 +168,14 @@ impl Coordinator {
         while !run.is_over() {
             let effects = {
                 let mut open = self.lock(run).await?;
-                self.open_if_due(run, &mut open, self.now()).await?
+                self.step(run, &mut open, &Act::Tick, self.now()).await?
             };
             if !effects.contains(&Effect::Close) {
                 break;
             }
-            self.close(run).await?;
+            if !self.close(run).await? {
+                break;
+            }
         }
         if run.is_over() && !run.cleared.load(Ordering::Relaxed) {
             self.clear(run.id, RoundId(u64::MAX)).await?;
@@ -151,26 +184,27 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Makes the next snapshot of a frozen round and publishes it.
-    async fn close(&self, run: &Arc<Run>) -> Result<(), CoordinatorError> {
+    /// Makes the next snapshot of a frozen round and publishes it; false where that has to wait for other
+    /// processes.
+    async fn close(&self, run: &Arc<Run>) -> Result<bool, CoordinatorError> {
         let began = Instant::now();
         let frozen = {
             let open = self.lock(run).await?;
+            if open.round.phase() != Phase::Frozen {
+                // Another process was faster.
+                return Ok(true);
+            }
             Frozen {
-                round: open.round.id(),
-                attempt: open.round.attempt(),
+                round: open.round.clone(),
                 parent: open.record,
-                asked: open.round.asked().len(),
-                accepted: open.round.accepted().clone(),
-                made_for: open.round.made_for().clone(),
                 snapshot: open.snapshot,
                 shared: open.shared.clone(),
                 state: open.state,
                 state_cached: open.state_cached.clone(),
             }
         };
-        let (round, accepted) = (frozen.round, frozen.accepted.len());
-        let asked = frozen.asked;
+        let closing = frozen.round.clone();
+        let (round, accepted) = (closing.id(), closing.accepted().len());
         let (outcome, training) = match self.outcome(run, frozen).await {
             Err(CoordinatorError::Snapshot(diverged)) => {
                 let note = told(&diverged);
@@ -178,11 +212,22 @@ impl Coordinator {
                 self.acting(Actor::Server)
                     .end(run, StatusRow { status: Status::Aborted, note })
                     .await?;
-                return Ok(());
+                return Ok(true);
             }
-            outcome => outcome?,
+            // Dropped once counted: another process was faster.
+            Err(CoordinatorError::Store(StoreError::Missing(_)))
+                if self.is_past(run, round).await? =>
+            {
+                return Ok(true);
+            }
+            outcome => match outcome? {
+                Some(outcome) => outcome,
+                None => return Ok(false),
+            },
         };
-        self.publish(run, outcome, asked, training).await?;
+        if !self.publish(run, outcome, &closing, training).await? {
+            return Ok(true);
+        }
         self.0.metrics.closed.inc();
         self.0.metrics.update_bytes.inc_by(training.bytes);
         self.0.metrics.close_seconds.observe(began.elapsed().as_secs_f64());
@@ -192,64 +237,48 @@ impl Coordinator {
             snapshot = %view.snapshot, bytes = view.snapshot_bytes, "round closed"
         );
         self.try_sweep(run, round.next()).await;
-        Ok(())
+        Ok(true)
     }
 
-    /// The pure part, a piece of the accepted set at a time, away from the async threads.
+    /// Whether the run has gone on from `round`.
+    async fn is_past(&self, run: &Run, round: RoundId) -> Result<bool, CoordinatorError> {
+        Ok(self.lock(run).await?.round.id() > round)
+    }
+
+    /// The pure part: what follows from the frozen round; none where other processes are still at it.
     async fn outcome(
         &self,
         run: &Arc<Run>,
         frozen: Frozen,
-    ) -> Result<(Outcome, Training), CoordinatorError> {
+    ) -> Result<Option<(Outcome, Training)>, CoordinatorError> {
+        let Some(combining) = self.combine(run, &frozen).await? else { return Ok(None) };
         let state = match &frozen.state_cached {
             Some(state) => ServerState::clone(state),
             None => self.read_state(frozen.state).await?,
         };
-        let mut combining = Combining::new(&run.manifest);
-        // In client order, though the sum would be the same in any.
-        let frames: Vec<(ClientId, Digest)> =
-            frozen.accepted.iter().map(|(&client, &digest)| (client, digest)).collect();
-        let longest = Terms::new(&run.manifest, run.id, frozen.round).update_len_max();
-        for piece in frames.chunks((PIECE_BYTES / longest).clamp(1, PIECE)) {
-            let made = |&(client, _): &(ClientId, Digest)| {
-                let attempt = frozen.made_for.get(&client).copied().unwrap_or(frozen.attempt);
-                let (round, snapshot) = (frozen.round, frozen.snapshot);
-                Origin { run: run.id, round, attempt, client, snapshot }
-            };
-            let origins: Vec<Origin> = piece.iter().map(made).collect();
-            let get = |&(_, frame)| self.0.store.objects().get(Kind::Update, frame);
-            let piece: Vec<Bytes> = try_join_all(piece.iter().map(get)).await?;
-            let (run, shared) = (run.clone(), frozen.shared.clone());
-            let round = frozen.round;
-            combining = blocking(move || {
-                let terms = Terms::new(&run.manifest, run.id, round);
-                for (frame, origin) in piece.iter().zip(&origins) {
-                    combining.add(frame, &terms, origin, shared.as_deref())?;
-                }
-                Ok::<_, AdvanceError>(combining)
-            })
-            .await??;
-        }
         let run = run.clone();
         let outcome = blocking(move || {
-            let Frozen { round, parent, attempt, accepted, .. } = &frozen;
-            let closing = Closing { round: *round, parent: *parent, attempt: *attempt, accepted };
+            let Frozen { round, parent, .. } = &frozen;
+            let (parent, accepted) = (*parent, round.accepted());
+            let closing = Closing { round: round.id(), parent, attempt: round.attempt(), accepted };
             let training = combining.training();
             let delta = combining.finish();
             let outcome = run.lineage().next(state, delta.as_deref(), &closing)?;
-            Ok::<_, SnapshotError>((outcome, training))
+            Ok::<_, SnapshotError>(Some((outcome, training)))
         });
         Ok(outcome.await??)
     }
 
-    /// Objects first, then the one transaction that makes them the run's next snapshot.
+    /// Objects first, then the one transaction that makes them the run's next snapshot; false where another
+    /// process did that.
     async fn publish(
         &self,
         run: &Arc<Run>,
         outcome: Outcome,
-        asked: usize,
+        frozen: &Round,
         training: Training,
-    ) -> Result<(), CoordinatorError> {
+    ) -> Result<bool, CoordinatorError> {
+        let round = frozen.id();
         let Outcome { state, state_bytes, snapshot, record } = outcome;
         let objects = self.0.store.objects();
         let snapshot_bytes = Bytes::from(snapshot);
@@ -260,7 +289,7 @@ impl Coordinator {
         let signed = self.sign_record(&record);
         let last = record.round.0 >= run.manifest.rounds;
 
-        let mut open = self.lock(run).await?;
+        let mut open = run.open.lock().await;
         open.dirty = true;
         let row = PublishRow {
             run: run.id,
@@ -272,41 +301,47 @@ impl Coordinator {
         };
         let note = self.own_note(Told::RoundClosed {
             run: run.id,
-            round: open.round.id(),
+            round,
             attempt: record.attempt,
             accepted: record.accepted,
             record: Digest::of(&signed.bytes),
             last,
         });
         let closed = RoundRow {
-            round: open.round.id(),
+            round,
             closed_ms: note.at.0,
             attempt: record.attempt,
-            asked: asked as u64,
+            asked: frozen.asked().len() as u64,
             accepted: record.accepted,
             examples: training.examples,
             loss: training.loss(),
             bytes_up: training.bytes,
             bytes_down: run.bytes_down.load(Ordering::Relaxed),
         };
-        self.0.store.publish(&row, &closed, &note).await?;
+        let (version, status) = match self.0.store.publish(&row, &closed, &note).await? {
+            Publishing::Now { version, status } => (version, status),
+            Publishing::Before => {
+                // The same bytes, since they are a function of what was frozen.
+                let there = self.0.store.record(run.id, record.round).await?;
+                return match there {
+                    Some((there, ..)) if there == signed => Ok(false),
+                    _ => Err(CoordinatorError::Diverged { run: run.id, round }),
+                };
+            }
+        };
         run.bytes_down.fetch_sub(closed.bytes_down, Ordering::Relaxed);
-        // Nothing refuses it: the round is frozen, and only here does it go on.
-        let gone_on = open.round.step(Event::Published, self.now()).is_ok();
+        open.version = version;
+        open.round = frozen.next();
         open.record = Digest::of(&signed.bytes);
         open.snapshot = record.snapshot;
         open.snapshot_bytes = snapshot_bytes;
         open.shared = shared;
         open.state = record.state;
         open.state_cached = (!last).then(|| Arc::new(state));
-        open.dirty = !gone_on;
-        drop(open);
-        if last {
-            let row = self.0.store.run_row(run.id).await?;
-            run.set_status(row.map_or_else(|| run.status(), |row| row.status));
-        }
+        open.dirty = false;
+        run.set_status(status);
         self.changed();
-        Ok(())
+        Ok(true)
     }
 
     /// Sweeps; what cannot be dropped is no reason for a round to stand still.
@@ -328,27 +363,18 @@ impl Coordinator {
         if !frames.is_empty() {
             store.forget_frames(run.id, round).await?;
         }
+        if store.is_shared() {
+            for partial in store.merged(run.id, round).await? {
+                store.objects().drop(Kind::Partial, partial).await?;
+            }
+            store.forget_folds(run.id, round).await?;
+        }
         self.clear(run.id, round).await
     }
 
     async fn clear(&self, run: RunId, before: RoundId) -> Result<(), CoordinatorError> {
-        let store = self.0.store.clone();
-        Ok(blocking(move || store.staging().drop_before(run, before)).await??)
+        Ok(self.0.store.staging().drop_before(run, before).await?)
     }
-}
-
-/// A frozen round, as closing needs it.
-struct Frozen {
-    round: RoundId,
-    attempt: Attempt,
-    parent: Digest,
-    asked: usize,
-    accepted: BTreeMap<ClientId, Digest>,
-    made_for: BTreeMap<ClientId, Attempt>,
-    snapshot: Digest,
-    shared: Option<Arc<Support>>,
-    state: Digest,
-    state_cached: Option<Arc<ServerState>>,
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

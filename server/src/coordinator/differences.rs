@@ -51,7 +51,7 @@ impl Coordinator {
         round: RoundId,
         held: RoundId,
     ) -> Result<Bytes, CoordinatorError> {
-        let run = self.find(run)?;
+        let run = self.find(run).await?;
         let (now, frame) = {
             let open = self.lock(&run).await?;
             (open.round.id(), open.snapshot_bytes.clone())

@@ -135,6 +135,14 @@ pub enum CoordinatorError {
     /// A round cannot be closed.
     #[error("the round cannot be closed")]
     Advance(#[from] AdvanceError),
+    /// Another process published something else of the same updates.
+    #[error("round {round} of run {run} was published with another record than follows from it")]
+    Diverged {
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: RoundId,
+    },
     /// The server's state is damaged.
     #[error("the server's state cannot be read")]
     State(#[from] BadState),
@@ -171,9 +179,11 @@ impl CoordinatorError {
             Self::Staged | Self::WrongOffset { .. } => ProblemType::WrongOffset,
             Self::Aggregate(aggregate) => aggregate.problem(),
             Self::Manifest(_) | Self::Snapshot(_) => ProblemType::BadRequest,
-            Self::Restore { .. } | Self::Advance(_) | Self::State(_) | Self::Export(_) => {
-                ProblemType::Internal
-            }
+            Self::Restore { .. }
+            | Self::Advance(_)
+            | Self::Diverged { .. }
+            | Self::State(_)
+            | Self::Export(_) => ProblemType::Internal,
             Self::Store(store) => store.problem(),
             Self::Stopping => ProblemType::Busy,
         }
@@ -188,11 +198,12 @@ impl CoordinatorError {
                 Some(*retry)
             }
             Self::Store(StoreError::Full) => Some(Duration::from_secs(60)),
-            Self::Stopping => Some(Duration::from_secs(1)),
+            Self::Stopping | Self::Store(StoreError::Away(_)) => Some(Duration::from_secs(1)),
             _ => None,
         };
-        let detail = match kind {
-            ProblemType::Internal => "see the server's log".to_owned(),
+        let detail = match (kind, self) {
+            (ProblemType::Internal, _) => "see the server's log".to_owned(),
+            (_, Self::Store(StoreError::Away(_))) => "the store does not answer".to_owned(),
             _ => told(self),
         };
         problem(kind, detail, retry)

@@ -1,26 +1,31 @@
 //! Sole owner of the open rounds: it feeds events to [`Round`] and carries its effects out.
 //!
-//! An effect is durable before anybody hears of it. A step changes the round in memory first; until
-//! its effects are stored the round is marked, and whoever finds the mark (after a store that failed)
-//! reads the round again from the store, which alone is believed. What writes runs in a task of its
-//! own, to its end, even where its caller goes away.
+//! The store alone is believed; what is in memory is a copy of a run's row and what hangs on it, at a
+//! version that every step counts up. A step decides on the copy, then holds the row: where it is at a
+//! later version, another process went on, and the step decides anew with what came since. An effect is
+//! durable before anybody hears of it, and before the copy changes. After a store that failed the copy is
+//! marked, since it may or may not have been changed, and looked after again. What writes runs in a task
+//! of its own, to its end, even where its caller goes away.
 //!
 //! - `clients`: tokens, enrolment, revocation, nonces. `runs`: runs and what they published.
 //! - `health`: whether the server can do its work.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
 //! - `differences`: snapshots for clients that hold an earlier one. `restore`: a run carried here.
-//! - `rounds`: check-in and upload. `close`: the tick, and from one round to the next.
+//! - `steps`: a run's copy, and what changes it. `rounds`: check-in and upload. `fold`: the sum of a
+//!   round. `close`: the tick, and from one round to the next.
 
 mod clients;
 mod close;
 mod differences;
 mod error;
+mod fold;
 mod health;
 mod operators;
 mod restore;
 mod rounds;
 mod runs;
 mod sightings;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -28,19 +33,19 @@ mod uploads;
 mod view;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::Terms;
 use gossamer_protocol::ids::{ClientId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::Signed;
 use gossamer_protocol::sign::{PublicKey, SigningKey};
 use gossamer_protocol::sparse::Support;
-use tokio::sync::{Mutex, MutexGuard, Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 pub use clients::{ClientState, ClientView};
 use differences::Differences;
@@ -53,14 +58,17 @@ use sightings::Sightings;
 pub use uploads::Uploaded;
 pub use view::RunView;
 
-use crate::advance::{self, Lineage};
+use crate::advance::Lineage;
 use crate::audit::{Actor, Event as Told, Note};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
 use crate::round::Round;
 use crate::state::ServerState;
 use crate::status::Status;
-use crate::store::{Kind, RunRow, StatusRow, Store, StoreError};
+use crate::store::{RunRow, StatusRow, Store};
+
+/// Updates of a part of a round that is folded by itself: enough that its sum is much less to read.
+pub const FOLD_PART: NonZeroU32 = NonZeroU32::new(256).expect("it is not 0");
 
 /// The aggregator itself, without a network. A cheap handle; what is done through it is noted as its
 /// actor's.
@@ -77,6 +85,10 @@ struct Shared {
     ticking: Mutex<Timestamp>,
     /// One difference between snapshots is made at a time.
     differencing: Mutex<()>,
+    /// Updates of a part that is folded by itself, where processes share the store.
+    fold_part: AtomicU64,
+    /// When frames that were not accepted were last dropped.
+    dropped_refused: AtomicU64,
     /// Rung where a tick has something to do at once.
     due: Notify,
     sightings: std::sync::Mutex<Sightings>,
@@ -104,11 +116,13 @@ struct Fleet {
     revoked: HashSet<ClientId>,
     /// The last revocation in it.
     revocation: u64,
+    /// The audit entry of the last enrolment in it.
+    enrolment: u64,
 }
 
 impl Fleet {
     fn insert(&mut self, client: ClientId, key: PublicKey) {
-        if self.keys.insert(client, key).is_none() {
+        if !self.revoked.contains(&client) && self.keys.insert(client, key).is_none() {
             let place = self.ids.partition_point(|id| *id < client);
             self.ids.insert(place, client);
         }
@@ -152,6 +166,8 @@ struct Run {
 
 /// The part of a run that moves.
 struct Open {
+    /// The version that this is.
+    version: u64,
     round: Round,
     /// Digest of the record this round starts from.
     record: Digest,
@@ -162,7 +178,7 @@ struct Open {
     state: Digest,
     /// The state's contents, once needed.
     state_cached: Option<Arc<ServerState>>,
-    /// A step was begun and not known to be stored: read it again.
+    /// A step was begun and not known to be stored: look whether it was.
     dirty: bool,
 }
 
@@ -199,8 +215,9 @@ impl Coordinator {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CoordinatorError> {
         let mut fleet = Fleet::default();
-        for (client, key) in store.clients().await? {
+        for (entry, client, key) in store.enrolled(None).await? {
             fleet.insert(client, key);
+            fleet.enrolment = fleet.enrolment.max(entry);
         }
         for (seq, client) in store.revoked(0).await? {
             fleet.revoke(client);
@@ -215,6 +232,8 @@ impl Coordinator {
             runs: RwLock::default(),
             ticking: Mutex::default(),
             differencing: Mutex::default(),
+            fold_part: AtomicU64::new(FOLD_PART.get().into()),
+            dropped_refused: AtomicU64::new(0),
             due: Notify::new(),
             sightings: std::sync::Mutex::default(),
             metrics: Metrics::default(),
@@ -233,6 +252,11 @@ impl Coordinator {
     #[must_use]
     pub fn acting(&self, actor: Actor) -> Self {
         Self(self.0.clone(), actor)
+    }
+
+    /// Rounds of more updates than `part` are folded in parts of so many, where processes share the store.
+    pub fn fold_in_parts_of(&self, part: NonZeroU32) {
+        self.0.fold_part.store(u64::from(part.get()), Ordering::Relaxed);
     }
 
     /// What the audit log is to say of what this handle's actor does now.
@@ -281,7 +305,7 @@ impl Coordinator {
     /// Brings a stored run into memory.
     async fn load(&self, row: RunRow) -> Result<Arc<Run>, CoordinatorError> {
         let manifest = Manifest::from_bytes(&row.manifest.bytes)?;
-        let open = self.read_open(&row, &manifest).await?;
+        let open = self.read_open(row.id, &manifest).await?;
         let run = Arc::new(Run {
             id: row.id,
             digest: Digest::of(&row.manifest.bytes),
@@ -305,36 +329,6 @@ impl Coordinator {
         Ok(run)
     }
 
-    /// What the store says of a run's round.
-    async fn read_open(&self, row: &RunRow, manifest: &Manifest) -> Result<Open, CoordinatorError> {
-        let store = &self.0.store;
-        let record = store.record(row.id, row.round).await?;
-        let (record, snapshot, state) = record.ok_or(StoreError::Row("a round has no record"))?;
-        let snapshot_bytes = store.objects().get(Kind::Snapshot, snapshot).await?;
-        let terms = Terms::new(manifest, row.id, row.round);
-        let shared = advance::shared_support(&snapshot_bytes, &terms)?.map(Arc::new);
-        let asked = store.asked(row.id).await?;
-        let accepted = store.accepted(row.id, row.round).await?;
-        let round = Round::new(manifest.cohort.clone(), manifest.seed, row.round).resume(
-            row.attempt,
-            row.deadline,
-            asked,
-            accepted,
-        );
-        let record = Digest::of(&record.bytes);
-        let state_cached = None;
-        Ok(Open {
-            round,
-            record,
-            snapshot,
-            snapshot_bytes,
-            shared,
-            state,
-            state_cached,
-            dirty: false,
-        })
-    }
-
     /// Runs `work` to its end even where the caller goes away. sqlx drops the connection of a query
     /// that is cancelled while the query runs on: a row could then appear after the round was read.
     async fn apart<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, CoordinatorError>
@@ -349,25 +343,23 @@ impl Coordinator {
         }
     }
 
-    fn find(&self, run: RunId) -> Result<Arc<Run>, CoordinatorError> {
+    /// A run; where it is not in memory yet, another process may have made it.
+    async fn find(&self, run: RunId) -> Result<Arc<Run>, CoordinatorError> {
+        if let Some(known) = self.known(run) {
+            return Ok(known);
+        }
+        let row = if self.0.store.is_shared() { self.0.store.run_row(run).await? } else { None };
+        self.load(row.ok_or(CoordinatorError::UnknownRun(run))?).await
+    }
+
+    fn known(&self, run: RunId) -> Option<Arc<Run>> {
         let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner);
-        runs.by_id.get(&run).cloned().ok_or(CoordinatorError::UnknownRun(run))
+        runs.by_id.get(&run).cloned()
     }
 
     /// All runs, oldest first.
     fn all(&self) -> Vec<Arc<Run>> {
         let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner);
         runs.order.iter().filter_map(|id| runs.by_id.get(id).cloned()).collect()
-    }
-
-    /// The run's round, as stored.
-    async fn lock<'a>(&self, run: &'a Run) -> Result<MutexGuard<'a, Open>, CoordinatorError> {
-        let mut open = run.open.lock().await;
-        if open.dirty {
-            let row = self.0.store.run_row(run.id).await?;
-            let row = row.ok_or(StoreError::Row("a run is gone"))?;
-            *open = self.read_open(&row, &run.manifest).await?;
-        }
-        Ok(open)
     }
 }

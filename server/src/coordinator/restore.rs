@@ -31,7 +31,7 @@ impl Coordinator {
         run: RunId,
         round: RoundId,
     ) -> Result<Published, CoordinatorError> {
-        let run = self.find(run)?;
+        let run = self.find(run).await?;
         let (record, snapshot, _) = self.stored_record(&run, round).await?;
         let snapshot = self.0.store.objects().get(Kind::Snapshot, snapshot).await?;
         Ok(Published { record, snapshot })
@@ -42,7 +42,7 @@ impl Coordinator {
     /// # Errors
     /// As for [`published`](Self::published).
     pub async fn state_bytes(&self, run: RunId, round: RoundId) -> Result<Bytes, CoordinatorError> {
-        let run = self.find(run)?;
+        let run = self.find(run).await?;
         let (_, _, state) = self.stored_record(&run, round).await?;
         Ok(self.0.store.objects().get(Kind::State, state).await?)
     }
@@ -111,7 +111,7 @@ impl Coordinator {
             Ok(this.0.store.restore_rounds(&rows).await?)
         };
         self.apart(add).await?;
-        let here = self.find(run)?;
+        let here = self.find(run).await?;
         // Whoever uses the round next reads it from the store.
         here.open.lock().await.dirty = true;
         if let Some(row) = self.0.store.run_row(run).await? {

@@ -1,6 +1,6 @@
 //! Check-in and upload.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,12 +11,12 @@ use gossamer_protocol::message::{Answer, Assignment, CheckIn, Receipt, Record, S
 use gossamer_protocol::rng::Stream;
 use gossamer_protocol::sign::Purpose;
 
+use super::steps::Act;
 use super::{Coordinator, CoordinatorError, Open, Run};
-use crate::audit::Event as Told;
 use crate::clock::Timestamp;
-use crate::round::{Effect, Event, Idle, Phase, RoundError};
+use crate::round::{Effect, Idle, Phase, RoundError};
 use crate::status::Status;
-use crate::store::{AcceptRow, Kind, StoreError};
+use crate::store::{Kind, StoreError};
 
 /// How long an idle client waits where no run says otherwise.
 const NO_RUN_RETRY: Duration = Duration::from_secs(5);
@@ -48,7 +48,7 @@ impl Coordinator {
         client: ClientId,
         check_in: &CheckIn,
     ) -> Result<Answer, CoordinatorError> {
-        self.key_of(client)?;
+        self.key_of(client).await?;
         let only = check_in.run;
         self.apart(move |this| async move { this.answer(client, only).await }).await
     }
@@ -59,8 +59,14 @@ impl Coordinator {
         only: Option<RunId>,
     ) -> Result<Answer, CoordinatorError> {
         let runs = match only {
-            Some(run) => vec![self.find(run)?],
-            None => self.all(),
+            Some(run) => vec![self.find(run).await?],
+            None => {
+                // Before anybody is told that there is nothing to do: another process may have made a run.
+                if self.0.store.is_shared() && self.all().iter().all(|run| run.is_over()) {
+                    self.refresh().await?;
+                }
+                self.all()
+            }
         };
         let mut over = None;
         let mut wait: Option<(Duration, String)> = None;
@@ -106,9 +112,9 @@ impl Coordinator {
         }
         let mut open = self.lock(run).await?;
         if open.round.phase() == Phase::Idle {
-            self.open_if_due(run, &mut open, now).await?;
+            self.step(run, &mut open, &Act::Tick, now).await?;
         }
-        let effects = self.step(run, &mut open, Event::CheckIn(client), now).await?;
+        let effects = self.step(run, &mut open, &Act::CheckIn(client), now).await?;
         Ok(match (effects.as_slice(), open.round.phase()) {
             ([Effect::Assign { .. }], Phase::Open { deadline }) => Answer::Train(Assignment {
                 run: run.id,
@@ -124,105 +130,14 @@ impl Coordinator {
         })
     }
 
-    /// A tick for one run, without the closing.
-    pub(super) async fn open_if_due(
-        &self,
-        run: &Arc<Run>,
-        open: &mut Open,
-        now: Timestamp,
-    ) -> Result<Vec<Effect>, CoordinatorError> {
-        let may_open = run.is(Status::Running) && open.round.id().0 < run.manifest.rounds;
-        open.dirty = true;
-        let effects = {
-            let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
-            open.round.step(Event::Tick { fleet: &fleet.ids, may_open }, now)
-        };
-        self.settle(run, open, effects, now).await
-    }
-
-    pub(super) async fn step(
-        &self,
-        run: &Run,
-        open: &mut Open,
-        event: Event<'_>,
-        now: Timestamp,
-    ) -> Result<Vec<Effect>, CoordinatorError> {
-        open.dirty = true;
-        let effects = open.round.step(event, now);
-        self.settle(run, open, effects, now).await
-    }
-
-    /// Makes a step's effects durable, then takes the mark off.
-    async fn settle(
-        &self,
-        run: &Run,
-        open: &mut Open,
-        effects: Result<Vec<Effect>, RoundError>,
-        now: Timestamp,
-    ) -> Result<Vec<Effect>, CoordinatorError> {
-        let effects = match effects {
-            Ok(effects) => effects,
-            Err(source) => {
-                open.dirty = false; // a refused event changes nothing
-                return Err(CoordinatorError::Round { source, retry: self.retry_any(run, now) });
-            }
-        };
-        let store = &self.0.store;
-        for effect in &effects {
-            match effect {
-                Effect::Open { attempt, deadline, asked } => {
-                    store.open_attempt(run.id, *attempt, *deadline, asked).await?;
-                    let round = open.round.id();
-                    tracing::debug!(run = %run.id, %round, %attempt, asked = asked.len(), "open");
-                }
-                Effect::Deadline(deadline) => {
-                    store.set_deadline(run.id, *deadline).await?;
-                    let (round, attempt) = (open.round.id(), open.round.attempt());
-                    tracing::info!(run = %run.id, %round, %attempt, "deadline moved");
-                }
-                Effect::Abandon(_) => {
-                    let (round, attempt) = (open.round.id(), open.round.attempt());
-                    let accepted = open.round.accepted().len();
-                    let told = Told::RoundAbandoned { run: run.id, round, attempt, accepted };
-                    store.abandon(run.id, attempt, &self.own_note(told)).await?;
-                    self.0.metrics.abandoned.inc();
-                    tracing::warn!(run = %run.id, %round, accepted, "too few updates: trying again");
-                }
-                Effect::Assign { client, new: true } => store.add_asked(run.id, *client).await?,
-                Effect::Accept { client, update } => {
-                    let receipt = self.receipt(run, open, *client, *update);
-                    let (round, attempt) = (open.round.id(), open.round.attempt());
-                    let (client, frame, receipt) = (*client, *update, &receipt);
-                    let row = AcceptRow { run: run.id, round, attempt, client, frame, receipt };
-                    store.accept(&row).await?;
-                    self.0.metrics.accepted.inc();
-                }
-                Effect::Close => self.0.due.notify_one(),
-                Effect::Assign { new: false, .. } | Effect::Wait(_) | Effect::Repeat(_) => {}
-            }
-        }
-        open.dirty = false;
-        // Who waits, or asks again, changed nothing.
-        let news = |effect: &Effect| {
-            !matches!(
-                effect,
-                Effect::Wait(_) | Effect::Repeat(_) | Effect::Assign { new: false, .. }
-            )
-        };
-        if effects.iter().any(news) {
-            self.changed();
-        }
-        Ok(effects)
-    }
-
     /// Checks everything about an upload that its address tells, before its bytes are read; gives
     /// the most bytes it may have.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit).
     pub async fn admit(&self, caller: ClientId, to: &Admission) -> Result<usize, CoordinatorError> {
-        self.key_of(caller)?;
-        let run = self.find(to.run)?;
+        self.key_of(caller).await?;
+        let run = self.find(to.run).await?;
         if caller != to.client {
             return Err(CoordinatorError::NotYours { caller, owner: to.client });
         }
@@ -279,7 +194,7 @@ impl Coordinator {
             let same = stands == digest;
             return if same { Ok(receipt) } else { Err(CoordinatorError::Round { source, retry }) };
         }
-        let run = self.find(run)?;
+        let run = self.find(run).await?;
         self.check_frame(&run, &to, &frame).await?;
         self.0.store.objects().put(Kind::Update, frame).await?;
         self.accept(&run, &to, digest).await
@@ -320,12 +235,8 @@ impl Coordinator {
         update: Digest,
     ) -> Result<Signed, CoordinatorError> {
         let mut open = self.lock(run).await?;
-        if run.is_over() {
-            return Err(over(run));
-        }
-        let Admission { round, attempt, client, .. } = *to;
-        let event = Event::Submit { round, attempt, client, update };
-        let effects = self.step(run, &mut open, event, self.now()).await?;
+        let Admission { round, client, .. } = *to;
+        let effects = self.step(run, &mut open, &Act::Submit(*to, update), self.now()).await?;
         if let [Effect::Repeat(_)] = effects.as_slice() {
             let stored = self.0.store.receipt(run.id, round, client).await?;
             let (_, receipt) = stored.ok_or(StoreError::Row("an accepted update has no row"))?;
@@ -335,7 +246,13 @@ impl Coordinator {
         Ok(self.receipt(run, &open, client, update))
     }
 
-    fn receipt(&self, run: &Run, open: &Open, client: ClientId, update: Digest) -> Signed {
+    pub(super) fn receipt(
+        &self,
+        run: &Run,
+        open: &Open,
+        client: ClientId,
+        update: Digest,
+    ) -> Signed {
         let (round, attempt) = (open.round.id(), open.round.attempt());
         let receipt = Receipt { run: run.id, round, attempt, client, update };
         Signed::new(&self.0.key, Purpose::Receipt, json(&receipt))
@@ -346,12 +263,12 @@ impl Coordinator {
     }
 
     /// A retry window where no one client is meant.
-    fn retry_any(&self, run: &Run, now: Timestamp) -> Duration {
+    pub(super) fn retry_any(&self, run: &Run, now: Timestamp) -> Duration {
         retry(run, ClientId(run.id.0), now)
     }
 }
 
-fn over(run: &Run) -> CoordinatorError {
+pub(super) fn over(run: &Run) -> CoordinatorError {
     let status = run.status();
     let why = if status.note.is_empty() { status.status.name() } else { &status.note };
     CoordinatorError::RunOver { run: run.id, why: why.to_owned() }

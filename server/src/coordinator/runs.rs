@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Snapshot, Terms};
-use gossamer_protocol::ids::{Attempt, RoundId, RunId};
+use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::layout::BaseLinear;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::Signed;
@@ -54,8 +54,6 @@ impl Coordinator {
             linears: linears.map(export::linears_to_bytes),
             status: StatusRow { status: Status::Running, note: String::new() },
             round: RoundId(0),
-            attempt: Attempt(0),
-            deadline: None,
         };
         let note = self.note(Told::RunCreated { run, name: manifest.name.clone() });
         let add = |this: Self| async move {
@@ -79,7 +77,7 @@ impl Coordinator {
     /// [`CoordinatorError::UnknownRun`], and the store's.
     pub async fn set_status(&self, run: RunId, to: Status) -> Result<Status, CoordinatorError> {
         let note = if to == Status::Aborted { "by the operator" } else { "" };
-        self.end(&*self.find(run)?, StatusRow { status: to, note: note.to_owned() }).await
+        self.end(&*self.find(run).await?, StatusRow { status: to, note: note.to_owned() }).await
     }
 
     pub(super) async fn end(&self, run: &Run, to: StatusRow) -> Result<Status, CoordinatorError> {
@@ -89,7 +87,6 @@ impl Coordinator {
         let set =
             move |this: Self| async move { Ok(this.0.store.set_status(id, &to, &note).await?) };
         let stands = self.apart(set).await?;
-        let stands = stands.ok_or(CoordinatorError::UnknownRun(run.id))?;
         let status = stands.status;
         run.set_status(stands);
         self.changed();
@@ -102,7 +99,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownRun`].
     pub async fn manifest(&self, run: RunId) -> Result<Signed, CoordinatorError> {
-        Ok(self.find(run)?.signed.clone())
+        Ok(self.find(run).await?.signed.clone())
     }
 
     /// The record of the snapshot that `round` starts from, as signed.
@@ -110,7 +107,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownRound`], and the store's.
     pub async fn record(&self, run: RunId, round: RoundId) -> Result<Signed, CoordinatorError> {
-        let run = self.find(run)?;
+        let run = self.find(run).await?;
         Ok(self.stored_record(&run, round).await?.0)
     }
 
@@ -141,7 +138,7 @@ impl Coordinator {
         run: RunId,
         object: Digest,
     ) -> Result<Option<Bytes>, CoordinatorError> {
-        let run = self.find(run)?;
+        let run = self.find(run).await?;
         let open = run.open.lock().await;
         let at_hand = open.snapshot == object && !open.dirty;
         Ok(at_hand.then(|| open.snapshot_bytes.clone()))
@@ -158,7 +155,7 @@ impl Coordinator {
     }
 
     async fn must_name(&self, run: RunId, object: Digest) -> Result<(), CoordinatorError> {
-        self.find(run)?;
+        self.find(run).await?;
         if self.0.store.names_snapshot(run, object).await? {
             Ok(())
         } else {
@@ -168,7 +165,7 @@ impl Coordinator {
 
     /// Counts bytes of a snapshot, or a difference, that a client of the open round was handed.
     pub(crate) fn handed_out(&self, run: RunId, bytes: usize) {
-        if let Ok(run) = self.find(run) {
+        if let Some(run) = self.known(run) {
             run.bytes_down.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
@@ -183,7 +180,7 @@ impl Coordinator {
         from: RoundId,
         limit: u32,
     ) -> Result<Vec<RoundRow>, CoordinatorError> {
-        self.find(run)?;
+        self.find(run).await?;
         Ok(self.0.store.rounds(run, from, limit).await?)
     }
 
@@ -192,7 +189,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownRound`], and the store's.
     pub async fn theta(&self, run: RunId, round: RoundId) -> Result<Vec<f32>, CoordinatorError> {
-        let run = self.find(run)?;
+        let run = self.find(run).await?;
         let (_, _, state) = self.stored_record(&run, round).await?;
         Ok(self.read_state(state).await?.theta)
     }
@@ -205,7 +202,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::Export`], and the store's.
     pub async fn export(&self, run: RunId) -> Result<Files, CoordinatorError> {
-        let run = self.find(run)?;
+        let run = self.find(run).await?;
         let (round, frame) = {
             let open = self.lock(&run).await?;
             (open.round.id(), open.snapshot_bytes.clone())
@@ -220,8 +217,8 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`CoordinatorError::UnknownRun`].
-    pub fn terms(&self, run: RunId) -> Result<Arc<Manifest>, CoordinatorError> {
-        Ok(self.find(run)?.manifest.clone())
+    pub async fn terms(&self, run: RunId) -> Result<Arc<Manifest>, CoordinatorError> {
+        Ok(self.find(run).await?.manifest.clone())
     }
 
     pub(super) async fn read_state(&self, state: Digest) -> Result<ServerState, CoordinatorError> {

@@ -23,9 +23,7 @@ impl Coordinator {
     /// # Errors
     /// The store's.
     pub async fn offset(&self, to: &Admission, digest: Digest) -> Result<u64, CoordinatorError> {
-        let (store, key) = (self.store().clone(), key(to, digest));
-        let offset = tokio::task::spawn_blocking(move || store.staging().offset(&key)).await;
-        Ok(offset.map_err(|_| CoordinatorError::Stopping)??)
+        Ok(self.store().staging().offset(&key(to, digest)).await?)
     }
 
     /// Takes the part at `offset` of a frame of `length` bytes; with the last one, submits it.
@@ -49,10 +47,11 @@ impl Coordinator {
             let limit = if length > limit { limit } else { length };
             return Err(CoordinatorError::TooLarge { got: length.max(end), limit });
         }
-        let (store, key) = (self.store().clone(), key(to, digest));
-        let append = move || store.staging().append(&key, offset, &part, length);
-        let staged = tokio::task::spawn_blocking(append).await;
-        let whole = match staged.map_err(|_| CoordinatorError::Stopping)?? {
+        let key = key(to, digest);
+        let append = move |this: Self| async move {
+            Ok(this.store().staging().append(&key, offset, part, length).await?)
+        };
+        let whole = match self.apart(append).await? {
             Staged::Partly(stands) => return Ok(Uploaded::Partly(stands)),
             Staged::Elsewhere(stands) => return Err(CoordinatorError::WrongOffset { stands }),
             Staged::Whole(whole) => whole,

@@ -62,7 +62,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownRun`], and the store's.
     pub async fn run(&self, run: RunId) -> Result<RunView, CoordinatorError> {
-        self.view(&*self.find(run)?).await
+        self.view(&*self.find(run).await?).await
     }
 
     /// The clients asked in a run's open round, in rising order.
@@ -70,7 +70,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownRun`], and the store's.
     pub async fn cohort(&self, run: RunId) -> Result<Vec<ClientId>, CoordinatorError> {
-        let run = self.find(run)?;
+        let run = self.find(run).await?;
         let open = self.lock(&run).await?;
         Ok(open.round.asked().iter().copied().collect())
     }

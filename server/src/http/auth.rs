@@ -36,13 +36,13 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Reads the header.
-    pub(crate) fn read(app: &App, parts: &Parts) -> Result<Self, Refusal> {
+    pub(crate) async fn read(app: &App, parts: &Parts) -> Result<Self, Refusal> {
         let unsigned = |detail: &str| Refusal::new(ProblemType::Unsigned, detail);
         let header = parts.headers.get(header::AUTHORIZATION);
         let header = header.ok_or_else(|| unsigned("there is no Authorization header"))?;
         let text = header.to_str().map_err(|_| unsigned("the header is not text"))?;
         let authorization: Authorization = text.parse().map_err(|e| unsigned(&format!("{e}")))?;
-        let key = app.coordinator.key_of(authorization.client)?;
+        let key = app.coordinator.key_of(authorization.client).await?;
         if let Some(who) = parts.extensions.get::<Who>() {
             let _ = who.0.set(authorization.client);
         }
@@ -90,5 +90,5 @@ impl Claim {
 
 /// Both steps for a request without a body.
 pub(crate) async fn caller(app: &App, parts: &Parts) -> Result<ClientId, Refusal> {
-    Claim::read(app, parts)?.prove(app, parts, b"").await
+    Claim::read(app, parts).await?.prove(app, parts, b"").await
 }

@@ -13,7 +13,7 @@ pub(crate) async fn check_in(
     request: Request,
 ) -> Result<Json<Answer>, Refusal> {
     let (parts, body) = request.into_parts();
-    let claim = Claim::read(&app, &parts)?;
+    let claim = Claim::read(&app, &parts).await?;
     let _underway = app.enter(claim.client())?;
     let read = app.bodies.read_message(&parts.headers, body).await?;
     let client = claim.prove(&app, &parts, &read.bytes).await?;

@@ -9,6 +9,7 @@ use gossamer_protocol::problem::{Problem, ProblemType};
 
 use crate::coordinator::CoordinatorError;
 use crate::problem::{problem, told};
+use crate::store::StoreError;
 
 /// A problem on its way out.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ impl From<CoordinatorError> for Refusal {
         let problem = error.problem();
         // Handled here, so logged here; what the caller did wrong is no news.
         match problem.kind {
+            _ if matches!(error, CoordinatorError::Store(StoreError::Away(_))) => {
+                tracing::warn!(error = %told(&error), "request failed");
+            }
             ProblemType::Internal => tracing::error!(error = %told(&error), "request failed"),
             ProblemType::StoreFull => tracing::error!("the disk is full"),
             _ => tracing::debug!(error = %told(&error), "request refused"),

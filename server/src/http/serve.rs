@@ -93,6 +93,7 @@ pub async fn serve(
         let router = admin::router(Admin::new(coordinator.clone(), config, closing));
         Door::new(listener, lead(router, "admin", &tls), config.admin.connections_max)
     });
+    coordinator.fold_in_parts_of(config.store.fold_part);
     coordinator.take_over().await.map_err(SetupError::from)?;
     let tick = Duration::from_millis(config.tick_ms.into());
     let (stop, stopped) = oneshot::channel();

@@ -91,7 +91,7 @@ pub(crate) async fn head(
 /// Checks the address and the header, then reads the body, then checks the signature.
 async fn receive(app: &App, at: UpdatePath, request: Request) -> Result<Received, Refusal> {
     let (parts, body) = request.into_parts();
-    let claim = Claim::read(app, &parts)?;
+    let claim = Claim::read(app, &parts).await?;
     let to = admission(at)?;
     let underway = app.enter(claim.client())?;
     let limit = match app.coordinator.admit(claim.client(), &to).await {

@@ -4,12 +4,16 @@
 //! *attempts*: one whose deadline passes with too few updates is followed by another from the same
 //! snapshot. What was accepted stays accepted, since its receipt says that it will be counted.
 //!
+//! [`Round::decide`] changes nothing: whoever decides makes the effects durable, then
+//! [`Round::apply`]s them. What other processes made durable comes in by [`Round::follow`].
+//!
 //! ```text
 //! Idle --Tick: enough enrolled--> Open --goal, or deadline with the minimum--> Frozen --Published--> next
 //!   ^------deadline, too few-------'
 //! ```
 
 pub mod cohort;
+mod event;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,164 +21,13 @@ use std::time::Duration;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId};
 use gossamer_protocol::manifest::{Cohort, Selection};
-use gossamer_protocol::problem::ProblemType;
 
 use crate::clock::Timestamp;
+pub use event::{Effect, Event, Idle, Phase, Place, RoundError};
 
 /// Least time that an open attempt has after a restart, unless attempts are shorter altogether: the
 /// longest pause between two tries of a client, some times over.
 const GRACE: Duration = Duration::from_secs(60);
-
-/// Where a round stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// No attempt is open.
-    Idle,
-    /// Clients are asked, and their updates accepted, until the deadline.
-    Open {
-        /// When this attempt ends.
-        deadline: Timestamp,
-    },
-    /// The accepted set is final; the next snapshot is being made of it.
-    Frozen,
-}
-
-/// What happens to a round.
-#[derive(Clone, Debug)]
-pub enum Event<'a> {
-    /// Time passed.
-    Tick {
-        /// Everyone enrolled, in rising order.
-        fleet: &'a [ClientId],
-        /// Whether an attempt may open.
-        may_open: bool,
-    },
-    /// A client asks what to do.
-    CheckIn(ClientId),
-    /// A client's update arrived, decoded and durable.
-    Submit {
-        /// The round it is for.
-        round: RoundId,
-        /// The attempt it is for.
-        attempt: Attempt,
-        /// Who sent it.
-        client: ClientId,
-        /// Digest of its frame.
-        update: Digest,
-    },
-    /// The next snapshot is durable: on to the next round.
-    Published,
-    /// A process took over from one that is gone; for so long nobody was there to send to.
-    TakenOver {
-        /// How long.
-        away: Duration,
-    },
-}
-
-/// What must happen outside because of an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// An attempt opened; `asked` is empty where whoever comes first is asked.
-    Open {
-        /// Which one.
-        attempt: Attempt,
-        /// When it ends.
-        deadline: Timestamp,
-        /// Who is asked.
-        asked: Vec<ClientId>,
-    },
-    /// The open attempt now ends then.
-    Deadline(Timestamp),
-    /// The attempt ended with too few updates.
-    Abandon(Attempt),
-    /// The client has work in this attempt; `new` where that must still be remembered.
-    Assign {
-        /// Who.
-        client: ClientId,
-        /// Whether this is its first assignment in the attempt.
-        new: bool,
-    },
-    /// The client has nothing to do now.
-    Wait(Idle),
-    /// Remember the update, then send its receipt.
-    Accept {
-        /// Who sent it.
-        client: ClientId,
-        /// Digest of its frame.
-        update: Digest,
-    },
-    /// The same update was accepted before: send the same receipt.
-    Repeat(ClientId),
-    /// Make and publish the next snapshot of what was accepted.
-    Close,
-}
-
-/// Why a client has nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
-    /// Fewer clients are enrolled than a round needs.
-    Fleet,
-    /// Its update was accepted.
-    Done,
-    /// Others are asked this time.
-    NotAsked,
-    /// The round is being closed.
-    Closing,
-}
-
-impl Idle {
-    /// In words.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Fleet => "waiting for enough enrolled clients",
-            Self::Done => "this client's update is accepted; waiting for the others",
-            Self::NotAsked => "other clients are asked in this round",
-            Self::Closing => "the round is being closed",
-        }
-    }
-}
-
-/// Why an update is refused; nothing changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RoundError {
-    /// A round that is still to come.
-    #[error("round {got} has not begun (open: {open})")]
-    Unknown {
-        /// The round named.
-        got: RoundId,
-        /// The round that is on.
-        open: RoundId,
-    },
-    /// A round, or an attempt at it, that is over.
-    #[error("round {got} attempt {attempt} has closed")]
-    Stale {
-        /// The round named.
-        got: RoundId,
-        /// The attempt named.
-        attempt: Attempt,
-    },
-    /// Not asked.
-    #[error("client {0} was not asked in this attempt")]
-    NotInCohort(ClientId),
-    /// Another update of this client stands.
-    #[error("client {0} already sent a different update")]
-    Conflict(ClientId),
-}
-
-impl RoundError {
-    /// Its public name.
-    #[must_use]
-    pub fn problem(&self) -> ProblemType {
-        match self {
-            Self::Unknown { .. } => ProblemType::UnknownRound,
-            Self::Stale { .. } => ProblemType::StaleRound,
-            Self::NotInCohort(_) => ProblemType::NotInCohort,
-            Self::Conflict(_) => ProblemType::Conflict,
-        }
-    }
-}
 
 /// The round that is on.
 #[derive(Clone, Debug, PartialEq)]
@@ -211,27 +64,36 @@ impl Round {
         }
     }
 
-    /// Goes on where a store says the round stood. `accepted` has the attempt of each update.
-    #[must_use]
-    pub fn resume(
-        self,
-        attempt: Attempt,
-        deadline: Option<Timestamp>,
-        asked: BTreeSet<ClientId>,
+    /// Goes on where a store says the round stands. `asked` and `accepted` have what the store has and this
+    /// round has not, at least; after a change of attempt, `asked` has everyone. `accepted` has the
+    /// attempt of each update.
+    pub fn follow(
+        &mut self,
+        place: Place,
+        asked: impl IntoIterator<Item = ClientId>,
         accepted: impl IntoIterator<Item = (ClientId, Digest, Attempt)>,
-    ) -> Self {
-        let phase = deadline.map_or(Phase::Idle, |deadline| Phase::Open { deadline });
-        let mut round = Self { attempt, phase, asked, ..self };
+    ) {
+        let same = place.attempt == self.attempt && matches!(self.phase, Phase::Open { .. });
+        if place.attempt != self.attempt {
+            self.asked.clear();
+        }
+        self.attempt = place.attempt;
+        self.asked.extend(asked);
         for (client, update, at) in accepted {
-            round.carried += usize::from(at < attempt || deadline.is_none());
-            round.accepted.insert(client, update);
-            round.made_for.insert(client, at);
+            self.accepted.insert(client, update);
+            self.made_for.insert(client, at);
         }
-        // The close may have begun: one more now would make another accepted set.
-        if round.is_complete() {
-            round.phase = Phase::Frozen;
+        // In an attempt that is still the same, nothing was carried into it since.
+        if !same || place.deadline.is_none() {
+            let idle = place.deadline.is_none();
+            let before = |at: &&Attempt| idle || **at < place.attempt;
+            self.carried = self.made_for.values().filter(before).count();
         }
-        round
+        self.phase = match place.deadline {
+            _ if place.frozen => Phase::Frozen,
+            Some(deadline) => Phase::Open { deadline },
+            None => Phase::Idle,
+        };
     }
 
     /// Its number.
@@ -297,28 +159,69 @@ impl Round {
         Ok(())
     }
 
-    /// Advances by one event; what must happen outside is returned.
+    /// What an event comes to; nothing changes.
     ///
     /// # Errors
-    /// [`RoundError`]; then nothing changed.
-    pub fn step(&mut self, event: Event<'_>, now: Timestamp) -> Result<Vec<Effect>, RoundError> {
-        match event {
+    /// [`RoundError`] where it is refused.
+    pub fn decide(&self, event: &Event<'_>, now: Timestamp) -> Result<Vec<Effect>, RoundError> {
+        match *event {
             Event::Tick { fleet, may_open } => Ok(self.tick(fleet, may_open, now)),
             Event::CheckIn(client) => Ok(vec![self.check_in(client, now)]),
             Event::Submit { round, attempt, client, update } => {
                 self.submit(round, attempt, client, update, now)
             }
-            Event::Published => {
-                *self = Self::new(self.rules.clone(), self.seed, self.id.next());
-                Ok(Vec::new())
-            }
             Event::TakenOver { away } => Ok(self.taken_over(away, now)),
         }
     }
 
+    /// Changes as an effect says that was decided on this round, and is durable by now.
+    pub fn apply(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Open { attempt, deadline, asked } => {
+                self.attempt = *attempt;
+                self.phase = Phase::Open { deadline: *deadline };
+                self.asked = asked.iter().copied().collect();
+            }
+            Effect::Deadline(deadline) => self.phase = Phase::Open { deadline: *deadline },
+            Effect::Abandon(attempt) => {
+                self.attempt = after(*attempt);
+                self.phase = Phase::Idle;
+                self.asked.clear();
+                self.carried = self.accepted.len();
+            }
+            Effect::Assign { client, .. } => {
+                self.asked.insert(*client);
+            }
+            Effect::Accept { client, update } => {
+                self.accepted.insert(*client, *update);
+                self.made_for.insert(*client, self.attempt);
+            }
+            Effect::Freeze => self.phase = Phase::Frozen,
+            Effect::Wait(_) | Effect::Repeat(_) | Effect::Close => {}
+        }
+    }
+
+    /// [`decide`](Self::decide) and [`apply`](Self::apply), where nothing has to be durable in between.
+    ///
+    /// # Errors
+    /// [`RoundError`]; then nothing changed.
+    pub fn step(&mut self, event: &Event<'_>, now: Timestamp) -> Result<Vec<Effect>, RoundError> {
+        let effects = self.decide(event, now)?;
+        for effect in &effects {
+            self.apply(effect);
+        }
+        Ok(effects)
+    }
+
+    /// The next round: this one's snapshot is published.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self::new(self.rules.clone(), self.seed, self.id.next())
+    }
+
     /// Gives the open attempt back the time that nobody was there, and [`GRACE`] at least: clients
     /// wait a while between tries. It goes on as if there had been no gap.
-    fn taken_over(&mut self, away: Duration, now: Timestamp) -> Vec<Effect> {
+    fn taken_over(&self, away: Duration, now: Timestamp) -> Vec<Effect> {
         let Phase::Open { deadline } = self.phase else { return Vec::new() };
         let later = deadline.after(away).max(now.after(GRACE.min(self.longest())));
         self.end_at(later.min(now.after(self.longest())))
@@ -329,37 +232,32 @@ impl Round {
         Duration::from_secs(self.rules.deadline_s.into())
     }
 
-    fn end_at(&mut self, deadline: Timestamp) -> Vec<Effect> {
-        let before = std::mem::replace(&mut self.phase, Phase::Open { deadline });
-        if before == self.phase { Vec::new() } else { vec![Effect::Deadline(deadline)] }
+    fn end_at(&self, deadline: Timestamp) -> Vec<Effect> {
+        if self.phase == (Phase::Open { deadline }) {
+            Vec::new()
+        } else {
+            vec![Effect::Deadline(deadline)]
+        }
     }
 
-    fn tick(&mut self, fleet: &[ClientId], may_open: bool, now: Timestamp) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if self.is_complete() {
-            self.phase = Phase::Frozen;
-        }
-        match self.phase {
+    fn tick(&self, fleet: &[ClientId], may_open: bool, now: Timestamp) -> Vec<Effect> {
+        let (attempt, carried, mut effects) = match self.phase {
             Phase::Frozen => return vec![Effect::Close],
+            _ if self.is_complete(None) => return vec![Effect::Freeze, Effect::Close],
             // Never further off than it can have been set: the clock went back.
             Phase::Open { deadline } if now < deadline => {
                 return self.end_at(deadline.min(now.after(self.longest())));
             }
             Phase::Open { .. } if self.accepted.len() >= self.rules.min as usize => {
-                self.phase = Phase::Frozen;
-                return vec![Effect::Close];
+                return vec![Effect::Freeze, Effect::Close];
             }
             Phase::Open { .. } => {
-                effects.push(Effect::Abandon(self.attempt));
-                self.attempt = Attempt(self.attempt.0.saturating_add(1));
-                self.phase = Phase::Idle;
-                self.asked.clear();
-                self.carried = self.accepted.len();
+                (after(self.attempt), self.accepted.len(), vec![Effect::Abandon(self.attempt)])
             }
-            Phase::Idle => {}
-        }
+            Phase::Idle => (self.attempt, self.carried, Vec::new()),
+        };
         if may_open && fleet.len() >= self.fleet_min() {
-            effects.push(self.open(fleet, now));
+            effects.push(self.open(attempt, carried, fleet, now));
         }
         effects
     }
@@ -369,36 +267,35 @@ impl Round {
         self.rules.enrolled_min.max(self.rules.min) as usize
     }
 
-    /// Places left in this attempt, keeping the over-selection for what is still missing.
-    fn seats(&self) -> usize {
-        (self.rules.ask as usize).saturating_sub(self.carried).max(1)
+    /// Places in an attempt that `carried` updates were accepted before, keeping the over-selection for
+    /// what is still missing.
+    fn seats(&self, carried: usize) -> usize {
+        (self.rules.ask as usize).saturating_sub(carried).max(1)
     }
 
-    fn open(&mut self, fleet: &[ClientId], now: Timestamp) -> Effect {
-        let deadline = now.after(self.longest());
-        self.phase = Phase::Open { deadline };
+    fn open(&self, attempt: Attempt, carried: usize, fleet: &[ClientId], now: Timestamp) -> Effect {
         let asked = match self.rules.selection {
             Selection::FirstCome => Vec::new(),
             Selection::Seeded => {
                 let sent = |client: &ClientId| self.accepted.contains_key(client);
-                cohort::draw(self.seed, self.id, self.attempt, fleet, self.seats(), sent)
+                cohort::draw(self.seed, self.id, attempt, fleet, self.seats(carried), sent)
             }
         };
-        self.asked = asked.iter().copied().collect();
-        Effect::Open { attempt: self.attempt, deadline, asked }
+        Effect::Open { attempt, deadline: now.after(self.longest()), asked }
     }
 
-    /// Goal reached, or nobody is left who could still send.
-    fn is_complete(&self) -> bool {
-        let sent = self.accepted.len();
+    /// Goal reached, or nobody is left who could still send: as things are, or with `one` more update.
+    fn is_complete(&self, one: Option<ClientId>) -> bool {
+        let sent = self.accepted.len() + usize::from(one.is_some());
+        let has_sent = |client| self.accepted.contains_key(client) || one.as_ref() == Some(client);
         let exhausted = self.rules.selection == Selection::Seeded
             && matches!(self.phase, Phase::Open { .. })
             && sent >= self.rules.min as usize
-            && self.asked.iter().all(|client| self.accepted.contains_key(client));
+            && self.asked.iter().all(has_sent);
         sent >= self.rules.goal as usize || exhausted
     }
 
-    fn check_in(&mut self, client: ClientId, now: Timestamp) -> Effect {
+    fn check_in(&self, client: ClientId, now: Timestamp) -> Effect {
         if self.accepted.contains_key(&client) {
             return Effect::Wait(Idle::Done);
         }
@@ -411,15 +308,15 @@ impl Round {
         if self.asked.contains(&client) {
             return Effect::Assign { client, new: false };
         }
-        if self.rules.selection == Selection::FirstCome && self.asked.len() < self.seats() {
-            self.asked.insert(client);
+        let seats = self.seats(self.carried);
+        if self.rules.selection == Selection::FirstCome && self.asked.len() < seats {
             return Effect::Assign { client, new: true };
         }
         Effect::Wait(Idle::NotAsked)
     }
 
     fn submit(
-        &mut self,
+        &self,
         round: RoundId,
         attempt: Attempt,
         client: ClientId,
@@ -435,15 +332,17 @@ impl Round {
                 Err(RoundError::Conflict(client))
             };
         }
-        self.accepted.insert(client, update);
-        self.made_for.insert(client, attempt);
         let mut effects = vec![Effect::Accept { client, update }];
-        if self.is_complete() {
-            self.phase = Phase::Frozen;
-            effects.push(Effect::Close);
+        if self.is_complete(Some(client)) {
+            effects.extend([Effect::Freeze, Effect::Close]);
         }
         Ok(effects)
     }
+}
+
+/// The attempt that follows.
+pub(crate) fn after(attempt: Attempt) -> Attempt {
+    Attempt(attempt.0.saturating_add(1))
 }
 
 #[cfg(test)]

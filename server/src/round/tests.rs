@@ -1,4 +1,5 @@
 use super::*;
+use gossamer_protocol::problem::ProblemType;
 use proptest::prelude::*;
 
 const DEADLINE: Timestamp = Timestamp(60_000);
@@ -32,9 +33,9 @@ fn submit(attempt: u32, b: u8, bytes: u8) -> Event<'static> {
 /// An open first-come round with clients 0 and 1 asked.
 fn open(goal: u32, ask: u32, min: u32) -> Round {
     let mut round = Round::new(rules(goal, ask, min, Selection::FirstCome), 1, RoundId(0));
-    round.step(tick(&fleet(5)), NOW).expect("opens");
+    round.step(&tick(&fleet(5)), NOW).expect("opens");
     for b in [0, 1] {
-        round.step(Event::CheckIn(client(b)), NOW).expect("asked");
+        round.step(&Event::CheckIn(client(b)), NOW).expect("asked");
     }
     round
 }
@@ -44,42 +45,45 @@ fn opens_when_enough_are_enrolled_and_it_may() {
     let mut rules = rules(2, 3, 2, Selection::FirstCome);
     rules.enrolled_min = 4;
     let mut round = Round::new(rules, 1, RoundId(0));
-    assert_eq!(round.step(tick(&fleet(3)), NOW), Ok(vec![]));
+    assert_eq!(round.step(&tick(&fleet(3)), NOW), Ok(vec![]));
     let paused = Event::Tick { fleet: &fleet(4), may_open: false };
-    assert_eq!(round.step(paused, NOW), Ok(vec![]));
+    assert_eq!(round.step(&paused, NOW), Ok(vec![]));
     assert_eq!(
-        round.step(Event::CheckIn(client(0)), NOW),
+        round.step(&Event::CheckIn(client(0)), NOW),
         Ok(vec![Effect::Wait(Idle::Fleet)]),
         "nobody is asked before"
     );
     let opened = Effect::Open { attempt: Attempt(0), deadline: DEADLINE, asked: vec![] };
-    assert_eq!(round.step(tick(&fleet(4)), NOW), Ok(vec![opened]));
-    assert_eq!(round.step(tick(&fleet(4)), NOW), Ok(vec![]), "once");
+    assert_eq!(round.step(&tick(&fleet(4)), NOW), Ok(vec![opened]));
+    assert_eq!(round.step(&tick(&fleet(4)), NOW), Ok(vec![]), "once");
 }
 
 #[test]
 fn asks_no_more_than_it_should_and_the_same_again() {
     let mut round = open(1, 2, 1);
     let first = Effect::Assign { client: client(0), new: false };
-    assert_eq!(round.step(Event::CheckIn(client(0)), NOW), Ok(vec![first]));
+    assert_eq!(round.step(&Event::CheckIn(client(0)), NOW), Ok(vec![first]));
     let full = Effect::Wait(Idle::NotAsked);
-    assert_eq!(round.step(Event::CheckIn(client(2)), NOW), Ok(vec![full]));
+    assert_eq!(round.step(&Event::CheckIn(client(2)), NOW), Ok(vec![full]));
 }
 
 #[test]
 fn the_goal_closes_and_nothing_more_is_taken() {
     let mut round = open(2, 3, 1);
-    round.step(Event::CheckIn(client(2)), NOW).expect("asked");
+    round.step(&Event::CheckIn(client(2)), NOW).expect("asked");
     let accept = |b| Effect::Accept { client: client(b), update: update(b) };
-    assert_eq!(round.step(submit(0, 0, 0), NOW), Ok(vec![accept(0)]));
-    assert_eq!(round.step(submit(0, 1, 1), NOW), Ok(vec![accept(1), Effect::Close]));
+    assert_eq!(round.step(&submit(0, 0, 0), NOW), Ok(vec![accept(0)]));
+    assert_eq!(
+        round.step(&submit(0, 1, 1), NOW),
+        Ok(vec![accept(1), Effect::Freeze, Effect::Close])
+    );
     let stale = RoundError::Stale { got: RoundId(0), attempt: Attempt(0) };
-    assert_eq!(round.step(submit(0, 2, 2), NOW), Err(stale));
-    assert_eq!(round.step(submit(0, 1, 1), NOW), Ok(vec![Effect::Repeat(client(1))]));
+    assert_eq!(round.step(&submit(0, 2, 2), NOW), Err(stale));
+    assert_eq!(round.step(&submit(0, 1, 1), NOW), Ok(vec![Effect::Repeat(client(1))]));
     let closing = Effect::Wait(Idle::Closing);
-    assert_eq!(round.step(Event::CheckIn(client(2)), NOW), Ok(vec![closing]));
-    assert_eq!(round.step(tick(&fleet(5)), NOW), Ok(vec![Effect::Close]), "until it is done");
-    round.step(Event::Published, NOW).expect("goes on");
+    assert_eq!(round.step(&Event::CheckIn(client(2)), NOW), Ok(vec![closing]));
+    assert_eq!(round.step(&tick(&fleet(5)), NOW), Ok(vec![Effect::Close]), "until it is done");
+    let round = round.next();
     assert_eq!((round.id(), round.phase()), (RoundId(1), Phase::Idle));
     assert!(round.accepted().is_empty());
 }
@@ -87,7 +91,7 @@ fn the_goal_closes_and_nothing_more_is_taken() {
 #[test]
 fn refuses_by_name_and_changes_nothing() {
     let mut round = open(2, 3, 1);
-    round.step(submit(0, 0, 0), NOW).expect("accepted");
+    round.step(&submit(0, 0, 0), NOW).expect("accepted");
     let before = round.clone();
     let to = |round, attempt, b, bytes| Event::Submit {
         round: RoundId(round),
@@ -103,7 +107,7 @@ fn refuses_by_name_and_changes_nothing() {
         (to(0, 0, 1, 1), DEADLINE, ProblemType::StaleRound),
     ];
     for (event, now, problem) in cases {
-        let refused = round.step(event.clone(), now).expect_err("refused");
+        let refused = round.step(&event, now).expect_err("refused");
         assert_eq!(refused.problem(), problem, "{event:?}");
         assert_eq!(round, before, "{event:?}");
     }
@@ -112,30 +116,30 @@ fn refuses_by_name_and_changes_nothing() {
 #[test]
 fn the_deadline_closes_with_the_minimum_and_retries_below() {
     let mut enough = open(2, 3, 1);
-    enough.step(submit(0, 0, 0), NOW).expect("accepted");
-    assert_eq!(enough.step(tick(&fleet(5)), Timestamp(59_999)), Ok(vec![]));
-    assert_eq!(enough.step(tick(&fleet(5)), DEADLINE), Ok(vec![Effect::Close]));
+    enough.step(&submit(0, 0, 0), NOW).expect("accepted");
+    assert_eq!(enough.step(&tick(&fleet(5)), Timestamp(59_999)), Ok(vec![]));
+    assert_eq!(enough.step(&tick(&fleet(5)), DEADLINE), Ok(vec![Effect::Freeze, Effect::Close]));
 
     let mut few = open(3, 3, 2);
-    few.step(submit(0, 0, 0), NOW).expect("accepted");
-    let again = few.step(tick(&fleet(5)), DEADLINE).expect("tries again");
+    few.step(&submit(0, 0, 0), NOW).expect("accepted");
+    let again = few.step(&tick(&fleet(5)), DEADLINE).expect("tries again");
     let deadline = Timestamp(120_000);
     let opened = Effect::Open { attempt: Attempt(1), deadline, asked: vec![] };
     assert_eq!(again, [Effect::Abandon(Attempt(0)), opened]);
     let stale = RoundError::Stale { got: RoundId(0), attempt: Attempt(0) };
-    assert_eq!(few.step(submit(0, 1, 1), DEADLINE), Err(stale), "the attempt is over");
+    assert_eq!(few.step(&submit(0, 1, 1), DEADLINE), Err(stale), "the attempt is over");
     // What was accepted before counts, and needs no second assignment.
     let done = Effect::Wait(Idle::Done);
-    assert_eq!(few.step(Event::CheckIn(client(0)), DEADLINE), Ok(vec![done]));
-    assert_eq!(few.step(submit(0, 0, 0), DEADLINE), Ok(vec![Effect::Repeat(client(0))]));
+    assert_eq!(few.step(&Event::CheckIn(client(0)), DEADLINE), Ok(vec![done]));
+    assert_eq!(few.step(&submit(0, 0, 0), DEADLINE), Ok(vec![Effect::Repeat(client(0))]));
     for b in [1, 2] {
-        let asked = few.step(Event::CheckIn(client(b)), DEADLINE).expect("asked");
+        let asked = few.step(&Event::CheckIn(client(b)), DEADLINE).expect("asked");
         assert_eq!(asked, [Effect::Assign { client: client(b), new: true }]);
     }
     let full = Effect::Wait(Idle::NotAsked);
-    assert_eq!(few.step(Event::CheckIn(client(3)), DEADLINE), Ok(vec![full]), "3 - 1 seats");
-    few.step(submit(1, 1, 1), DEADLINE).expect("accepted");
-    let last = few.step(submit(1, 2, 2), DEADLINE).expect("accepted");
+    assert_eq!(few.step(&Event::CheckIn(client(3)), DEADLINE), Ok(vec![full]), "3 - 1 seats");
+    few.step(&submit(1, 1, 1), DEADLINE).expect("accepted");
+    let last = few.step(&submit(1, 2, 2), DEADLINE).expect("accepted");
     assert!(last.contains(&Effect::Close));
     assert_eq!(few.accepted().len(), 3);
 }
@@ -143,23 +147,29 @@ fn the_deadline_closes_with_the_minimum_and_retries_below() {
 #[test]
 fn a_round_that_reached_its_goal_takes_no_more_after_a_restart() {
     let mut round = open(1, 2, 1);
-    round.step(submit(0, 0, 0), NOW).expect("accepted");
+    round.step(&submit(0, 0, 0), NOW).expect("accepted");
     let accepted = [(client(0), update(0), Attempt(0))];
     let asked = round.asked().clone();
-    let fresh = Round::new(rules(1, 2, 1, Selection::FirstCome), 1, RoundId(0));
-    let mut again = fresh.resume(Attempt(0), Some(DEADLINE), asked, accepted);
+    let mut again = Round::new(rules(1, 2, 1, Selection::FirstCome), 1, RoundId(0));
+    let place = Place { attempt: Attempt(0), deadline: Some(DEADLINE), frozen: true };
+    again.follow(place, asked.clone(), accepted);
+    assert_eq!(again, round);
     let stale = RoundError::Stale { got: RoundId(0), attempt: Attempt(0) };
-    assert_eq!(again.step(submit(0, 1, 1), NOW), Err(stale));
-    assert_eq!(again.step(tick(&fleet(5)), NOW), Ok(vec![Effect::Close]));
+    assert_eq!(again.step(&submit(0, 1, 1), NOW), Err(stale));
+    assert_eq!(again.step(&tick(&fleet(5)), NOW), Ok(vec![Effect::Close]));
+    // Where the store did not say so yet, the next tick does.
+    let mut again = Round::new(rules(1, 2, 1, Selection::FirstCome), 1, RoundId(0));
+    again.follow(Place { frozen: false, ..place }, asked, accepted);
+    assert_eq!(again.step(&tick(&fleet(5)), NOW), Ok(vec![Effect::Freeze, Effect::Close]));
 }
 
 #[test]
 fn a_seeded_round_closes_when_everybody_asked_has_sent() {
     let mut round = Round::new(rules(5, 5, 1, Selection::Seeded), 1, RoundId(0));
-    round.step(tick(&fleet(2)), NOW).expect("opens");
+    round.step(&tick(&fleet(2)), NOW).expect("opens");
     assert_eq!(round.asked().len(), 2);
-    assert_eq!(round.step(submit(0, 0, 0), NOW).expect("accepted").len(), 1);
-    let last = round.step(submit(0, 1, 1), NOW).expect("accepted");
+    assert_eq!(round.step(&submit(0, 0, 0), NOW).expect("accepted").len(), 1);
+    let last = round.step(&submit(0, 1, 1), NOW).expect("accepted");
     assert!(last.contains(&Effect::Close), "nobody is left who could send");
 }
 
@@ -171,6 +181,7 @@ enum Move {
     Wait(u64),
     Publish,
     Restart,
+    Look,
 }
 
 fn any_move() -> impl Strategy<Value = Move> {
@@ -182,6 +193,7 @@ fn any_move() -> impl Strategy<Value = Move> {
         2 => (1_u64..40_000).prop_map(Move::Wait),
         1 => Just(Move::Publish),
         1 => Just(Move::Restart),
+        2 => Just(Move::Look),
     ]
 }
 
@@ -192,6 +204,7 @@ struct Stored {
     deadline: Option<Timestamp>,
     asked: BTreeSet<ClientId>,
     accepted: BTreeMap<ClientId, (Digest, Attempt)>,
+    frozen: bool,
 }
 
 impl Stored {
@@ -212,13 +225,23 @@ impl Stored {
                 let twice = self.accepted.insert(*client, (*update, self.attempt));
                 assert_eq!(twice, None, "accepted twice");
             }
-            _ => {}
+            Effect::Deadline(deadline) => self.deadline = Some(*deadline),
+            Effect::Freeze => self.frozen = true,
+            _ => assert!(!effect.is_durable(), "{effect:?}"),
         }
+    }
+
+    fn place(&self) -> Place {
+        Place { attempt: self.attempt, deadline: self.deadline, frozen: self.frozen }
+    }
+
+    fn accepted(&self) -> impl Iterator<Item = (ClientId, Digest, Attempt)> {
+        self.accepted.iter().map(|(&client, &(update, attempt))| (client, update, attempt))
     }
 }
 
 proptest! {
-    /// Whatever happens, restarts included: an accepted update is in every later accepted set of its
+    /// Whatever happens, restarts and other processes included: an accepted update is in every later accepted set of its
     /// round, once; nothing is taken from whom nobody asked, late, or after the close; a round closes
     /// just by its goal, by its deadline with the minimum, or when nobody is left.
     #[test]
@@ -231,16 +254,26 @@ proptest! {
         let rules = rules(goal, goal + spare, min, selection);
         let fleet = fleet(6);
         let mut round = Round::new(rules.clone(), 1, RoundId(0));
+        // What a process has that looks now and then.
+        let mut other = round.clone();
         let (mut now, mut stored, mut frozen) = (NOW, Stored::default(), false);
         for step in moves {
             let event = match step {
                 Move::Wait(ms) => { now = Timestamp(now.0 + ms); continue }
                 Move::Publish if !frozen => continue,
-                Move::Publish => { stored = Stored::default(); frozen = false; Event::Published }
+                Move::Publish => {
+                    (stored, frozen, round) = (Stored::default(), false, round.next());
+                    other = round.clone();
+                    continue
+                }
                 Move::Restart => {
-                    let accepted = stored.accepted.iter().map(|(&c, &(d, a))| (c, d, a));
-                    round = Round::new(rules.clone(), 1, round.id())
-                        .resume(stored.attempt, stored.deadline, stored.asked.clone(), accepted);
+                    round = Round::new(rules.clone(), 1, round.id());
+                    round.follow(stored.place(), stored.asked.clone(), stored.accepted());
+                    continue
+                }
+                Move::Look => {
+                    other.follow(stored.place(), stored.asked.clone(), stored.accepted());
+                    prop_assert_eq!(&other, &round);
                     continue
                 }
                 Move::Tick(may_open) => Event::Tick { fleet: &fleet, may_open },
@@ -251,7 +284,7 @@ proptest! {
                 },
             };
             let before = round.clone();
-            let Ok(effects) = round.step(event.clone(), now) else {
+            let Ok(effects) = round.step(&event, now) else {
                 prop_assert_eq!(&round, &before, "a refusal changes nothing");
                 continue
             };
@@ -288,9 +321,9 @@ fn a_gap_is_given_back_and_never_more_than_an_attempt() {
     let at = |s: u64| Timestamp(s * 1_000);
     let taken_over = |away, now| {
         let mut round = Round::new(rules.clone(), 1, RoundId(0));
-        round.step(tick(&fleet(3)), NOW).expect("opens");
+        round.step(&tick(&fleet(3)), NOW).expect("opens");
         let away = Duration::from_secs(away);
-        let effects = round.step(Event::TakenOver { away }, at(now)).expect("nothing to refuse");
+        let effects = round.step(&Event::TakenOver { away }, at(now)).expect("nothing to refuse");
         match (round.phase(), effects.as_slice()) {
             (Phase::Open { deadline }, []) => (deadline, false),
             (Phase::Open { deadline }, [Effect::Deadline(told)]) => {
@@ -307,7 +340,7 @@ fn a_gap_is_given_back_and_never_more_than_an_attempt() {
     assert_eq!(taken_over(9_000, 500), (at(1_500), true), "an attempt's length at most");
     let idle = Round::new(rules.clone(), 1, RoundId(0));
     let mut round = idle.clone();
-    assert_eq!(round.step(Event::TakenOver { away: GRACE }, NOW), Ok(vec![]));
+    assert_eq!(round.step(&Event::TakenOver { away: GRACE }, NOW), Ok(vec![]));
     assert_eq!(round, idle);
 }
 
@@ -315,8 +348,8 @@ fn a_gap_is_given_back_and_never_more_than_an_attempt() {
 fn a_clock_that_goes_back_makes_no_round_longer() {
     let mut round = Round::new(rules(2, 3, 1, Selection::FirstCome), 1, RoundId(0));
     let day = Timestamp(86_400_000);
-    round.step(tick(&fleet(3)), day).expect("opens");
+    round.step(&tick(&fleet(3)), day).expect("opens");
     let sooner = Effect::Deadline(Timestamp(1_000 + 60_000));
-    assert_eq!(round.step(tick(&fleet(3)), Timestamp(1_000)), Ok(vec![sooner]));
-    assert_eq!(round.step(tick(&fleet(3)), Timestamp(2_000)), Ok(vec![]));
+    assert_eq!(round.step(&tick(&fleet(3)), Timestamp(1_000)), Ok(vec![sooner]));
+    assert_eq!(round.step(&tick(&fleet(3)), Timestamp(2_000)), Ok(vec![]));
 }

@@ -3,9 +3,10 @@
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::sign::{PublicKey, Purpose, Signature, SigningKey};
 use serde_json::value::RawValue;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
 
+use super::database::transact;
 use super::rows::{array, count, int};
 use super::{Store, StoreError};
 use crate::audit::{Check, Fault, Head, Note, START};
@@ -37,8 +38,18 @@ pub struct Entry {
     pub hash: Digest,
 }
 
-/// Writes `note` behind the last entry, in the transaction that does what it tells.
-pub(super) async fn append(tx: &mut SqliteConnection, note: &Note) -> Result<(), StoreError> {
+/// Waits until this transaction alone may append; with SQLite every writer waits for the others anyway.
+/// Whoever needs a run's row too takes that first, so that no two wait for each other.
+pub(super) async fn lock(tx: &mut AnyConnection) -> Result<(), StoreError> {
+    if tx.backend_name() == "PostgreSQL" {
+        sqlx::query("LOCK TABLE audit IN SHARE ROW EXCLUSIVE MODE").execute(tx).await?;
+    }
+    Ok(())
+}
+
+/// Writes `note` behind the last entry, in the transaction that does what it tells; gives its number.
+pub(super) async fn append(tx: &mut AnyConnection, note: &Note) -> Result<u64, StoreError> {
+    lock(tx).await?;
     let last = sqlx::query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
         .fetch_optional(&mut *tx)
         .await?;
@@ -50,19 +61,20 @@ pub(super) async fn append(tx: &mut SqliteConnection, note: &Note) -> Result<(),
     };
     let entry = note.entry(head.seq + 1);
     let head = head.then(&entry);
-    sqlx::query("INSERT INTO audit (seq, entry, hash) VALUES (?, ?, ?)")
+    sqlx::query("INSERT INTO audit (seq, entry, hash) VALUES ($1, $2, $3)")
         .bind(int(head.seq))
         .bind(&entry)
         .bind(&head.hash.0[..])
         .execute(tx)
         .await?;
-    Ok(())
+    Ok(head.seq)
 }
 
 impl Store {
     /// Writes an entry that tells of nothing else in the store.
     pub(crate) async fn note(&self, note: &Note) -> Result<(), StoreError> {
-        self.transact(async |tx| append(tx, note).await).await
+        transact!(self, |tx| append(tx, note).await)?;
+        Ok(())
     }
 
     /// The `limit` entries before entry `before`, latest first.
@@ -71,11 +83,11 @@ impl Store {
     /// [`StoreError`] where they cannot be read.
     pub async fn audit(&self, before: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
         let rows = sqlx::query(
-            "SELECT seq, entry, hash FROM audit WHERE seq < ? ORDER BY seq DESC LIMIT ?",
+            "SELECT seq, entry, hash FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
         )
         .bind(int(before))
-        .bind(limit)
-        .fetch_all(&self.0.reader)
+        .bind(i64::from(limit))
+        .fetch_all(&self.0.database.reader)
         .await?;
         rows.iter().map(entry).collect()
     }
@@ -87,34 +99,35 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Entry>, StoreError> {
         let rows =
-            sqlx::query("SELECT seq, entry, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?")
+            sqlx::query("SELECT seq, entry, hash FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2")
                 .bind(int(after))
-                .bind(limit)
-                .fetch_all(&self.0.reader)
+                .bind(i64::from(limit))
+                .fetch_all(&self.0.database.reader)
                 .await?;
         rows.iter().map(entry).collect()
     }
 
     /// Signs where the log stands; gives it, unless that was done before.
     pub(crate) async fn sign_audit(&self, key: &SigningKey) -> Result<Option<Head>, StoreError> {
-        let last = "SELECT a.seq, a.hash, c.seq IS NOT NULL AS signed FROM audit a \
+        let last = "SELECT a.seq, a.hash, c.seq AS signed FROM audit a \
                     LEFT JOIN audit_checkpoints c ON c.seq = a.seq ORDER BY a.seq DESC LIMIT 1";
-        let Some(row) = sqlx::query(last).fetch_optional(&self.0.reader).await? else {
+        let Some(row) = sqlx::query(last).fetch_optional(&self.0.database.reader).await? else {
             return Ok(None);
         };
         let seq = count(row.try_get("seq")?)?;
         let head = Head { seq, hash: Digest(array(row.try_get("hash")?)?) };
-        if row.try_get::<bool, _>("signed")? {
+        if row.try_get::<Option<i64>, _>("signed")?.is_some() {
             return Ok(None);
         }
         let signature = key.sign(Purpose::Audit, &head.signed_bytes());
         sqlx::query(
-            "INSERT OR IGNORE INTO audit_checkpoints (seq, hash, signature) VALUES (?, ?, ?)",
+            "INSERT INTO audit_checkpoints (seq, hash, signature) VALUES ($1, $2, $3) \
+             ON CONFLICT DO NOTHING",
         )
         .bind(int(seq))
         .bind(&head.hash.0[..])
         .bind(&signature.0[..])
-        .execute(&self.0.writer)
+        .execute(&self.0.database.writer)
         .await?;
         Ok(Some(head))
     }
@@ -129,36 +142,39 @@ impl Store {
         key: &PublicKey,
         seen: Option<Head>,
     ) -> Result<Head, AuditError> {
-        // One snapshot of both tables, whatever is written meanwhile.
-        let mut reading = self.0.reader.begin().await.map_err(StoreError::from)?;
-        let mut check = Check::new(checkpoints(&mut reading).await?, key, seen)?;
-        let mut after = 0;
-        loop {
-            let rows = sqlx::query(
-                "SELECT seq, entry, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
-            )
-            .bind(int(after))
-            .bind(PAGE)
-            .fetch_all(&mut *reading)
+        // Both tables at one moment, whatever is written meanwhile.
+        let reader = &self.0.database.reader;
+        self.0
+            .database
+            .read(reader, async |reading| {
+                let mut check = Check::new(checkpoints(reading).await?, key, seen)?;
+                let mut after = 0;
+                loop {
+                    let rows = page(reading, after).await?;
+                    for row in &rows {
+                        let seq = count(row.try_get("seq").map_err(StoreError::from)?)?;
+                        let entry: Vec<u8> = row.try_get("entry").map_err(StoreError::from)?;
+                        let hash: Vec<u8> = row.try_get("hash").map_err(StoreError::from)?;
+                        // A hash of another length is none of ours, so a changed one.
+                        let hash = hash.as_slice().try_into().map_err(|_| Fault::Changed(seq))?;
+                        check.step(seq, &entry, Digest(hash))?;
+                        after = seq;
+                    }
+                    if rows.is_empty() {
+                        return Ok(check.end()?);
+                    }
+                }
+            })
             .await
-            .map_err(StoreError::from)?;
-            for row in &rows {
-                let seq = count(row.try_get("seq").map_err(StoreError::from)?)?;
-                let entry: Vec<u8> = row.try_get("entry").map_err(StoreError::from)?;
-                let hash: Vec<u8> = row.try_get("hash").map_err(StoreError::from)?;
-                // A hash of another length is none of ours, so a changed one.
-                let hash = hash.as_slice().try_into().map_err(|_| Fault::Changed(seq))?;
-                check.step(seq, &entry, Digest(hash))?;
-                after = seq;
-            }
-            if rows.is_empty() {
-                return Ok(check.end()?);
-            }
-        }
     }
 }
 
-fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
+async fn page(reading: &mut AnyConnection, after: u64) -> Result<Vec<AnyRow>, StoreError> {
+    let text = "SELECT seq, entry, hash FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2";
+    Ok(sqlx::query(text).bind(int(after)).bind(PAGE).fetch_all(reading).await?)
+}
+
+fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
     Ok(Entry {
         seq: count(row.try_get("seq")?)?,
         entry: serde_json::from_slice(row.try_get("entry")?)
@@ -167,7 +183,7 @@ fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
     })
 }
 
-async fn checkpoints(reading: &mut SqliteConnection) -> Result<Vec<(Head, Signature)>, AuditError> {
+async fn checkpoints(reading: &mut AnyConnection) -> Result<Vec<(Head, Signature)>, AuditError> {
     let rows = sqlx::query("SELECT seq, hash, signature FROM audit_checkpoints ORDER BY seq")
         .fetch_all(reading)
         .await

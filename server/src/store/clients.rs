@@ -7,8 +7,9 @@ use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 use gossamer_protocol::sign::PublicKey;
 use serde::Serialize;
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
+use super::database::transact;
 use super::rows::{array, count, int};
 use super::{Store, StoreError, audit};
 use crate::audit::Note;
@@ -72,26 +73,26 @@ impl Store {
         expires: Timestamp,
         note: &Note,
     ) -> Result<(), StoreError> {
-        self.transact(async |tx| {
+        transact!(self, |tx| {
+            audit::lock(tx).await?;
             audit::append(tx, note).await?;
             for hash in hashes {
-                sqlx::query("INSERT INTO tokens (hash, expires_ms, quota) VALUES (?, ?, ?)")
+                sqlx::query("INSERT INTO tokens (hash, expires_ms, quota) VALUES ($1, $2, $3)")
                     .bind(&hash.0[..])
                     .bind(int(expires.0))
-                    .bind(quota)
+                    .bind(i64::from(quota))
                     .execute(&mut *tx)
                     .await?;
             }
             Ok(())
         })
-        .await
     }
 
     /// Whether there is such a token, used or not.
     pub(crate) async fn has_token(&self, hash: Digest) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT 1 FROM tokens WHERE hash = ?")
+        let row = sqlx::query("SELECT hash FROM tokens WHERE hash = $1")
             .bind(&hash.0[..])
-            .fetch_optional(&self.0.reader)
+            .fetch_optional(&self.0.database.reader)
             .await?;
         Ok(row.is_some())
     }
@@ -101,10 +102,10 @@ impl Store {
         let rows = sqlx::query(
             "SELECT hash, expires_ms, quota, \
              (SELECT COUNT(*) FROM token_uses AS u WHERE u.hash = tokens.hash) AS used \
-             FROM tokens ORDER BY expires_ms DESC, hash LIMIT ?",
+             FROM tokens ORDER BY expires_ms DESC, hash LIMIT $1",
         )
-        .bind(limit)
-        .fetch_all(&self.0.reader)
+        .bind(i64::from(limit))
+        .fetch_all(&self.0.database.reader)
         .await?;
         let small = |value: i64| u32::try_from(value).map_err(|_| StoreError::Row("a quota"));
         rows.iter()
@@ -121,7 +122,7 @@ impl Store {
 
     /// Voids a token; false where there is none of that hash.
     pub(crate) async fn drop_token(&self, hash: Digest, note: &Note) -> Result<bool, StoreError> {
-        let statement = sqlx::query("DELETE FROM tokens WHERE hash = ?").bind(&hash.0[..]);
+        let statement = || sqlx::query("DELETE FROM tokens WHERE hash = $1").bind(&hash.0[..]);
         self.noted(statement, note).await
     }
 
@@ -134,66 +135,82 @@ impl Store {
         note: &Note,
     ) -> Result<Enrolling, StoreError> {
         let client = ClientId::of(&key.0);
-        self.transact(async |tx| {
+        transact!(self, |tx| {
+            audit::lock(tx).await?;
             let row = sqlx::query(
                 "SELECT expires_ms, quota, \
-                 (SELECT COUNT(*) FROM token_uses WHERE hash = ?1) AS used, \
-                 EXISTS (SELECT 1 FROM token_uses WHERE hash = ?1 AND client = ?2) AS again, \
-                 EXISTS (SELECT 1 FROM revocations WHERE client = ?2) AS revoked \
-                 FROM tokens WHERE hash = ?1",
+                 (SELECT COUNT(*) FROM token_uses WHERE hash = $1) AS used, \
+                 (SELECT COUNT(*) FROM token_uses WHERE hash = $1 AND client = $2) AS again, \
+                 (SELECT COUNT(*) FROM revocations WHERE client = $2) AS revoked \
+                 FROM tokens WHERE hash = $1",
             )
             .bind(&token.0[..])
             .bind(&client.0[..])
             .fetch_optional(&mut *tx)
             .await?;
             let Some(row) = row else { return Ok(Enrolling::Refused) };
-            if row.try_get("revoked")? {
+            if row.try_get::<i64, _>("revoked")? > 0 {
                 return Ok(Enrolling::Revoked);
             }
-            if row.try_get("again")? {
+            if row.try_get::<i64, _>("again")? > 0 {
                 return Ok(Enrolling::Again);
             }
             let (quota, used): (i64, i64) = (row.try_get("quota")?, row.try_get("used")?);
             if used >= quota || row.try_get::<i64, _>("expires_ms")? <= int(now.0) {
                 return Ok(Enrolling::Refused);
             }
-            sqlx::query("INSERT INTO token_uses (hash, client) VALUES (?, ?)")
+            sqlx::query("INSERT INTO token_uses (hash, client) VALUES ($1, $2)")
                 .bind(&token.0[..])
                 .bind(&client.0[..])
                 .execute(&mut *tx)
                 .await?;
+            let entry = audit::append(tx, note).await?;
             sqlx::query(
-                "INSERT OR IGNORE INTO clients (id, public_key, enrolled_ms) VALUES (?, ?, ?)",
+                "INSERT INTO clients (id, public_key, enrolled_ms, entry) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT DO NOTHING",
             )
             .bind(&client.0[..])
             .bind(&key.0[..])
             .bind(int(now.0))
+            .bind(int(entry))
             .execute(&mut *tx)
             .await?;
-            audit::append(tx, note).await?;
             Ok(Enrolling::New)
         })
-        .await
     }
 
-    /// Everyone enrolled, the revoked too.
-    pub(crate) async fn clients(&self) -> Result<Vec<(ClientId, PublicKey)>, StoreError> {
-        let rows = sqlx::query("SELECT id, public_key FROM clients ORDER BY id")
-            .fetch_all(&self.0.writer)
-            .await?;
+    /// Who enrolled after audit entry `after` (none: everyone), the revoked too, each with its entry.
+    pub(crate) async fn enrolled(
+        &self,
+        after: Option<u64>,
+    ) -> Result<Vec<(u64, ClientId, PublicKey)>, StoreError> {
+        // Who enrolled before entries were noted has none.
+        let text = "SELECT id, public_key, COALESCE(entry, 0) AS entry FROM clients";
+        let rows = match after {
+            None => sqlx::query(text).fetch_all(&self.0.database.writer).await?,
+            Some(after) => {
+                sqlx::query(
+                    "SELECT id, public_key, entry FROM clients WHERE entry > $1 ORDER BY entry",
+                )
+                .bind(int(after))
+                .fetch_all(&self.0.database.reader)
+                .await?
+            }
+        };
         rows.iter()
             .map(|row| {
-                let id = array(row.try_get("id")?)?;
-                Ok((ClientId(id), PublicKey(array(row.try_get("public_key")?)?)))
+                let id = ClientId(array(row.try_get("id")?)?);
+                let key = PublicKey(array(row.try_get("public_key")?)?);
+                Ok((count(row.try_get("entry")?)?, id, key))
             })
             .collect()
     }
 
     /// Who was revoked after revocation `after`, in order, each with its number.
     pub(crate) async fn revoked(&self, after: u64) -> Result<Vec<(u64, ClientId)>, StoreError> {
-        let rows = sqlx::query("SELECT seq, client FROM revocations WHERE seq > ? ORDER BY seq")
+        let rows = sqlx::query("SELECT seq, client FROM revocations WHERE seq > $1 ORDER BY seq")
             .bind(int(after))
-            .fetch_all(&self.0.reader)
+            .fetch_all(&self.0.database.reader)
             .await?;
         rows.iter()
             .map(|row| Ok((count(row.try_get("seq")?)?, ClientId(array(row.try_get("client")?)?))))
@@ -207,13 +224,15 @@ impl Store {
         reason: &str,
         note: &Note,
     ) -> Result<bool, StoreError> {
-        let statement = sqlx::query(
-            "INSERT INTO revocations (client, at_ms, reason) VALUES (?, ?, ?) \
+        let statement = || {
+            sqlx::query(
+                "INSERT INTO revocations (client, at_ms, reason) VALUES ($1, $2, $3) \
                  ON CONFLICT (client) DO NOTHING",
-        )
-        .bind(&client.0[..])
-        .bind(int(note.at.0))
-        .bind(reason);
+            )
+            .bind(&client.0[..])
+            .bind(int(note.at.0))
+            .bind(reason)
+        };
         self.noted(statement, note).await
     }
 
@@ -225,11 +244,11 @@ impl Store {
     ) -> Result<Vec<ClientRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, enrolled_ms, at_ms, reason FROM clients \
-             LEFT JOIN revocations ON client = id WHERE id > ? ORDER BY id LIMIT ?",
+             LEFT JOIN revocations ON client = id WHERE id > $1 ORDER BY id LIMIT $2",
         )
         .bind(after.map_or_else(Vec::new, |after| after.0.to_vec()))
-        .bind(limit)
-        .fetch_all(&self.0.reader)
+        .bind(i64::from(limit))
+        .fetch_all(&self.0.database.reader)
         .await?;
         rows.iter().map(client).collect()
     }
@@ -241,20 +260,20 @@ impl Store {
     ) -> Result<Option<(ClientRow, BTreeMap<RunId, Part>)>, StoreError> {
         let row = sqlx::query(
             "SELECT id, enrolled_ms, at_ms, reason FROM clients \
-             LEFT JOIN revocations ON client = id WHERE id = ?",
+             LEFT JOIN revocations ON client = id WHERE id = $1",
         )
         .bind(&id.0[..])
-        .fetch_optional(&self.0.reader)
+        .fetch_optional(&self.0.database.reader)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let parts = sqlx::query(
             "SELECT run, COUNT(*) AS updates, MAX(round) AS last FROM updates \
-             WHERE client = ? GROUP BY run",
+             WHERE client = $1 GROUP BY run",
         )
         .bind(&id.0[..])
-        .fetch_all(&self.0.reader)
+        .fetch_all(&self.0.database.reader)
         .await?;
-        let part = |row: &SqliteRow| {
+        let part = |row: &AnyRow| {
             let run = RunId(array(row.try_get("run")?)?);
             let updates = count(row.try_get("updates")?)?;
             Ok((run, Part { updates, last: RoundId(count(row.try_get("last")?)?) }))
@@ -264,7 +283,7 @@ impl Store {
     }
 }
 
-fn client(row: &SqliteRow) -> Result<ClientRow, StoreError> {
+fn client(row: &AnyRow) -> Result<ClientRow, StoreError> {
     let moment = |at: Option<i64>| at.map(count).transpose();
     Ok(ClientRow {
         client: ClientId(array(row.try_get("id")?)?),

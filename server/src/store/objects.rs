@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use gossamer_protocol::digest::Digest;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 
 use super::StoreError;
+use crate::clock::Timestamp;
 
 /// The directory of objects within a store's.
 pub const DIRECTORY: &str = "objects";
@@ -28,6 +30,8 @@ pub enum Kind {
     State,
     /// An accepted update's frame; private, dropped once counted.
     Update,
+    /// The sum of a part of a round's updates; private, dropped once merged.
+    Partial,
     /// A few bytes that are written only to see whether they can be.
     Probe,
 }
@@ -38,6 +42,7 @@ impl Kind {
             Self::Snapshot => "snapshots",
             Self::State => "states",
             Self::Update => "updates",
+            Self::Partial => "partials",
             Self::Probe => "probes",
         }
     }
@@ -91,14 +96,39 @@ impl Objects {
     pub(crate) fn drop_other_updates(&self, keep: &HashSet<Digest>) -> Result<usize, StoreError> {
         let Some(root) = &self.root else { return Ok(0) };
         let mut dropped = 0;
-        for folder in super::staging::entries(&root.join(Kind::Update.folder()))? {
-            for file in super::staging::entries(&folder)? {
+        for folder in entries(&root.join(Kind::Update.folder()))? {
+            for file in entries(&folder)? {
                 let name = file.file_name().and_then(|name| name.to_str());
                 let digest = name.and_then(|name| name.parse::<Digest>().ok());
                 if digest.is_none_or(|digest| !keep.contains(&digest)) {
                     std::fs::remove_file(&file)?;
                     dropped += 1;
                 }
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Drops every update's frame but those in `keep` that was last written before `before`: of uploads that
+    /// were refused, or cut off. While others store some, `before` is so long ago that nobody can still
+    /// be about to have one accepted.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the place fails.
+    pub(crate) async fn drop_updates_before(
+        &self,
+        keep: &HashSet<Digest>,
+        before: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let prefix = object_store::path::Path::from(Kind::Update.folder());
+        let mut found = self.place.list(Some(&prefix));
+        let mut dropped = 0;
+        while let Some(object) = found.try_next().await? {
+            let digest = object.location.filename().and_then(|name| name.parse::<Digest>().ok());
+            let written = u64::try_from(object.last_modified.timestamp_millis()).unwrap_or(0);
+            if written < before.0 && digest.is_some_and(|digest| !keep.contains(&digest)) {
+                self.place.delete(&object.location).await?;
+                dropped += 1;
             }
         }
         Ok(dropped)
@@ -127,6 +157,17 @@ impl Objects {
         if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(StoreError::Damaged(digest)) }
     }
 
+    /// Whether there is an answer, whatever it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] where there is none, or where it is that nothing may be read.
+    pub(crate) async fn reach(&self) -> Result<(), StoreError> {
+        match self.len(Kind::Probe, Digest([0; 32])).await {
+            Ok(_) | Err(StoreError::Missing(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// How many bytes there are of that name.
     ///
     /// # Errors
@@ -147,5 +188,14 @@ impl Objects {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             done => Ok(done?),
         }
+    }
+}
+
+/// What a directory holds; nothing where it is not there.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    match std::fs::read_dir(dir) {
+        Ok(found) => Ok(found.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e.into()),
     }
 }

@@ -2,7 +2,7 @@
 
 use gossamer_protocol::digest::Digest;
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 use super::rows::{count, int};
 use super::{Store, StoreError};
@@ -18,15 +18,17 @@ impl Store {
         hash: Digest,
         note: &Note,
     ) -> Result<bool, StoreError> {
-        let statement = sqlx::query(
-            "INSERT INTO operators (name, role, hash, created_ms, expires_ms) \
-                 VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
-        )
-        .bind(operator.name.as_str())
-        .bind(operator.role.name())
-        .bind(&hash.0[..])
-        .bind(int(operator.created_ms))
-        .bind(operator.expires_ms.map(int));
+        let statement = || {
+            sqlx::query(
+                "INSERT INTO operators (name, role, hash, created_ms, expires_ms) \
+                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING",
+            )
+            .bind(operator.name.as_str())
+            .bind(operator.role.name())
+            .bind(&hash.0[..])
+            .bind(int(operator.created_ms))
+            .bind(operator.expires_ms.map(int))
+        };
         self.noted(statement, note).await
     }
 
@@ -36,7 +38,7 @@ impl Store {
         name: &OperatorName,
         note: &Note,
     ) -> Result<bool, StoreError> {
-        let statement = sqlx::query("DELETE FROM operators WHERE name = ?").bind(name.as_str());
+        let statement = || sqlx::query("DELETE FROM operators WHERE name = $1").bind(name.as_str());
         self.noted(statement, note).await
     }
 
@@ -44,7 +46,7 @@ impl Store {
     pub(crate) async fn operators(&self) -> Result<Vec<Operator>, StoreError> {
         let rows =
             sqlx::query("SELECT name, role, created_ms, expires_ms FROM operators ORDER BY name")
-                .fetch_all(&self.0.reader)
+                .fetch_all(&self.0.database.reader)
                 .await?;
         rows.iter().map(operator).collect()
     }
@@ -57,17 +59,17 @@ impl Store {
     ) -> Result<Option<Operator>, StoreError> {
         let row = sqlx::query(
             "SELECT name, role, created_ms, expires_ms FROM operators \
-             WHERE hash = ? AND (expires_ms IS NULL OR expires_ms > ?)",
+             WHERE hash = $1 AND (expires_ms IS NULL OR expires_ms > $2)",
         )
         .bind(&hash.0[..])
         .bind(int(now.0))
-        .fetch_optional(&self.0.reader)
+        .fetch_optional(&self.0.database.reader)
         .await?;
         row.as_ref().map(operator).transpose()
     }
 }
 
-fn operator(row: &SqliteRow) -> Result<Operator, StoreError> {
+fn operator(row: &AnyRow) -> Result<Operator, StoreError> {
     let name: String = row.try_get("name")?;
     let expires: Option<i64> = row.try_get("expires_ms")?;
     Ok(Operator {

@@ -6,10 +6,13 @@ use gossamer_protocol::message::Signed;
 use serde::Serialize;
 use sqlx::Row as _;
 
+use super::database::{transact, try_transact};
 use super::rows::{array, count, int};
-use super::runs::{attempt, signed};
-use super::{Store, StoreError, audit};
+use super::runs::{StatusRow, attempt, signed};
+use super::steps::hold;
+use super::{Done, Store, StoreError, audit};
 use crate::audit::Note;
+use crate::status::Status;
 
 /// A snapshot to publish.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,15 @@ pub(crate) struct PublishRow<'a> {
     pub(crate) state: Digest,
     /// Whether it is the run's last.
     pub(crate) last: bool,
+}
+
+/// Who published a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Publishing {
+    /// This call did; where the run stands now.
+    Now { version: u64, status: StatusRow },
+    /// Another process did.
+    Before,
 }
 
 /// What came of a round, for people to look at.
@@ -47,56 +59,42 @@ pub struct RoundRow {
 }
 
 impl Store {
-    /// Publishes a snapshot and goes on to its round, at once.
+    /// Publishes the snapshot of a round that is frozen and goes on to the next, at once; where another
+    /// process did that before, nothing is done.
     pub(crate) async fn publish(
         &self,
         row: &PublishRow<'_>,
         closed: &RoundRow,
         note: &Note,
-    ) -> Result<(), StoreError> {
-        self.transact(async |tx| {
+    ) -> Result<Publishing, StoreError> {
+        try_transact!(self, |tx| {
+            let held = hold(tx, row.run).await?;
+            if (held.round, held.frozen) != (closed.round, true) {
+                return Ok(Done::Undo(Publishing::Before));
+            }
             insert_record(tx, row).await?;
             insert_round(tx, row.run, closed).await?;
-            audit::append(tx, note).await?;
-            // An abort that came meanwhile stands.
-            sqlx::query(
-                "UPDATE runs SET round = ?, attempt = 0, deadline_ms = NULL, \
-             status = CASE WHEN ? AND status IN ('running', 'paused') THEN 'complete' \
-             ELSE status END WHERE id = ?",
-            )
-            .bind(int(row.round.0))
-            .bind(row.last)
-            .bind(&row.run.0[..])
-            .execute(&mut *tx)
-            .await?;
-            sqlx::query("DELETE FROM asked WHERE run = ?")
+            let status = go_on(tx, row, held.status).await?;
+            sqlx::query("DELETE FROM asked WHERE run = $1")
                 .bind(&row.run.0[..])
                 .execute(&mut *tx)
                 .await?;
-            Ok(())
+            audit::append(tx, note).await?;
+            Ok(Done::Keep(Publishing::Now { version: held.version, status }))
         })
-        .await
     }
 
     /// Adds rounds behind a run's first as they were published elsewhere, all or none.
     pub(crate) async fn restore_rounds(&self, rows: &[PublishRow<'_>]) -> Result<(), StoreError> {
         let Some(end) = rows.last() else { return Ok(()) };
-        self.transact(async |tx| {
+        transact!(self, |tx| {
+            let held = hold(tx, end.run).await?;
             for row in rows {
                 insert_record(tx, row).await?;
             }
-            sqlx::query(
-                "UPDATE runs SET round = ?, attempt = 0, deadline_ms = NULL, \
-             status = CASE WHEN ? THEN 'complete' ELSE status END WHERE id = ?",
-            )
-            .bind(int(end.round.0))
-            .bind(end.last)
-            .bind(&end.run.0[..])
-            .execute(&mut *tx)
-            .await?;
+            go_on(tx, end, held.status).await?;
             Ok(())
         })
-        .await
     }
 
     /// What came of `limit` rounds of a run from `from` on, in order.
@@ -106,13 +104,15 @@ impl Store {
         from: RoundId,
         limit: u32,
     ) -> Result<Vec<RoundRow>, StoreError> {
-        let rows =
-            sqlx::query("SELECT * FROM rounds WHERE run = ? AND round >= ? ORDER BY round LIMIT ?")
-                .bind(&run.0[..])
-                .bind(int(from.0))
-                .bind(limit)
-                .fetch_all(&self.0.reader)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT round, closed_ms, attempt, asked, accepted, examples, loss, bytes_up, \
+                 bytes_down FROM rounds WHERE run = $1 AND round >= $2 ORDER BY round LIMIT $3",
+        )
+        .bind(&run.0[..])
+        .bind(int(from.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.0.database.reader)
+        .await?;
         rows.iter()
             .map(|row| {
                 Ok(RoundRow {
@@ -120,9 +120,10 @@ impl Store {
                     closed_ms: count(row.try_get("closed_ms")?)?,
                     attempt: attempt(row.try_get("attempt")?)?,
                     asked: count(row.try_get("asked")?)?,
-                    accepted: row.try_get("accepted")?,
+                    accepted: u32::try_from(row.try_get::<i64, _>("accepted")?)
+                        .map_err(|_| StoreError::Row("a number of updates"))?,
                     examples: count(row.try_get("examples")?)?,
-                    loss: row.try_get("loss")?,
+                    loss: row.try_get::<Option<f64>, _>("loss")?.filter(|loss| !loss.is_nan()),
                     bytes_up: count(row.try_get("bytes_up")?)?,
                     bytes_down: count(row.try_get("bytes_down")?)?,
                 })
@@ -137,11 +138,11 @@ impl Store {
         round: RoundId,
     ) -> Result<Option<(Signed, Digest, Digest)>, StoreError> {
         let row = sqlx::query(
-            "SELECT bytes, signature, snapshot, state FROM records WHERE run = ? AND round = ?",
+            "SELECT bytes, signature, snapshot, state FROM records WHERE run = $1 AND round = $2",
         )
         .bind(&run.0[..])
         .bind(int(round.0))
-        .fetch_optional(&self.0.reader)
+        .fetch_optional(&self.0.database.reader)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let snapshot = Digest(array(row.try_get("snapshot")?)?);
@@ -154,29 +155,54 @@ impl Store {
         run: RunId,
         snapshot: Digest,
     ) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT 1 FROM records WHERE run = ? AND snapshot = ? LIMIT 1")
+        let row = sqlx::query("SELECT round FROM records WHERE run = $1 AND snapshot = $2 LIMIT 1")
             .bind(&run.0[..])
             .bind(&snapshot.0[..])
-            .fetch_optional(&self.0.reader)
+            .fetch_optional(&self.0.database.reader)
             .await?;
         Ok(row.is_some())
     }
 }
 
+/// Takes a run to the round that `row` publishes; an abort that came meanwhile stands.
+async fn go_on(
+    tx: &mut sqlx::AnyConnection,
+    row: &PublishRow<'_>,
+    mut status: StatusRow,
+) -> Result<StatusRow, StoreError> {
+    if row.last && !status.status.is_over() {
+        status.status = Status::Complete;
+    }
+    sqlx::query(
+        "UPDATE runs SET round = $1, attempt = 0, deadline_ms = NULL, frozen = 0, status = $2 \
+         WHERE id = $3",
+    )
+    .bind(int(row.round.0))
+    .bind(status.status.name())
+    .bind(&row.run.0[..])
+    .execute(tx)
+    .await?;
+    Ok(status)
+}
+
 async fn insert_round(
-    tx: &mut sqlx::SqliteConnection,
+    tx: &mut sqlx::AnyConnection,
     run: RunId,
     row: &RoundRow,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    let text = "INSERT INTO rounds (run, round, closed_ms, attempt, asked, accepted, examples, loss, \
+                bytes_up, bytes_down) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    sqlx::query(text)
         .bind(&run.0[..])
         .bind(int(row.round.0))
         .bind(int(row.closed_ms))
         .bind(i64::from(row.attempt.0))
         .bind(int(row.asked))
-        .bind(row.accepted)
+        .bind(i64::from(row.accepted))
         .bind(int(row.examples))
-        .bind(row.loss)
+        // Not a number is what stands for none: SQLite stores it as NULL by itself, and sqlx would tell
+        // Postgres another type for a NULL than for a number, in a statement that it prepares once.
+        .bind(row.loss.unwrap_or(f64::NAN))
         .bind(int(row.bytes_up))
         .bind(int(row.bytes_down))
         .execute(tx)
@@ -185,16 +211,16 @@ async fn insert_round(
 }
 
 pub(super) async fn insert_record(
-    tx: &mut sqlx::SqliteConnection,
+    tx: &mut sqlx::AnyConnection,
     row: &PublishRow<'_>,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO records (run, round, bytes, signature, snapshot, state) \
-         VALUES (?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(&row.run.0[..])
     .bind(int(row.round.0))
-    .bind(&row.record.bytes)
+    .bind(&row.record.bytes[..])
     .bind(&row.record.signature.0[..])
     .bind(&row.snapshot.0[..])
     .bind(&row.state.0[..])

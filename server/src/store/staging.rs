@@ -1,20 +1,26 @@
 //! Uploads that are still arriving: at most one a client and run, dropped when its round closes.
 //!
-//! On disk `staging/{run}/{client}/{round}-{digest}`. A chunk is appended only after its signature
-//! was checked, so what a killed process leaves is always a beginning of the upload. Nothing here is
-//! flushed: it is a convenience, and the whole is checked against its digest at the end.
+//! A part is an object `{run}/{client}/{round}-{digest}/{where it begins}`, so that each may reach another
+//! process where several share the store. It is kept only after its signature was checked, so what a killed
+//! process leaves is always a beginning of the upload. On a directory nothing here is flushed: it is a
+//! convenience, and the whole is checked against its digest at the end.
 
-use std::collections::HashMap;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path as Name;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt as _};
 
 use super::StoreError;
 
-/// The directory within a store's.
+/// The directory within a store's, and the prefix within a bucket.
 pub const DIRECTORY: &str = "staging";
 
 /// Which upload.
@@ -41,43 +47,39 @@ pub enum Staged {
     Whole(Vec<u8>),
 }
 
-type Waiting = HashMap<(RunId, ClientId), (RoundId, Digest, Vec<u8>)>;
-
-/// Uploads that are still arriving. Its calls block for as long as a small write does.
+/// Uploads that are still arriving.
 #[derive(Debug)]
-pub struct Staging(Place);
+pub struct Staging(Arc<dyn ObjectStore>);
 
-#[derive(Debug)]
-enum Place {
-    Memory(Mutex<Waiting>),
-    /// The lock keeps two chunks of one upload apart.
-    Directory(PathBuf, Mutex<()>),
+/// A part: its name, where it begins, and its length.
+struct Part {
+    name: Name,
+    start: u64,
+    length: u64,
 }
 
 impl Staging {
     pub(super) fn in_memory() -> Self {
-        Self(Place::Memory(Mutex::default()))
+        Self(Arc::new(InMemory::new()))
     }
 
-    pub(super) fn local(dir: &Path) -> Self {
-        Self(Place::Directory(dir.join(DIRECTORY), Mutex::default()))
+    pub(super) fn local(dir: &Path) -> Result<Self, StoreError> {
+        let root = dir.join(DIRECTORY);
+        std::fs::create_dir_all(&root)?;
+        let place = LocalFileSystem::new_with_prefix(&root)?.with_automatic_cleanup(true);
+        Ok(Self(Arc::new(place)))
+    }
+
+    pub(super) fn within(place: Arc<dyn ObjectStore>) -> Self {
+        Self(Arc::new(PrefixStore::new(place, DIRECTORY)))
     }
 
     /// How many bytes of an upload stand.
     ///
     /// # Errors
-    /// [`StoreError`] where the directory fails.
-    pub fn offset(&self, key: &Key) -> Result<u64, StoreError> {
-        match &self.0 {
-            Place::Memory(waiting) => {
-                let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                let held = waiting.get(&(key.run, key.client));
-                let held =
-                    held.filter(|(round, digest, _)| (*round, *digest) == (key.round, key.digest));
-                Ok(held.map_or(0, |(_, _, bytes)| bytes.len() as u64))
-            }
-            Place::Directory(root, _) => length(&path(root, key)),
-        }
+    /// [`StoreError`] where the place fails.
+    pub async fn offset(&self, key: &Key) -> Result<u64, StoreError> {
+        Ok(stands(&self.parts(key).await?))
     }
 
     /// Appends `chunk` at `offset` to an upload of `total` bytes, which the caller has bounded.
@@ -86,124 +88,101 @@ impl Staging {
     /// then forgotten.
     ///
     /// # Errors
-    /// [`StoreError`] where the directory fails; a part of the chunk may then stand.
-    pub fn append(
+    /// [`StoreError`] where the place fails; the chunk may then stand.
+    pub async fn append(
         &self,
         key: &Key,
         offset: u64,
-        chunk: &[u8],
+        chunk: Bytes,
         total: u64,
     ) -> Result<Staged, StoreError> {
-        match &self.0 {
-            Place::Memory(waiting) => {
-                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                let held = waiting.get(&(key.run, key.client));
-                let same = held.filter(|held| (held.0, held.1) == (key.round, key.digest));
-                let stands = same.map_or(0, |(_, _, bytes)| bytes.len() as u64);
-                if stands != offset {
-                    return Ok(Staged::Elsewhere(stands));
-                }
-                let place = waiting
-                    .entry((key.run, key.client))
-                    .or_insert_with(|| (key.round, key.digest, Vec::new()));
-                if (place.0, place.1) != (key.round, key.digest) {
-                    *place = (key.round, key.digest, Vec::new());
-                }
-                place.2.extend(chunk);
-                if (place.2.len() as u64) < total {
-                    return Ok(Staged::Partly(place.2.len() as u64));
-                }
-                let whole = std::mem::take(&mut place.2);
-                waiting.remove(&(key.run, key.client));
-                Ok(Staged::Whole(whole))
-            }
-            Place::Directory(root, lock) => {
-                let _one = lock.lock().unwrap_or_else(PoisonError::into_inner);
-                append_to_file(root, key, offset, chunk, total)
+        let mut parts = self.parts(key).await?;
+        // Looked at first: what is refused must not drop another upload, or begin one.
+        let stood = stands(&parts);
+        if stood != offset {
+            return Ok(Staged::Elsewhere(stood));
+        }
+        let (own, client) = (folder(key), Name::from(format!("{}/{}", key.run, key.client)));
+        for other in self.list(&client).await? {
+            if !other.prefix_matches(&own) {
+                self.drop(&other).await?;
             }
         }
+        let stands = stood + chunk.len() as u64;
+        if !chunk.is_empty() {
+            // Twenty digits hold any, so that names sort as numbers.
+            let name = own.join(format!("{offset:020}"));
+            self.0.put(&name, chunk.clone().into()).await?;
+            parts.push(Part { name, start: offset, length: chunk.len() as u64 });
+        }
+        if stands < total {
+            return Ok(Staged::Partly(stands));
+        }
+        let mut whole = Vec::with_capacity(usize::try_from(stands).unwrap_or(0));
+        for part in parts.iter().take_while(|part| part.start < offset) {
+            whole.extend(self.0.get(&part.name).await?.bytes().await?);
+        }
+        whole.extend(chunk);
+        for part in &parts {
+            self.drop(&part.name).await?;
+        }
+        Ok(Staged::Whole(whole))
     }
 
     /// Drops the uploads of a run for rounds before `round`.
     ///
     /// # Errors
-    /// [`StoreError`] where the directory fails.
-    pub fn drop_before(&self, run: RunId, round: RoundId) -> Result<(), StoreError> {
-        match &self.0 {
-            Place::Memory(waiting) => {
-                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.retain(|(of, _), (at, _, _)| *of != run || *at >= round);
-                Ok(())
+    /// [`StoreError`] where the place fails.
+    pub async fn drop_before(&self, run: RunId, round: RoundId) -> Result<(), StoreError> {
+        for name in self.list(&Name::from(run.to_string())).await? {
+            let upload = name.parts().nth(2);
+            let at = upload.and_then(|upload| upload.as_ref().split('-').next()?.parse().ok());
+            if at.is_none_or(|at| RoundId(at) < round) {
+                self.drop(&name).await?;
             }
-            Place::Directory(root, lock) => {
-                let _one = lock.lock().unwrap_or_else(PoisonError::into_inner);
-                for client in entries(&root.join(run.to_string()))? {
-                    for upload in entries(&client)? {
-                        let name = upload.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-                        let at = name.split('-').next().and_then(|r| r.parse().ok()).map(RoundId);
-                        if at.is_none_or(|at| at < round) {
-                            std::fs::remove_file(&upload)?;
-                        }
-                    }
-                    // Fails where an upload is left, which is right.
-                    let _ = std::fs::remove_dir(&client);
-                }
-                Ok(())
-            }
+        }
+        Ok(())
+    }
+
+    /// The parts of an upload that follow on one another, from its beginning.
+    async fn parts(&self, key: &Key) -> Result<Vec<Part>, StoreError> {
+        let found: Vec<_> = self.0.list(Some(&folder(key))).try_collect().await?;
+        let mut parts: Vec<Part> = found
+            .into_iter()
+            .filter_map(|found| {
+                let start = found.location.filename()?.parse().ok()?;
+                Some(Part { name: found.location, start, length: found.size })
+            })
+            .collect();
+        parts.sort_by_key(|part| part.start);
+        let mut stands = 0;
+        let follow = parts.iter().take_while(|part| {
+            let follows = part.start == stands;
+            stands = part.start.saturating_add(part.length);
+            follows
+        });
+        let following = follow.count();
+        parts.truncate(following);
+        Ok(parts)
+    }
+
+    async fn list(&self, within: &Name) -> Result<Vec<Name>, StoreError> {
+        Ok(self.0.list(Some(within)).map_ok(|found| found.location).try_collect().await?)
+    }
+
+    async fn drop(&self, name: &Name) -> Result<(), StoreError> {
+        match self.0.delete(name).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            done => Ok(done?),
         }
     }
 }
 
-fn path(root: &Path, key: &Key) -> PathBuf {
+fn folder(key: &Key) -> Name {
     let Key { run, client, round, digest } = key;
-    root.join(run.to_string()).join(client.to_string()).join(format!("{round}-{digest}"))
+    Name::from(format!("{run}/{client}/{round}-{digest}"))
 }
 
-/// Bytes of a file; none where it is not there.
-fn length(path: &Path) -> Result<u64, StoreError> {
-    match std::fs::metadata(path) {
-        Ok(found) => Ok(found.len()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(e.into()),
-    }
-}
-
-fn append_to_file(
-    root: &Path,
-    key: &Key,
-    offset: u64,
-    chunk: &[u8],
-    total: u64,
-) -> Result<Staged, StoreError> {
-    let path = path(root, key);
-    // Looked at first: what is refused must not drop another upload, or begin one.
-    let stands = length(&path)?;
-    if stands != offset {
-        return Ok(Staged::Elsewhere(stands));
-    }
-    let folder = path.parent().unwrap_or(root);
-    std::fs::create_dir_all(folder)?;
-    for other in entries(folder)? {
-        if other != path {
-            std::fs::remove_file(other)?;
-        }
-    }
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
-    file.write_all(chunk)?;
-    let stands = stands + chunk.len() as u64;
-    if stands < total {
-        return Ok(Staged::Partly(stands));
-    }
-    let whole = std::fs::read(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(Staged::Whole(whole))
-}
-
-/// What a directory holds; nothing where it is not there.
-pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    match std::fs::read_dir(dir) {
-        Ok(found) => Ok(found.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(e.into()),
-    }
+fn stands(parts: &[Part]) -> u64 {
+    parts.last().map_or(0, |last| last.start.saturating_add(last.length))
 }

@@ -1,6 +1,9 @@
 use super::staging::{Key, Staged};
 use super::*;
+use bytes::Bytes;
+use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
+use gossamer_protocol::problem::ProblemType;
 
 fn note(at: crate::clock::Timestamp) -> crate::audit::Note {
     let event = crate::audit::Event::TokensMade { count: 1, quota: 1, expires_ms: 1 };
@@ -47,20 +50,29 @@ async fn one_upload_a_client_and_run_is_staged() {
             digest: Digest::of(name),
         };
         let (a, b) = (key(0, b"a"), key(0, b"b"));
-        assert_eq!(staging.append(&a, 0, b"012", 6).expect("kept"), Staged::Partly(3));
-        assert_eq!(staging.append(&a, 2, b"2", 6).expect("told"), Staged::Elsewhere(3));
-        assert_eq!(staging.append(&b, 0, b"xy", 6).expect("kept"), Staged::Partly(2));
-        assert_eq!(staging.offset(&a).expect("told"), 0, "the other one took its place");
-        let whole = staging.append(&b, 2, b"zzzz", 6).expect("kept");
+        assert_eq!(
+            staging.append(&a, 0, Bytes::from_static(b"012"), 6).await.expect("kept"),
+            Staged::Partly(3)
+        );
+        assert_eq!(
+            staging.append(&a, 2, Bytes::from_static(b"2"), 6).await.expect("told"),
+            Staged::Elsewhere(3)
+        );
+        assert_eq!(
+            staging.append(&b, 0, Bytes::from_static(b"xy"), 6).await.expect("kept"),
+            Staged::Partly(2)
+        );
+        assert_eq!(staging.offset(&a).await.expect("told"), 0, "the other one took its place");
+        let whole = staging.append(&b, 2, Bytes::from_static(b"zzzz"), 6).await.expect("kept");
         assert_eq!(whole, Staged::Whole(b"xyzzzz".to_vec()));
-        assert_eq!(staging.offset(&b).expect("told"), 0, "handed over");
+        assert_eq!(staging.offset(&b).await.expect("told"), 0, "handed over");
 
-        staging.append(&key(1, b"c"), 0, b"1", 6).expect("kept");
+        staging.append(&key(1, b"c"), 0, Bytes::from_static(b"1"), 6).await.expect("kept");
         let elsewhere = Key { client: ClientId([3; 16]), ..a };
-        staging.append(&elsewhere, 0, b"1", 6).expect("kept");
-        staging.drop_before(RunId([1; 16]), RoundId(1)).expect("dropped");
-        assert_eq!(staging.offset(&key(1, b"c")).expect("told"), 1);
-        assert_eq!(staging.offset(&elsewhere).expect("told"), 0);
+        staging.append(&elsewhere, 0, Bytes::from_static(b"1"), 6).await.expect("kept");
+        staging.drop_before(RunId([1; 16]), RoundId(1)).await.expect("dropped");
+        assert_eq!(staging.offset(&key(1, b"c")).await.expect("told"), 1);
+        assert_eq!(staging.offset(&elsewhere).await.expect("told"), 0);
     }
 }
 

@@ -1,0 +1,124 @@
+//! The sum of a frozen round's updates: in one piece, or of a large round in parts that any process folds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::frame::{Origin, Terms};
+use gossamer_protocol::ids::ClientId;
+use gossamer_protocol::sparse::Support;
+use ring::rand::SecureRandom as _;
+
+use super::close::blocking;
+use super::{Coordinator, CoordinatorError, Run};
+use crate::advance::{AdvanceError, Combining};
+use crate::round::Round;
+use crate::state::ServerState;
+use crate::store::{FoldRow, Kind, Lease, StoreError};
+
+/// Updates in memory at a time while they are folded: so many, of so many bytes at most.
+const PIECE: usize = 64;
+const PIECE_BYTES: usize = 1 << 26;
+/// Longer than a part takes; whoever is slower, or frozen meanwhile, has done it in vain.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// A frozen round, as closing needs it.
+pub(super) struct Frozen {
+    pub(super) round: Round,
+    pub(super) parent: Digest,
+    pub(super) snapshot: Digest,
+    pub(super) shared: Option<Arc<Support>>,
+    pub(super) state: Digest,
+    pub(super) state_cached: Option<Arc<ServerState>>,
+}
+
+type Accepted = [(ClientId, Digest)];
+
+impl Coordinator {
+    /// The sum of what was accepted; none where other processes are still at parts of it.
+    pub(super) async fn combine(
+        &self,
+        run: &Arc<Run>,
+        frozen: &Frozen,
+    ) -> Result<Option<Combining>, CoordinatorError> {
+        // In client order, though the sum would be the same in any.
+        let accepted: Vec<(ClientId, Digest)> =
+            frozen.round.accepted().iter().map(|(&client, &digest)| (client, digest)).collect();
+        let (store, round) = (&self.0.store, frozen.round.id());
+        if !store.is_shared() || store.folds(run.id, round).await?.is_empty() {
+            return Ok(Some(self.fold(run, frozen, &accepted).await?));
+        }
+        let mut lease: Lease = [0; 16];
+        let drawn = ring::rand::SystemRandom::new().fill(&mut lease);
+        drawn.map_err(|_| StoreError::Row("the system has no randomness for a lease"))?;
+        loop {
+            let now = self.now();
+            let leased = store.lease(run.id, round, &lease, now, now.after(LEASE)).await?;
+            let Some(part) = leased else { break };
+            self.fold_part(run, frozen, &accepted, &lease, part).await?;
+        }
+        let mut combining = Combining::new(&run.manifest);
+        for part in store.folds(run.id, round).await? {
+            let Some(partial) = part.partial else { return Ok(None) };
+            let partial = store.objects().get(Kind::Partial, partial).await?;
+            combining.merge(&partial)?;
+        }
+        Ok(Some(combining))
+    }
+
+    /// Folds the part that `lease` is for.
+    async fn fold_part(
+        &self,
+        run: &Arc<Run>,
+        frozen: &Frozen,
+        accepted: &Accepted,
+        lease: &Lease,
+        part: FoldRow,
+    ) -> Result<(), CoordinatorError> {
+        let round = frozen.round.id();
+        let at = |count| usize::try_from(count).unwrap_or(usize::MAX);
+        let (start, end) = (at(part.start), at(part.start.saturating_add(part.length)));
+        let updates = accepted.get(start..end);
+        let updates = updates.ok_or(StoreError::Row("a part of updates that are not there"))?;
+        let partial = self.fold(run, frozen, updates).await?.partial();
+        let partial = self.0.store.objects().put(Kind::Partial, partial.into()).await?;
+        if !self.0.store.folded(run.id, round, part.part, lease, partial).await? {
+            tracing::warn!(run = %run.id, %round, part = part.part, "the lease was over");
+        }
+        Ok(())
+    }
+
+    /// Decodes and sums updates, a piece at a time, away from the async threads.
+    async fn fold(
+        &self,
+        run: &Arc<Run>,
+        frozen: &Frozen,
+        updates: &Accepted,
+    ) -> Result<Combining, CoordinatorError> {
+        let mut combining = Combining::new(&run.manifest);
+        let (round, attempt) = (frozen.round.id(), frozen.round.attempt());
+        let longest = Terms::new(&run.manifest, run.id, round).update_len_max();
+        for piece in updates.chunks((PIECE_BYTES / longest).clamp(1, PIECE)) {
+            let made = |&(client, _): &(ClientId, Digest)| {
+                let attempt = frozen.round.made_for().get(&client).copied().unwrap_or(attempt);
+                let snapshot = frozen.snapshot;
+                Origin { run: run.id, round, attempt, client, snapshot }
+            };
+            let origins: Vec<Origin> = piece.iter().map(made).collect();
+            let get = |&(_, frame)| self.0.store.objects().get(Kind::Update, frame);
+            let piece: Vec<Bytes> = try_join_all(piece.iter().map(get)).await?;
+            let (run, shared) = (run.clone(), frozen.shared.clone());
+            combining = blocking(move || {
+                let terms = Terms::new(&run.manifest, run.id, round);
+                for (frame, origin) in piece.iter().zip(&origins) {
+                    combining.add(frame, &terms, origin, shared.as_deref())?;
+                }
+                Ok::<_, AdvanceError>(combining)
+            })
+            .await??;
+        }
+        Ok(combining)
+    }
+}
