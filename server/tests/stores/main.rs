@@ -1,0 +1,12 @@
+//! One suite on every store: what holds on one holds on all.
+//!
+//! PostgreSQL is a server of the test binary's own, and so is S3: see `tests/services`.
+
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
+#[path = "../fixtures/world.rs"]
+mod world;
+
+mod laws;
+mod replicas;
+mod site;
