@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::coordinator::FOLD_PART;
+use crate::coordinator::Folding;
 use crate::store::Places;
 
 /// The file's name.
@@ -64,11 +64,20 @@ pub struct Store {
     /// Rounds of more updates than this are folded in parts of so many, which servers that share a store
     /// divide among them.
     pub fold_part: NonZeroU32,
+    /// Seconds that a server has for such a part, until another may do it.
+    pub fold_lease_s: NonZeroU32,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { database: None, objects: None, endpoint: None, fold_part: FOLD_PART }
+        let Folding { part, lease_s } = Folding::default();
+        Self {
+            database: None,
+            objects: None,
+            endpoint: None,
+            fold_part: part,
+            fold_lease_s: lease_s,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The sum of a frozen round's updates: in one piece, or of a large round in parts that any process folds.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,24 @@ use crate::store::{FoldRow, Kind, Lease, StoreError};
 /// Updates in memory at a time while they are folded: so many, of so many bytes at most.
 const PIECE: usize = 64;
 const PIECE_BYTES: usize = 1 << 26;
-/// Longer than a part takes; whoever is slower, or frozen meanwhile, has done it in vain.
-const LEASE: Duration = Duration::from_secs(30);
+
+/// How large rounds are folded where processes share the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Folding {
+    /// Rounds of more updates than this are folded in parts of so many: enough that a sum is much less to
+    /// read than what it is of.
+    pub part: NonZeroU32,
+    /// Seconds that a process has for a part: more than it takes. Whoever is slower, or frozen meanwhile,
+    /// has done it in vain.
+    pub lease_s: NonZeroU32,
+}
+
+impl Default for Folding {
+    fn default() -> Self {
+        let not_0 = |value| NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN);
+        Self { part: not_0(256), lease_s: not_0(30) }
+    }
+}
 
 /// A frozen round, as closing needs it.
 pub(super) struct Frozen {
@@ -55,7 +72,8 @@ impl Coordinator {
         drawn.map_err(|_| StoreError::Row("the system has no randomness for a lease"))?;
         loop {
             let now = self.now();
-            let leased = store.lease(run.id, round, &lease, now, now.after(LEASE)).await?;
+            let until = now.after(Duration::from_secs(self.folding().lease_s.get().into()));
+            let leased = store.lease(run.id, round, &lease, now, until).await?;
             let Some(part) = leased else { break };
             self.fold_part(run, frozen, &accepted, &lease, part).await?;
         }

@@ -33,8 +33,7 @@ mod uploads;
 mod view;
 
 use std::collections::{HashMap, HashSet};
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -50,6 +49,7 @@ use tokio::sync::{Mutex, Notify, watch};
 pub use clients::{ClientState, ClientView};
 use differences::Differences;
 pub use error::CoordinatorError;
+pub use fold::Folding;
 pub use health::{Health, disk_free};
 pub use restore::Published;
 pub use rounds::Admission;
@@ -67,9 +67,6 @@ use crate::state::ServerState;
 use crate::status::Status;
 use crate::store::{RunRow, StatusRow, Store};
 
-/// Updates of a part of a round that is folded by itself: enough that its sum is much less to read.
-pub const FOLD_PART: NonZeroU32 = NonZeroU32::new(256).expect("it is not 0");
-
 /// The aggregator itself, without a network. A cheap handle; what is done through it is noted as its
 /// actor's.
 #[derive(Clone)]
@@ -85,8 +82,7 @@ struct Shared {
     ticking: Mutex<Timestamp>,
     /// One difference between snapshots is made at a time.
     differencing: Mutex<()>,
-    /// Updates of a part that is folded by itself, where processes share the store.
-    fold_part: AtomicU64,
+    folding: RwLock<Folding>,
     /// When frames that were not accepted were last dropped.
     dropped_refused: AtomicU64,
     /// Rung where a tick has something to do at once.
@@ -232,7 +228,7 @@ impl Coordinator {
             runs: RwLock::default(),
             ticking: Mutex::default(),
             differencing: Mutex::default(),
-            fold_part: AtomicU64::new(FOLD_PART.get().into()),
+            folding: RwLock::default(),
             dropped_refused: AtomicU64::new(0),
             due: Notify::new(),
             sightings: std::sync::Mutex::default(),
@@ -254,9 +250,13 @@ impl Coordinator {
         Self(self.0.clone(), actor)
     }
 
-    /// Rounds of more updates than `part` are folded in parts of so many, where processes share the store.
-    pub fn fold_in_parts_of(&self, part: NonZeroU32) {
-        self.0.fold_part.store(u64::from(part.get()), Ordering::Relaxed);
+    /// How large rounds are folded from now on, where processes share the store.
+    pub fn set_folding(&self, folding: Folding) {
+        *self.0.folding.write().unwrap_or_else(PoisonError::into_inner) = folding;
+    }
+
+    fn folding(&self) -> Folding {
+        *self.0.folding.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the audit log is to say of what this handle's actor does now.

@@ -1,6 +1,5 @@
 //! A run's copy in memory, and what changes it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -254,7 +253,7 @@ impl Coordinator {
                     steps::freeze(tx, run.id).await?;
                     let new = effects.iter().filter(|e| matches!(e, Effect::Accept { .. })).count();
                     let updates = (open.round.accepted().len() + new) as u64;
-                    let part = self.0.fold_part.load(Ordering::Relaxed);
+                    let part = u64::from(self.folding().part.get());
                     if self.0.store.is_shared() && updates > part {
                         folds::split(tx, run.id, round, updates, part).await?;
                     }

@@ -15,8 +15,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::App;
 use super::admin::{self, Admin};
 use super::connection::{Connections, Place};
-use crate::config::Config;
-use crate::coordinator::Coordinator;
+use crate::config::{self, Config};
+use crate::coordinator::{Coordinator, Folding};
 use crate::setup::{self, ServeLock, SetupError};
 use crate::tls;
 
@@ -93,7 +93,8 @@ pub async fn serve(
         let router = admin::router(Admin::new(coordinator.clone(), config, closing));
         Door::new(listener, lead(router, "admin", &tls), config.admin.connections_max)
     });
-    coordinator.fold_in_parts_of(config.store.fold_part);
+    let config::Store { fold_part: part, fold_lease_s: lease_s, .. } = config.store;
+    coordinator.set_folding(Folding { part, lease_s });
     coordinator.take_over().await.map_err(SetupError::from)?;
     let tick = Duration::from_millis(config.tick_ms.into());
     let (stop, stopped) = oneshot::channel();

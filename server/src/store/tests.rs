@@ -132,3 +132,44 @@ async fn two_processes_write_and_neither_is_told_busy() {
     }
     assert!(first.has_token(Digest::of(&[1, 39])).await.expect("told"));
 }
+
+/// Two that want the same parts: each gets its own, and whoever's lease is over has folded in vain.
+#[tokio::test]
+async fn a_lease_is_one_process_s_and_ends() {
+    use crate::clock::Timestamp;
+    let postgres = Database::postgres(&gossamer_services::postgres().database()).await;
+    let postgres = postgres.expect("a database");
+    let postgres = Store::with(postgres, Objects::in_memory(), Staging::in_memory());
+    for store in [Store::in_memory().await.expect("a store"), postgres] {
+        let (run, round) = (RunId([1; 16]), RoundId(3));
+        transact!(store, |tx| folds::split(tx, run, round, 5, 2).await).expect("split");
+        let lease = async |name: u8, now: u64| {
+            let (now, until) = (Timestamp(now), Timestamp(now + 10));
+            let leased = store.lease(run, round, &[name; 16], now, until).await.expect("told");
+            leased.map(|part| (part.part, part.start, part.length))
+        };
+        assert_eq!(lease(1, 100).await, Some((0, 0, 2)));
+        assert_eq!(lease(2, 101).await, Some((1, 2, 2)));
+        assert_eq!(lease(1, 102).await, Some((2, 4, 1)));
+        assert_eq!(lease(3, 109).await, None, "all are at work");
+        let folded = async |name: u8, part: u64, sum: &[u8]| {
+            let sum = Digest::of(sum);
+            store.folded(run, round, part, &[name; 16], sum).await.expect("told")
+        };
+        assert!(folded(1, 2, b"c").await);
+        assert!(!folded(1, 2, b"d").await, "once");
+        // 1 slept over the end of its lease of part 0; 3 has it now.
+        assert_eq!(lease(3, 110).await, Some((0, 0, 2)));
+        assert!(!folded(1, 0, b"late").await);
+        assert!(folded(3, 0, b"a").await);
+        assert!(folded(2, 1, b"b").await);
+        assert_eq!(lease(1, 900).await, None, "all are there");
+        let sums: Vec<_> = store.folds(run, round).await.expect("told");
+        let sums: Vec<_> = sums.iter().map(|part| part.partial).collect();
+        assert_eq!(sums, [b"a", b"b", b"c"].map(|sum| Some(Digest::of(sum))));
+        assert_eq!(store.merged(run, round).await.expect("told"), []);
+        assert_eq!(store.merged(run, RoundId(4)).await.expect("told").len(), 3);
+        store.forget_folds(run, RoundId(4)).await.expect("done");
+        assert_eq!(store.folds(run, round).await.expect("told"), []);
+    }
+}

@@ -1,12 +1,14 @@
 //! Several processes on one shared store at once: each is a coordinator with a handle of its own.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gossamer_protocol::ids::{Attempt, RoundId, RunId};
-use gossamer_protocol::manifest::{Manifest, Selection};
+use gossamer_protocol::manifest::{Average, Manifest, Selection};
 use gossamer_protocol::message::{CheckIn, Record};
 use gossamer_protocol::problem::ProblemType as P;
 use gossamer_protocol::sign::Purpose;
+use gossamer_server::coordinator::Folding;
 use gossamer_server::status::Status;
 use gossamer_services::{Postgres, S3};
 
@@ -169,6 +171,80 @@ async fn who_begins_beside_another_takes_nothing_over() {
     let (first, second) = tokio::join!(b.coordinator.take_over(), c.coordinator.take_over());
     first.and(second).expect("after");
     assert_eq!(deadline().await, Some(BEGIN.0 + 32_000 + 60_000));
+}
+
+/// A round in six parts, folded by two at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_in_parts_is_the_round_as_a_whole() {
+    const CLIENTS: u8 = 23;
+    for average in [Average::Cohort, Average::Contributors] {
+        let mut manifest = of_all(CLIENTS, 2);
+        manifest.method.average = average;
+        let site = Site::new(true, true).await;
+        let (a, b) = (site.world().await, site.world().await);
+        let run = a.start(&manifest, CLIENTS).await;
+        for world in [&a, &b] {
+            world.coordinator.set_folding(folding(4));
+        }
+        for round in 0..2 {
+            a.tick().await;
+            for client in 0..CLIENTS {
+                a.work(&manifest, client).await;
+            }
+            assert_eq!(parts(&site), "6|23|0", "parts, their updates, how many are folded");
+            let (first, second) = tokio::join!(a.coordinator.tick(), b.coordinator.tick());
+            first.and(second).expect("both fold");
+            // Whoever came to the end while the other was still at a part left it to the other.
+            a.tick().await;
+            assert_eq!(round_of(&b, run).await, RoundId(round + 1));
+        }
+        assert_eq!(a.last_record(run).await, undisturbed(&manifest, CLIENTS).await);
+        assert_eq!(parts(&site), "0||0", "nothing is left");
+        assert_eq!(site.kept("partials"), 0);
+        assert_eq!(site.kept("updates"), 0);
+        let told = a.coordinator.rounds(run, RoundId(0), 10).await.expect("told");
+        assert_eq!((told[1].examples, told[1].loss), (4 * 23, Some(2.0)));
+    }
+}
+
+/// Another process took a part and is gone, or frozen: the round waits for its lease to end, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_ends_and_another_folds_the_part() {
+    let manifest = of_all(10, 2);
+    let site = Site::new(true, true).await;
+    let (a, url) = (site.world().await, site.places.database.clone().expect("in Postgres"));
+    let run = a.start(&manifest, 10).await;
+    a.coordinator.set_folding(folding(4));
+    a.tick().await;
+    for client in 0..10 {
+        a.work(&manifest, client).await;
+    }
+    let until = BEGIN.0 + 30_000;
+    let take =
+        format!("UPDATE folds SET lease = decode('00', 'hex'), until_ms = {until} WHERE part = 1");
+    gossamer_services::postgres().execute(&url, &take);
+    for _ in 0..2 {
+        a.tick().await;
+        assert_eq!((round_of(&a, run).await, parts(&site).as_str()), (RoundId(0), "3|10|2"));
+    }
+    site.clock.advance(Duration::from_secs(30));
+    a.tick().await;
+    for client in 0..10 {
+        a.work(&manifest, client).await;
+    }
+    a.tick().await;
+    assert_eq!(a.last_record(run).await, undisturbed(&manifest, 10).await);
+}
+
+fn folding(part: u32) -> Folding {
+    Folding { part: NonZeroU32::new(part).expect("not 0"), ..Folding::default() }
+}
+
+/// Parts of the round that is closed, the updates in them, and how many are folded.
+fn parts(site: &Site) -> String {
+    let url = site.places.database.as_deref().expect("in Postgres");
+    let text = "SELECT count(*), sum(length), count(partial) FROM folds";
+    gossamer_services::postgres().execute(url, text).trim().to_owned()
 }
 
 /// Postgres breaks off every third statement or so that moves a run, and closes connections at will.

@@ -1,5 +1,6 @@
 //! The four stores there are: rows in SQLite or Postgres, objects in a directory or in S3.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gossamer_server::clock::{ManualClock, Timestamp};
@@ -37,6 +38,16 @@ impl Site {
             None => Store::open_at(&self.places).await,
         };
         opened.expect("a store")
+    }
+
+    /// How many objects of a kind there are in S3.
+    pub(crate) fn kept(&self, kind: &str) -> usize {
+        fn files(folder: &Path) -> usize {
+            let Ok(found) = std::fs::read_dir(folder) else { return 0 };
+            let count = |path: PathBuf| if path.is_dir() { files(&path) } else { 1 };
+            found.map(|entry| count(entry.expect("an entry").path())).sum()
+        }
+        files(&s3().folder().join(self.prefix.as_deref().expect("in S3")).join(kind))
     }
 
     /// A coordinator with a handle of its own.
