@@ -88,6 +88,8 @@ pub async fn init(dir: &Path, names: &[String], config: &Config) -> Result<(), S
     if dir.join(config::FILE).exists() {
         return Err(SetupError::Exists(dir.to_owned()));
     }
+    let config = Config { dir: dir.to_owned(), ..config.clone() };
+    config.check_store(&dir.join(config::FILE))?;
     // A key without a configuration: an `init` that was cut off, and is ended now with that key.
     let has_key = dir.join(KEY).exists();
     if has_key {
@@ -117,8 +119,6 @@ pub async fn init(dir: &Path, names: &[String], config: &Config) -> Result<(), S
             write(&dir.join(name), text.as_bytes(), secret)?;
         }
     }
-    let config = Config { dir: dir.to_owned(), ..config.clone() };
-    config.check_store(&dir.join(config::FILE))?;
     let store = Store::create_at(&config.places()).await?;
     let ours = must_be_ours(&store, &signing_key(dir)?.public()).await;
     store.close().await;

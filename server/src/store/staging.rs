@@ -1,6 +1,6 @@
 //! Uploads that are still arriving: at most one a client and run, dropped when its round closes.
 //!
-//! A part is an object `{run}/{client}/{round}-{digest}/{where it begins}`, so that each may reach another
+//! A part is an object `{run}/{client}/{round}-{half of the digest}/{where it begins}`, so that each may reach another
 //! process where several share the store. It is kept only after its signature was checked, so what a killed
 //! process leaves is always a beginning of the upload. On a directory nothing here is flushed: it is a
 //! convenience, and the whole is checked against its digest at the end.
@@ -110,8 +110,7 @@ impl Staging {
         }
         let stands = stood + chunk.len() as u64;
         if !chunk.is_empty() {
-            // Twenty digits hold any, so that names sort as numbers.
-            let name = own.join(format!("{offset:020}"));
+            let name = own.join(offset.to_string());
             self.0.put(&name, chunk.clone().into()).await?;
             parts.push(Part { name, start: offset, length: chunk.len() as u64 });
         }
@@ -180,7 +179,9 @@ impl Staging {
 
 fn folder(key: &Key) -> Name {
     let Key { run, client, round, digest } = key;
-    Name::from(format!("{run}/{client}/{round}-{digest}"))
+    // Half of it tells a client's uploads apart; the whole is checked at the end.
+    let half = &digest.to_string()[..32];
+    Name::from(format!("{run}/{client}/{round}-{half}"))
 }
 
 fn stands(parts: &[Part]) -> u64 {

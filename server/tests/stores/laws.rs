@@ -7,7 +7,7 @@ use gossamer_protocol::ids::{Attempt, RoundId};
 use gossamer_protocol::manifest::Selection;
 use gossamer_protocol::message::{Enrolment, Record};
 use gossamer_protocol::problem::ProblemType as P;
-use gossamer_server::coordinator::CoordinatorError;
+use gossamer_server::coordinator::{Admission, CoordinatorError, Uploaded};
 use gossamer_server::operator::Role;
 use gossamer_server::status::Status;
 use gossamer_server::store::{Kind, StoreError};
@@ -20,6 +20,7 @@ on_every_store!(
     objects_come_back_whole_or_not_at_all,
     a_run_ends_the_same_whenever_it_is_reopened,
     an_update_is_taken_once,
+    an_upload_in_parts_may_go_to_any_handle,
     an_attempt_with_too_few_is_tried_again,
     a_token_is_good_for_its_quota,
     who_is_revoked_stays_so,
@@ -103,6 +104,47 @@ async fn an_update_is_taken_once(site: Site) {
     let refused = world.send(&late, 2, other).await.expect_err("late");
     assert_eq!(refused.problem_type(), P::StaleRound);
     assert_eq!(world.send(&task, 0, frame).await.ok(), receipts[0].as_ref().ok().cloned());
+}
+
+async fn an_upload_in_parts_may_go_to_any_handle(site: Site) {
+    let manifest = manifest();
+    let first = site.world().await;
+    // A store that is not shared is served by one process, which is then asked twice.
+    let coordinator = first.coordinator.clone();
+    let second = match site.places.database {
+        Some(_) => site.world().await,
+        None => World { coordinator, clock: site.clock.clone() },
+    };
+    let run = first.start(&manifest, 3).await;
+    first.tick().await;
+    second.tick().await;
+    let task = first.task(0).await;
+    let frame = first.frame(&manifest, &task, 0).await;
+    let (digest, length) = (Digest::of(&frame), frame.len() as u64);
+    let client = id(&key(0));
+    let to = Admission { run, round: task.round, attempt: task.attempt, client };
+    let send = async |world: &World, offset: usize, part: std::ops::Range<usize>| {
+        let part = frame.slice(part);
+        world.coordinator.append(client, &to, digest, offset as u64, length, part).await
+    };
+    let quarter = frame.len() / 4;
+    // Of two that take turns, whoever is asked knows where the upload stands.
+    for (at, world) in [&first, &second, &first].into_iter().enumerate() {
+        let (start, end) = (at * quarter, (at + 1) * quarter);
+        assert_eq!(world.coordinator.offset(&to, digest).await.expect("told"), start as u64);
+        let sent = send(world, start, start..end).await.expect("taken");
+        assert_eq!(sent, Uploaded::Partly(end as u64));
+    }
+    let wrong =
+        send(&second, quarter, quarter..2 * quarter).await.expect_err("it stands elsewhere");
+    assert!(
+        matches!(wrong, CoordinatorError::WrongOffset { stands } if stands == 3 * quarter as u64)
+    );
+    let last = send(&second, 3 * quarter, 3 * quarter..frame.len()).await.expect("whole");
+    let Uploaded::Accepted(receipt) = last else { panic!("{last:?}") };
+    assert_eq!(first.coordinator.offset(&to, digest).await.expect("told"), 0, "handed over");
+    assert_eq!(second.send(&task, 0, frame.clone()).await.expect("again"), receipt);
+    assert_eq!(second.coordinator.run(run).await.expect("there").accepted, 1);
 }
 
 async fn an_attempt_with_too_few_is_tried_again(site: Site) {

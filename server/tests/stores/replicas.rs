@@ -3,13 +3,16 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, RoundId, RunId};
 use gossamer_protocol::manifest::{Average, Manifest, Selection};
 use gossamer_protocol::message::{CheckIn, Record};
 use gossamer_protocol::problem::ProblemType as P;
 use gossamer_protocol::sign::Purpose;
+use gossamer_server::clock::Timestamp;
 use gossamer_server::coordinator::Folding;
 use gossamer_server::status::Status;
+use gossamer_server::store::Kind;
 use gossamer_services::{Postgres, S3};
 
 use crate::fixtures::{id, key, manifest};
@@ -245,6 +248,37 @@ fn parts(site: &Site) -> String {
     let url = site.places.database.as_deref().expect("in Postgres");
     let text = "SELECT count(*), sum(length), count(partial) FROM folds";
     gossamer_services::postgres().execute(url, text).trim().to_owned()
+}
+
+/// Of frames that nobody accepted the old ones go; the young may be on their way, and the accepted stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_and_refused_goes_with_age() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let manifest = manifest();
+    let site = Site::new(true, true).await;
+    // Files have the system's time.
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    site.clock.set(Timestamp(0).after(since));
+    let world = site.world().await;
+    let run = world.start(&manifest, 3).await;
+    world.coordinator.run(run).await.expect("there");
+    let task = world.task(0).await;
+    let accepted = world.frame(&manifest, &task, 0).await;
+    world.send(&task, 0, accepted.clone()).await.expect("accepted");
+    let store = world.coordinator.store().objects();
+    for refused in ["old", "young"] {
+        store.put(Kind::Update, refused.into()).await.expect("stored");
+    }
+    for old in [&accepted[..], b"old"] {
+        let file = std::fs::File::options().write(true).open(site.file("updates", Digest::of(old)));
+        file.expect("there").set_modified(now - 2 * DAY).expect("set");
+    }
+    assert_eq!(site.kept("updates"), 3);
+    world.tick().await;
+    assert_eq!(site.kept("updates"), 2);
+    assert!(store.get(Kind::Update, Digest::of(&accepted)).await.is_ok());
+    assert!(store.get(Kind::Update, Digest::of(b"young")).await.is_ok());
 }
 
 /// Postgres breaks off every third statement or so that moves a run, and closes connections at will.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gossamer_protocol::digest::Digest;
 use gossamer_server::clock::{ManualClock, Timestamp};
 use gossamer_server::store::{Places, Store};
 use gossamer_services::{postgres, s3};
@@ -48,6 +49,12 @@ impl Site {
             found.map(|entry| count(entry.expect("an entry").path())).sum()
         }
         files(&s3().folder().join(self.prefix.as_deref().expect("in S3")).join(kind))
+    }
+
+    /// The file that S3 has an object in.
+    pub(crate) fn file(&self, kind: &str, object: Digest) -> PathBuf {
+        let (name, prefix) = (object.to_string(), self.prefix.as_deref().expect("in S3"));
+        s3().folder().join(prefix).join(kind).join(&name[..2]).join(&name)
     }
 
     /// A coordinator with a handle of its own.
