@@ -19,6 +19,8 @@ use crate::round::Round;
 use crate::state::ServerState;
 use crate::store::{FoldRow, Kind, Lease, StoreError};
 
+/// Bytes of run, round and part before a partial sum.
+const ADDRESS: usize = 32;
 /// Updates in memory at a time while they are folded: so many, of so many bytes at most.
 const PIECE: usize = 64;
 const PIECE_BYTES: usize = 1 << 26;
@@ -80,8 +82,16 @@ impl Coordinator {
         let mut combining = Combining::new(&run.manifest);
         for part in store.folds(run.id, round).await? {
             let Some(partial) = part.partial else { return Ok(None) };
-            let partial = store.objects().get(Kind::Partial, partial).await?;
-            combining.merge(&partial)?;
+            match store.objects().get(Kind::Partial, partial).await {
+                Ok(bytes) => combining.merge(bytes.get(ADDRESS..).unwrap_or_default())?,
+                Err(error @ (StoreError::Missing(_) | StoreError::Damaged(_))) => {
+                    // Its updates are all still there.
+                    tracing::warn!(run = %run.id, %round, %error, "a part is folded anew");
+                    store.unfold(run.id, round, part.part, partial).await?;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(Some(combining))
     }
@@ -100,7 +110,10 @@ impl Coordinator {
         let (start, end) = (at(part.start), at(part.start.saturating_add(part.length)));
         let updates = accepted.get(start..end);
         let updates = updates.ok_or(StoreError::Row("a part of updates that are not there"))?;
-        let partial = self.fold(run, frozen, updates).await?.partial();
+        let sum = self.fold(run, frozen, updates).await?.partial();
+        // With its address in front: another round may have the same sum, and drops its own.
+        let address = [&run.id.0[..], &round.0.to_le_bytes(), &part.part.to_le_bytes()].concat();
+        let partial = [address, sum].concat();
         let partial = self.0.store.objects().put(Kind::Partial, partial.into()).await?;
         if !self.0.store.folded(run.id, round, part.part, lease, partial).await? {
             tracing::warn!(run = %run.id, %round, part = part.part, "the lease was over");

@@ -119,6 +119,27 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
+    /// Forgets a part's sum, which cannot be read; another is to be made.
+    pub(crate) async fn unfold(
+        &self,
+        run: RunId,
+        round: RoundId,
+        part: u64,
+        partial: Digest,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE folds SET partial = NULL, until_ms = 0 \
+             WHERE run = $1 AND round = $2 AND part = $3 AND partial = $4",
+        )
+        .bind(&run.0[..])
+        .bind(int(round.0))
+        .bind(int(part))
+        .bind(&partial.0[..])
+        .execute(&self.0.database.writer)
+        .await?;
+        Ok(())
+    }
+
     /// Sums of rounds before `round` that are still stored.
     pub(crate) async fn merged(
         &self,

@@ -203,8 +203,8 @@ async fn a_round_in_parts_is_the_round_as_a_whole() {
         }
         assert_eq!(a.last_record(run).await, undisturbed(&manifest, CLIENTS).await);
         assert_eq!(parts(&site), "0||0", "nothing is left");
-        assert_eq!(site.kept("partials"), 0);
-        assert_eq!(site.kept("updates"), 0);
+        assert_eq!(site.objects("partials").len(), 0);
+        assert_eq!(site.objects("updates").len(), 0);
         let told = a.coordinator.rounds(run, RoundId(0), 10).await.expect("told");
         assert_eq!((told[1].examples, told[1].loss), (4 * 23, Some(2.0)));
     }
@@ -237,6 +237,39 @@ async fn a_lease_ends_and_another_folds_the_part() {
     }
     a.tick().await;
     assert_eq!(a.last_record(run).await, undisturbed(&manifest, 10).await);
+}
+
+/// A part's sum is named after its round too, so that no other round drops it; one that is lost is made anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sum_is_its_round_s_and_made_anew_where_it_is_lost() {
+    let manifest = of_all(4, 2);
+    let site = Site::new(true, true).await;
+    let (a, url) = (site.world().await, site.places.database.clone().expect("in Postgres"));
+    let run = a.start(&manifest, 4).await;
+    a.coordinator.set_folding(folding(2));
+    a.tick().await;
+    for client in 0..4 {
+        a.work(&manifest, client).await;
+    }
+    // A part is folded, then its object is gone.
+    let late = format!("UPDATE folds SET until_ms = {} WHERE part = 1", BEGIN.0 + 5_000);
+    gossamer_services::postgres().execute(&url, &late);
+    a.tick().await;
+    let kept = site.objects("partials");
+    assert_eq!((kept.len(), parts(&site).as_str()), (1, "2|4|1"));
+    let address = [&run.0[..], &0_u64.to_le_bytes(), &0_u64.to_le_bytes()].concat();
+    assert_eq!(std::fs::read(&kept[0]).expect("there")[..32], address);
+    std::fs::remove_file(&kept[0]).expect("there");
+    site.clock.advance(Duration::from_secs(5));
+    a.tick().await;
+    assert_eq!((round_of(&a, run).await, parts(&site).as_str()), (RoundId(0), "2|4|1"));
+    a.tick().await;
+    assert_eq!(round_of(&a, run).await, RoundId(1));
+    for client in 0..4 {
+        a.work(&manifest, client).await;
+    }
+    a.tick().await;
+    assert_eq!(a.last_record(run).await, undisturbed(&manifest, 4).await);
 }
 
 fn folding(part: u32) -> Folding {
@@ -274,9 +307,9 @@ async fn what_was_stored_and_refused_goes_with_age() {
         let file = std::fs::File::options().write(true).open(site.file("updates", Digest::of(old)));
         file.expect("there").set_modified(now - 2 * DAY).expect("set");
     }
-    assert_eq!(site.kept("updates"), 3);
+    assert_eq!(site.objects("updates").len(), 3);
     world.tick().await;
-    assert_eq!(site.kept("updates"), 2);
+    assert_eq!(site.objects("updates").len(), 2);
     assert!(store.get(Kind::Update, Digest::of(&accepted)).await.is_ok());
     assert!(store.get(Kind::Update, Digest::of(b"young")).await.is_ok());
 }

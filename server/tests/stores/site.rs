@@ -41,14 +41,17 @@ impl Site {
         opened.expect("a store")
     }
 
-    /// How many objects of a kind there are in S3.
-    pub(crate) fn kept(&self, kind: &str) -> usize {
-        fn files(folder: &Path) -> usize {
-            let Ok(found) = std::fs::read_dir(folder) else { return 0 };
-            let count = |path: PathBuf| if path.is_dir() { files(&path) } else { 1 };
-            found.map(|entry| count(entry.expect("an entry").path())).sum()
+    /// The files that S3 has the objects of a kind in.
+    pub(crate) fn objects(&self, kind: &str) -> Vec<PathBuf> {
+        fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() { files(&path, found) } else { found.push(path) }
+            }
         }
-        files(&s3().folder().join(self.prefix.as_deref().expect("in S3")).join(kind))
+        let mut found = Vec::new();
+        files(&s3().folder().join(self.prefix.as_deref().expect("in S3")).join(kind), &mut found);
+        found
     }
 
     /// The file that S3 has an object in.
