@@ -1,6 +1,7 @@
 //! Operators: who may use the admin API, and for what.
 
 use gossamer_protocol::digest::Digest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What an operator may do; each role may what those before it may.
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
     Serialize,
     Deserialize,
     clap::ValueEnum,
+    JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -99,9 +101,10 @@ impl From<OperatorName> for String {
 }
 
 /// An operator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Operator {
     /// What it is called.
+    #[schemars(with = "String")]
     pub name: OperatorName,
     /// What it may do.
     pub role: Role,

@@ -1,9 +1,10 @@
 //! What an operator, or the end, has decided about a run.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Whether a run goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It goes on.

@@ -11,6 +11,7 @@ use gossamer_protocol::ids::{ClientId, RunId};
 use gossamer_protocol::message::{Enrolled, Enrolment};
 use gossamer_protocol::sign::PublicKey;
 use ring::rand::SecureRandom as _;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Coordinator, CoordinatorError, Sighting};
@@ -19,7 +20,7 @@ use crate::clock::Timestamp;
 use crate::store::{ClientRow, Enrolling, Part, TokenRow};
 
 /// Whether a client may take part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientState {
     /// It may.
@@ -29,7 +30,7 @@ pub enum ClientState {
 }
 
 /// A client as its operator sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ClientView {
     /// As stored.
     #[serde(flatten)]
@@ -41,6 +42,7 @@ pub struct ClientView {
     pub sighting: Sighting,
     /// What it did in each run; where one client is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<BTreeMap<String, Part>>")]
     pub runs: Option<BTreeMap<RunId, Part>>,
 }
 

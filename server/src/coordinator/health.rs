@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Coordinator;
@@ -19,7 +20,7 @@ const TICK_LATE_MS: u64 = 15_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether the server can do its work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Health {
     /// Whether nothing is wrong.
     pub ready: bool,

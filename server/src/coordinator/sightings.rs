@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 
 use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::problem::ProblemType;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Coordinator;
@@ -19,7 +20,7 @@ const TOLD_MAX: usize = 100;
 const WHILE_MS: u64 = 60_000;
 
 /// What was seen of one client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Sighting {
     /// Unix time in milliseconds at which it last signed a request.
     pub seen_ms: Option<u64>,
@@ -27,6 +28,7 @@ pub struct Sighting {
     pub refusals: u64,
     /// The last refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub refused: Option<ProblemType>,
     /// When that was.
     #[serde(skip_serializing_if = "Option::is_none")]

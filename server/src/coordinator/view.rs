@@ -2,6 +2,7 @@
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Coordinator, CoordinatorError, Run};
@@ -9,9 +10,10 @@ use crate::round::Phase;
 use crate::status::Status;
 
 /// A run at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RunView {
     /// Its id.
+    #[schemars(with = "String")]
     pub run: RunId,
     /// What people call it.
     pub name: String,
@@ -23,8 +25,10 @@ pub struct RunView {
     /// Rounds it has altogether.
     pub rounds: u64,
     /// The round that is on; equal to `rounds` once complete.
+    #[schemars(with = "u64")]
     pub round: RoundId,
     /// The attempt at it.
+    #[schemars(with = "u32")]
     pub attempt: Attempt,
     /// Unix time in milliseconds at which the attempt ends, where one is open.
     pub deadline_ms: Option<u64>,
@@ -35,12 +39,15 @@ pub struct RunView {
     /// Updates that end it.
     pub goal: u32,
     /// Digest of the latest record.
+    #[schemars(with = "String")]
     pub record: Digest,
     /// Digest of the latest snapshot.
+    #[schemars(with = "String")]
     pub snapshot: Digest,
     /// Its length in bytes.
     pub snapshot_bytes: u64,
     /// Digest of the server's state behind it.
+    #[schemars(with = "String")]
     pub state: Digest,
 }
 

@@ -27,14 +27,16 @@ pub enum AuditError {
 }
 
 /// An entry as it is told.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Entry {
     /// Its number.
     #[serde(skip)]
     pub seq: u64,
     /// Its bytes: JSON.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub entry: Box<RawValue>,
     /// Its hash.
+    #[schemars(with = "String")]
     pub hash: Digest,
 }
 

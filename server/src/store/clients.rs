@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 use gossamer_protocol::sign::PublicKey;
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -29,9 +30,10 @@ pub(crate) enum Enrolling {
 }
 
 /// An enrolment token as listed: not its secret, which is not kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TokenRow {
     /// Names it: the hash of its secret.
+    #[schemars(with = "String")]
     pub token: Digest,
     /// Unix time in milliseconds at which it is void.
     pub expires_ms: u64,
@@ -42,9 +44,10 @@ pub struct TokenRow {
 }
 
 /// A client as stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ClientRow {
     /// Its name.
+    #[schemars(with = "String")]
     pub client: ClientId,
     /// Unix time in milliseconds at which it enrolled; none: before that was noted.
     pub enrolled_ms: Option<u64>,
@@ -56,11 +59,12 @@ pub struct ClientRow {
 }
 
 /// What a client did in a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Part {
     /// Updates of it that were accepted.
     pub updates: u64,
     /// The last round it has one in.
+    #[schemars(with = "u64")]
     pub last: RoundId,
 }
 

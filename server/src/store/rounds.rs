@@ -3,6 +3,7 @@
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, RoundId, RunId};
 use gossamer_protocol::message::Signed;
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::Row as _;
 
@@ -36,13 +37,15 @@ pub(crate) enum Publishing {
 }
 
 /// What came of a round, for people to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct RoundRow {
     /// The round.
+    #[schemars(with = "u64")]
     pub round: RoundId,
     /// Unix time in milliseconds at which it closed.
     pub closed_ms: u64,
     /// The attempt that was on.
+    #[schemars(with = "u32")]
     pub attempt: Attempt,
     /// Clients asked in it.
     pub asked: u64,

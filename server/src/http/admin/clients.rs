@@ -5,6 +5,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::problem::ProblemType;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::auth::{Caller, acting};
@@ -15,9 +16,10 @@ use crate::http::records::address;
 
 const REASON_MAX: usize = 500;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Clients {
+    #[schemars(with = "Option<String>")]
     after: Option<ClientId>,
     limit: Option<u32>,
 }
@@ -37,9 +39,9 @@ pub(super) async fn show(
     Ok(Json(admin.coordinator.client(address(at)?).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Revoke {
+pub(super) struct Revoke {
     reason: String,
 }
 

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth::{Caller, acting};
@@ -16,15 +17,16 @@ pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Vec<Operator
     Ok(Json(admin.coordinator.operators().await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NewOperator {
+pub(super) struct NewOperator {
+    #[schemars(with = "String")]
     name: OperatorName,
     role: Role,
     ttl_s: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Made {
     operator: Operator,
     /// Told once: only its hash is kept.

@@ -12,6 +12,7 @@ use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::layout::BaseLinear;
 use gossamer_protocol::manifest::{Manifest, ManifestError};
 use gossamer_protocol::problem::ProblemType;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -30,10 +31,11 @@ const TERMS_MAX: usize = 1 << 22;
 type RunPath = Result<Path<RunId>, PathRejection>;
 
 /// `POST /v1/runs`: what `gossamer-server run manifest` prints.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewRun {
     /// The manifest, whole: the server reads no file that a request names.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     manifest: Box<RawValue>,
     /// The base model's linears, `{name: [d_in, d_out]}`: an FFA-LoRA run is exported with its
     /// frozen A, whose shapes the layout does not have.
@@ -57,11 +59,12 @@ impl NewRun {
 }
 
 /// A run with its terms.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct RunDetail {
     #[serde(flatten)]
     view: RunView,
     /// The manifest, as signed.
+    #[schemars(with = "serde_json::Value")]
     manifest: Box<RawValue>,
 }
 
@@ -148,9 +151,10 @@ async fn set(
     Err(CoordinatorError::RunOver { run, why }.into())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rounds {
+    #[schemars(with = "Option<u64>")]
     from: Option<RoundId>,
     limit: Option<u32>,
 }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use gossamer_protocol::sign::PublicKey;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
@@ -15,9 +16,10 @@ use crate::operator::Operator;
 /// A client is here while it was heard of within so long.
 const HERE_MS: u64 = 5 * 60_000;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Server {
     version: &'static str,
+    #[schemars(with = "String")]
     server_key: PublicKey,
     /// Unix time in milliseconds at which this process began to serve.
     started_ms: u64,
@@ -27,7 +29,7 @@ pub(super) struct Server {
 }
 
 /// How many clients there are.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct Clients {
     pub(super) enrolled: usize,
     pub(super) revoked: usize,

@@ -55,10 +55,16 @@ async fn every_route_is_refused_below_its_role_and_known_above_it() {
     }
     let closing = watch::Sender::new(false);
     let router = router(Admin::new(coordinator.clone(), &Config::default(), closing.subscribe()));
+    let document = openapi::document().await.0;
     for route in routes::ROUTES {
         let at = format!("{} {}", route.method, route.path);
+        let told = &document["paths"][route.path][route.method.to_lowercase()]["responses"];
+        let told =
+            |status: StatusCode| assert!(told[status.as_str()].is_object(), "{at}: {status}");
         let Some(needs) = route.role else {
-            assert!(ask(&router, route, None).await.0.is_success(), "{at}");
+            let (status, _) = ask(&router, route, None).await;
+            assert!(status.is_success(), "{at}");
+            told(status);
             continue;
         };
         for token in [None, Some("x"), Some("gossamer-operator-x")] {
@@ -66,6 +72,7 @@ async fn every_route_is_refused_below_its_role_and_known_above_it() {
         }
         for (role, token) in ROLES.iter().zip(&tokens) {
             let (status, problem) = ask(&router, route, Some(token)).await;
+            told(status);
             if *role < needs {
                 assert_eq!(problem, Some(P::Forbidden), "{at} {role:?}");
             } else {

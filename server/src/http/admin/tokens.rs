@@ -6,6 +6,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::problem::ProblemType;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth::{Caller, acting};
@@ -20,7 +21,7 @@ const COUNT_MAX: usize = 1_000;
 /// Most clients that one token is good for.
 const QUOTA_MAX: u32 = 1_000_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tokens {
     limit: Option<u32>,
@@ -33,9 +34,9 @@ pub(super) async fn list(
     Ok(Json(admin.coordinator.tokens(page(query(asked)?.limit, 100)?).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NewTokens {
+pub(super) struct NewTokens {
     #[serde(default = "one")]
     count: usize,
     #[serde(default = "one_client")]
@@ -51,7 +52,7 @@ fn one_client() -> u32 {
     1
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Made {
     /// Each as a device is handed it. Told once: only hashes are kept.
     tokens: Vec<String>,
