@@ -9,5 +9,6 @@ mod kill;
 mod operator;
 mod parity;
 mod refusals;
+mod replicas;
 mod resume;
 mod rounds;

@@ -2,6 +2,7 @@
 //! models, temporary stores.
 
 pub mod device;
+pub mod endure;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
