@@ -17,7 +17,10 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 const USER: &str = "gossamer";
 
 /// As durable as in production, with room for many tests at once.
+///
+/// Signals to the whole group, such as Ctrl-C, are the test's; the shell hears of its end.
 const SERVE: &str = r#"
+trap '' INT TERM HUP
 "$0/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=on -c max_connections=400 \
     -c log_min_messages=fatal >>"$1/log" 2>&1 &
 server=$!
