@@ -17,7 +17,7 @@ async fn short(trial: Trial) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_lose_nothing_and_count_nothing_twice() {
-    short(Trial { servers: 2, rounds: 24, clients: 8, pause_ms: 600, seed: 3 }).await;
+    short(Trial { servers: 2, rounds: 20, clients: 8, pause_ms: 600, seed: 3 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
