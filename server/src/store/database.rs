@@ -23,7 +23,7 @@ const CONNECTIONS: u32 = 16;
 /// How long a statement waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
+pub(super) const SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 const POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 
 /// A process that is frozen must not hold a row for ever: Postgres ends its transaction, and it finds

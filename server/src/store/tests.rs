@@ -173,3 +173,28 @@ async fn a_lease_is_one_process_s_and_ends() {
         assert_eq!(store.folds(run, round).await.expect("told"), []);
     }
 }
+
+/// A file of the build before stores could be shared: it opens, and who was enrolled is.
+#[tokio::test]
+async fn a_store_of_the_last_build_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join(DATABASE);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.expect("a file");
+    let before = database::SQLITE.iter().filter(|migration| migration.version <= 5).cloned();
+    let before = sqlx::migrate::Migrator {
+        migrations: before.collect::<Vec<_>>().into(),
+        ..sqlx::migrate::Migrator::DEFAULT
+    };
+    before.run(&pool).await.expect("as it was");
+    let old = "INSERT INTO clients (id, public_key) VALUES (zeroblob(16), zeroblob(32))";
+    sqlx::query(old).execute(&pool).await.expect("enrolled");
+    pool.close().await;
+    let store = Store::open(dir.path()).await.expect("brought up to date");
+    let enrolled = store.enrolled(None).await.expect("told");
+    assert_eq!(
+        enrolled.iter().map(|(entry, id, _)| (*entry, id.0)).collect::<Vec<_>>(),
+        [(0, [0; 16])]
+    );
+    assert_eq!(store.enrolled(Some(0)).await.expect("told"), [], "no news");
+}
