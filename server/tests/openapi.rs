@@ -57,8 +57,9 @@ async fn schemathesis_finds_nothing() {
     command
         .args(["run", &server.admin_url("/openapi.json"), "--tls-verify", "false"])
         .args(["--header", &format!("Authorization: Bearer {token}")])
-        // It never ends.
+        // The one never ends; the other would void the token that asks.
         .args(["--exclude-path", "/v1/events"])
+        .args(["--exclude-operation-id", "delete-v1-operators-name"])
         .args(["--checks", "not_a_server_error,status_code_conformance"])
         .args(["--checks", "content_type_conformance,response_schema_conformance"])
         .args(["--max-examples", "50", "--seed", "1", "--no-color"]);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use gossamer_protocol::problem::ProblemType as P;
-use schemars::generate::SchemaSettings;
+use schemars::generate::{Contract, SchemaSettings};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
@@ -17,15 +17,17 @@ const ALWAYS: [P; 3] = [P::Busy, P::StoreFull, P::Internal];
 const WITH_ROLE: [P; 2] = [P::NoOperator, P::Forbidden];
 
 pub(super) async fn document() -> Json<Value> {
-    let mut settings = SchemaSettings::draft2020_12();
-    settings.definitions_path = "/components/schemas".into();
-    let mut generator = settings.into_generator();
+    let mut schemas =
+        Schemas { taken: generator(Contract::Deserialize), given: generator(Contract::Serialize) };
     let mut paths = Map::new();
     for route in ROUTES {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
-        path[route.method.to_lowercase()] = operation(route, &mut generator);
+        path[route.method.to_lowercase()] = operation(route, &mut schemas);
     }
-    let mut schemas = generator.take_definitions(true);
+    let Schemas { mut taken, mut given } = schemas;
+    // What both have is the same both ways: names and numbers.
+    let mut schemas = taken.take_definitions(true);
+    schemas.extend(given.take_definitions(true));
     schemas.insert("Problem".to_owned(), problem());
     Json(json!({
         "openapi": "3.1.0",
@@ -40,6 +42,20 @@ pub(super) async fn document() -> Json<Value> {
             "schemas": schemas,
         },
     }))
+}
+
+/// Of what callers send, where a field with a default may be missing, and of what they get, where one that is left out
+/// may be.
+struct Schemas {
+    taken: SchemaGenerator,
+    given: SchemaGenerator,
+}
+
+fn generator(contract: Contract) -> SchemaGenerator {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.definitions_path = "/components/schemas".into();
+    settings.contract = contract;
+    settings.into_generator()
 }
 
 /// RFC 9457, with the names that there are.
@@ -59,23 +75,25 @@ fn problem() -> Value {
     })
 }
 
-fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
+fn operation(route: &Route, schemas: &mut Schemas) -> Value {
+    let Schemas { taken, given } = schemas;
     let mut parameters = in_path(route.path);
     if let Some(query) = route.query {
-        parameters.extend(in_query(&query(generator), generator));
+        let query = query(taken);
+        parameters.extend(in_query(&query, taken));
     }
     let mut operation = json!({
         "summary": route.does,
         "operationId": name(route),
         "parameters": parameters,
-        "responses": responses(route, generator),
+        "responses": responses(route, given),
     });
     if let Some(role) = route.role {
         operation["security"] = json!([{ "operator": [] }]);
         operation["description"] = json!(format!("Needs the role {}.", role.name()));
     }
     if let Some(takes) = route.takes {
-        let content = json!({ "application/json": { "schema": takes(generator) } });
+        let content = json!({ "application/json": { "schema": takes(taken) } });
         operation["requestBody"] = json!({ "required": true, "content": content });
     }
     operation

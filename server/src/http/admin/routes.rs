@@ -97,7 +97,6 @@ use Role::{Admin as A, Operator as O, Viewer as V};
 /// The one route that the configuration may open.
 pub(super) const METRICS: &str = "/metrics";
 
-const TEXT: &[Gives] = &[Gives(200, "text/plain", None)];
 const NO_RUN: &[P] = &[P::BadRequest, P::UnknownRun];
 const NO_CHANGE: &[P] = &[P::BadRequest, P::UnknownRun, P::RunOver];
 const NO_NAME: &[P] = &[P::BadRequest, P::UnknownName];
@@ -114,7 +113,8 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives(&[Gives(200, "text/javascript", None)]),
     open("GET", "/dashboard/icon.svg", || get(dashboard::icon), "Its icon")
         .gives(&[Gives(200, "image/svg+xml", None)]),
-    open("GET", "/healthz", || get(alive), "Whether the process answers").gives(TEXT),
+    open("GET", "/healthz", || get(alive), "Whether the process answers")
+        .gives(&[Gives(200, "", None)]),
     open("GET", "/readyz", || get(server::ready), "Whether the server can do its work: asked of the store and the disk")
         .gives(&[Gives::json::<Health>(200), Gives::json::<Health>(503)]),
     route("GET", METRICS, V, || get(metrics::metrics), "Metrics as OpenMetrics text; open to all where the configuration says so")
