@@ -3,15 +3,17 @@
 //!
 //! A value is rounded once to a multiple of 2^-30 (an `int8` value already is one) and added as an
 //! integer; integer addition is associative and commutative, so partial sums merge exactly.
-//! Headroom: magnitudes up to [`VALUE_MAX`] = 2^3 are 2^33 units, so 2^30 updates stay below 2^63.
+//! Headroom: magnitudes up to [`VALUE_MAX`] = 2^3 are 2^33 units, so weights of 2^30 stay below 2^63.
 
 use crate::manifest::Average;
 use crate::sparse::Sparse;
 
 /// Largest magnitude an update may carry.
 pub const VALUE_MAX: f32 = 8.0;
-/// Most updates one fold takes.
+/// Most updates one fold takes, each as often as it weighs.
 pub const UPDATES_MAX: u64 = 1 << 29;
+/// Most that one update weighs: of 2^14 clients, the largest cohort, each may weigh as much.
+pub const WEIGHT_MAX: u32 = 1 << 15;
 
 /// Units per 1.0.
 const UNITS: f64 = 1_073_741_824.0;
@@ -55,6 +57,7 @@ pub struct Fold {
     sums: Vec<i64>,
     /// Contributors of each coordinate, where the average wants them.
     contributors: Option<Vec<u32>>,
+    /// Each as often as it weighs.
     updates: u64,
 }
 
@@ -63,7 +66,7 @@ impl Fold {
     #[must_use]
     pub fn new(n: usize, average: Average) -> Self {
         let contributors = match average {
-            Average::Cohort => None,
+            Average::Cohort | Average::Examples => None,
             Average::Contributors => Some(vec![0; n]),
         };
         Self { sums: vec![0; n], contributors, updates: 0 }
@@ -74,6 +77,15 @@ impl Fold {
     /// # Errors
     /// [`FoldError`]; then nothing changed.
     pub fn add(&mut self, update: &Sparse) -> Result<(), FoldError> {
+        self.add_weighted(update, 1)
+    }
+
+    /// Adds one update as often as `weight` says, [`WEIGHT_MAX`] times at most.
+    ///
+    /// # Errors
+    /// [`FoldError`]; then nothing changed.
+    pub fn add_weighted(&mut self, update: &Sparse, weight: u32) -> Result<(), FoldError> {
+        let weight = weight.min(WEIGHT_MAX);
         if update.n() != self.sums.len() {
             return Err(FoldError::Length { got: update.n(), expected: self.sums.len() });
         }
@@ -82,21 +94,21 @@ impl Fold {
         if let Some(&bad) = update.values().iter().find(|v| !travels(v)) {
             return Err(FoldError::Value(bad));
         }
-        if self.updates == UPDATES_MAX {
+        if self.updates + u64::from(weight) > UPDATES_MAX {
             return Err(FoldError::Full);
         }
-        self.updates += 1;
+        self.updates += u64::from(weight);
         match update.support().indices() {
             None => {
                 for (sum, &value) in self.sums.iter_mut().zip(update.values()) {
-                    *sum += units(value);
+                    *sum += i64::from(weight) * units(value);
                 }
                 for count in self.contributors.iter_mut().flatten() {
-                    *count += 1;
+                    *count += weight;
                 }
             }
             Some(indices) => {
-                let mut adding = Adding::new(self, 1.0);
+                let mut adding = Adding::new(self, i64::from(weight));
                 for (&index, &value) in indices.iter().zip(update.values()) {
                     adding.entry(index, value);
                 }
@@ -119,7 +131,7 @@ impl Fold {
         if self.updates == UPDATES_MAX {
             return Err(FoldError::Full.into());
         }
-        let mut adding = Adding::new(self, 1.0);
+        let mut adding = Adding::new(self, 1);
         let said = visit(&mut adding);
         adding.flush();
         let failure = match (said, adding.fault) {
@@ -130,7 +142,7 @@ impl Fold {
             (_, Some(fault)) => fault.into(),
             (Err(error), None) => error,
         };
-        let mut back = Adding::new(self, -1.0);
+        let mut back = Adding::new(self, -1);
         // It fails as it did before.
         let _ = visit(&mut back);
         back.flush();
@@ -205,7 +217,7 @@ impl Fold {
         Ok(Self { sums, contributors: counted.then(|| counts().collect()), updates })
     }
 
-    /// Updates added so far.
+    /// Updates added so far, each as often as it weighs.
     #[must_use]
     pub fn updates(&self) -> u64 {
         self.updates
@@ -234,8 +246,8 @@ impl Fold {
 /// Takes the entries of one update.
 pub struct Adding<'a> {
     fold: &'a mut Fold,
-    /// -1 where entries are taken back.
-    sign: f32,
+    /// How often an entry is added; -1 where it is taken back.
+    times: i64,
     /// Entries that wait, and how many.
     indices: [u32; PIECE],
     sums: [i64; PIECE],
@@ -246,9 +258,9 @@ pub struct Adding<'a> {
 }
 
 impl<'a> Adding<'a> {
-    fn new(fold: &'a mut Fold, sign: f32) -> Self {
+    fn new(fold: &'a mut Fold, times: i64) -> Self {
         let (indices, sums) = ([0; PIECE], [0; PIECE]);
-        Self { fold, sign, indices, sums, held: 0, next: 0, fault: None }
+        Self { fold, times, indices, sums, held: 0, next: 0, fault: None }
     }
 
     /// Adds `value` at `index`; coordinates rise. What does not fit makes the whole update fail.
@@ -264,7 +276,7 @@ impl<'a> Adding<'a> {
         }
         self.next = u64::from(index) + 1;
         self.indices[self.held] = index;
-        self.sums[self.held] = units(self.sign * value);
+        self.sums[self.held] = self.times * units(value);
         self.held += 1;
         if self.held == PIECE {
             self.flush();
@@ -283,10 +295,11 @@ impl<'a> Adding<'a> {
             sums[index as usize] = sum;
         }
         if let Some(contributors) = &mut self.fold.contributors {
-            let one = if self.sign < 0.0 { -1 } else { 1 };
+            // At most `WEIGHT_MAX` either way.
+            let times = self.times as i32;
             for &index in indices {
                 let count = &mut contributors[index as usize];
-                *count = count.wrapping_add_signed(one);
+                *count = count.wrapping_add_signed(times);
             }
         }
     }
@@ -324,6 +337,18 @@ mod tests {
             fold.add(&sparse(3, &[(0, 2.0)])).expect("fits");
             assert_eq!(fold.mean(), Some(expected.to_vec()));
         }
+    }
+
+    /// `(2 * 1 + 3 * 2) / 5` and `3 * 1 / 5`, dense or not.
+    #[test]
+    fn a_weight_is_so_many_updates() {
+        let mut fold = Fold::new(2, Average::Examples);
+        fold.add_weighted(&sparse(2, &[(0, 1.0)]), 2).expect("fits");
+        let dense = Sparse::new(2, Support::All, vec![2.0, 1.0]).expect("valid");
+        fold.add_weighted(&dense, 3).expect("fits");
+        assert_eq!(fold.mean(), Some(vec![1.6, 0.6]));
+        fold.add_weighted(&dense, u32::MAX).expect("no more than the most");
+        assert_eq!(fold.updates(), 5 + u64::from(WEIGHT_MAX));
     }
 
     #[test]

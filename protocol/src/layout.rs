@@ -10,6 +10,10 @@ use crate::digest::{Digest, Hasher};
 use crate::modules::{BadPattern, ends_in};
 use crate::rng::Stream;
 
+mod pairs;
+
+pub use pairs::{Pair, pairs};
+
 /// Most parameters an adapter may have: 2^28, 1 GiB in `f32`.
 pub const PARAMETERS_MAX: usize = 1 << 28;
 
@@ -24,14 +28,18 @@ pub enum Part {
     /// The task head: `classifier.weight`, `[classes, hidden]`, and `classifier.bias`, `[classes, 1]`;
     /// start at zero.
     Head,
+    /// A change of a whole weight, shape `[d_out, d_in]`; starts at zero.
+    Weight,
+    /// SCAFFOLD's control variate of another tensor, of its shape; starts at zero.
+    Control,
 }
 
 /// One adapter tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorSpec {
-    /// The adapted weight's module path with `.lora_A` or `.lora_B` behind; for a head see
-    /// [`head_pair`].
+    /// The adapted weight's module path with `.lora_A`, `.lora_B` or `.weight` behind; for a head see
+    /// [`head_pair`]; of a control variate its tensor's name with `.control` behind.
     pub name: String,
     /// Which factor it is.
     pub part: Part,
@@ -58,7 +66,7 @@ impl TensorSpec {
     #[must_use]
     pub fn init(&self, seed: u64) -> Vec<f32> {
         match self.part {
-            Part::LoraB | Part::Head => vec![0.0; self.len()],
+            Part::LoraB | Part::Head | Part::Weight | Part::Control => vec![0.0; self.len()],
             Part::LoraA => {
                 let bound = 1.0 / (self.shape[1] as f32).sqrt();
                 let mut rng = Stream::new(seed, "lora-init", &[self.name.as_bytes()]);
@@ -218,6 +226,56 @@ impl Layout {
         Self::new(tensors)
     }
 
+    /// Changes of the whole weights of the `linears` that are `meant`.
+    ///
+    /// # Errors
+    /// Those of [`Layout::new`].
+    pub fn weights(
+        linears: &[BaseLinear],
+        meant: impl Fn(&str) -> bool,
+    ) -> Result<Self, LayoutError> {
+        let linears = linears.iter().filter(|linear| meant(&linear.name));
+        Self::new(linears.map(|l| weight(&l.name, l.d_in, l.d_out)).collect())
+    }
+
+    /// The task head alone; see [`with_head`](Self::with_head).
+    ///
+    /// # Errors
+    /// Those of [`Layout::new`].
+    pub fn head(classes: u32, hidden: usize) -> Result<Self, LayoutError> {
+        Self::new(head_pair(classes, hidden).into())
+    }
+
+    /// The same with a change of the whole weight behind each B that has its A.
+    ///
+    /// # Errors
+    /// Those of [`Layout::new`].
+    pub fn with_weights(self) -> Result<Self, LayoutError> {
+        let pairs = pairs(&self);
+        let mut pairs = pairs.iter().filter(|pair| pair.d_in > 0).peekable();
+        let mut tensors = Vec::with_capacity(2 * self.tensors.len());
+        for (tensor, place) in self.tensors() {
+            tensors.push(tensor.clone());
+            let Some(Pair { d_in, d_out, .. }) = pairs.next_if(|pair| pair.b == place) else {
+                continue;
+            };
+            let module = tensor.name.rsplit_once('.').map_or("", |(module, _)| module);
+            tensors.push(weight(module, *d_in, *d_out));
+        }
+        Self::new(tensors)
+    }
+
+    /// The same with a control variate for each tensor, behind all.
+    ///
+    /// # Errors
+    /// Those of [`Layout::new`].
+    pub fn with_controls(self) -> Result<Self, LayoutError> {
+        let mut tensors = self.tensors;
+        let controls: Vec<TensorSpec> = tensors.iter().map(control).collect();
+        tensors.extend(controls);
+        Self::new(tensors)
+    }
+
     /// Number of parameters.
     #[must_use]
     pub fn n(&self) -> usize {
@@ -247,6 +305,8 @@ impl Layout {
                 Part::LoraA => 0,
                 Part::LoraB => 1,
                 Part::Head => 2,
+                Part::Weight => 3,
+                Part::Control => 4,
             }]);
             for size in tensor.shape {
                 hasher.update(&(size as u64).to_le_bytes());
@@ -271,6 +331,19 @@ pub fn lora_pair(linear: &BaseLinear, rank: usize) -> [TensorSpec; 2] {
             shape: [linear.d_out, rank],
         },
     ]
+}
+
+/// The change of the whole weight of the linear at `module`.
+#[must_use]
+pub fn weight(module: &str, d_in: usize, d_out: usize) -> TensorSpec {
+    TensorSpec { name: format!("{module}.weight"), part: Part::Weight, shape: [d_out, d_in] }
+}
+
+/// The control variate of `tensor`.
+#[must_use]
+pub fn control(tensor: &TensorSpec) -> TensorSpec {
+    let name = format!("{}.control", tensor.name);
+    TensorSpec { name, part: Part::Control, shape: tensor.shape }
 }
 
 /// A task head's tensors: `classifier.weight`, then `classifier.bias`.

@@ -10,14 +10,20 @@ use crate::digest::Digest;
 use crate::layout::{Layout, LayoutError, Part, head_pair};
 use crate::modules::BadPattern;
 
+mod combine;
 mod lora;
 mod method;
+mod scaffold;
+mod tier;
 
+pub use combine::{Combine, PRODUCTS_MAX};
 pub use lora::{Lora, LoraRules, Patterns, Targets};
 pub use method::{
     Alternation, Average, Coding, Coverage, Download, Feedback, Method, Ranking, Reference,
     Rounding, Scope, Segments, Select, Stage, SupportRule, Upload, Values,
 };
+pub use scaffold::Scaffold;
+pub use tier::{Tier, TierRanks};
 
 /// The manifest's version. Version 1 is still run; it has fewer settings, and version 1 frames.
 pub const MANIFEST_VERSION: u16 = 2;
@@ -386,6 +392,8 @@ impl Manifest {
         }
 
         self.check_head(field)?;
+        self.method.combine.check_run(self, field)?;
+        Scaffold::check(self, field)?;
 
         let c = &self.cohort;
         field((1..=COHORT_MAX).contains(&c.ask), "cohort.ask", "1 to 16,384")?;
@@ -402,7 +410,8 @@ impl Manifest {
         &self,
         field: impl Fn(bool, &'static str, &'static str) -> Result<(), ManifestError>,
     ) -> Result<(), ManifestError> {
-        let tensors: Vec<_> = self.layout.tensors().map(|(tensor, _)| tensor).collect();
+        let tensors = self.layout.tensors().map(|(tensor, _)| tensor);
+        let tensors: Vec<_> = tensors.filter(|tensor| tensor.part != Part::Control).collect();
         let laid = tensors.iter().filter(|tensor| tensor.part == Part::Head).count();
         field(self.head.is_none() || self.version > 1, "head", "absent in version 1")?;
         let Some(Head { classes }) = self.head else {

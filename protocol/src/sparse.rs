@@ -28,6 +28,22 @@ impl Support {
         }
     }
 
+    /// The coordinates that are in both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::All, one) | (one, Self::All) => one.clone(),
+            (Self::Indices(ours), Self::Indices(theirs)) => {
+                let mut theirs = theirs.iter().peekable();
+                let both = |index: &&u32| {
+                    while theirs.next_if(|other| other < index).is_some() {}
+                    theirs.next_if_eq(index).is_some()
+                };
+                Self::Indices(ours.iter().filter(both).copied().collect())
+            }
+        }
+    }
+
     /// The entries of `dense` on this support, in order.
     #[must_use]
     pub fn gather(&self, dense: &[f32]) -> Vec<f32> {

@@ -1,23 +1,25 @@
 //! From one round to the next: a pure function of the accepted set, the manifest and the state.
 //!
 //! ```text
-//! frames -> decode, check -> exact fold -> mean delta -> optimiser step -> snapshot
+//! frames -> decode, check -> combine -> delta -> optimiser step -> snapshot
 //! ```
 //!
 //! Neither clock nor order of arrival goes in, so any replica comes to the same bytes, before or
 //! after a crash.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::fold::FoldError;
 use gossamer_protocol::frame::{FrameError, Origin, Snapshot, Terms, Update};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
-use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::layout::Part;
+use gossamer_protocol::manifest::{Manifest, Scaffold};
 use gossamer_protocol::message::{RECORD_VERSION, Record, accepted_digest};
 use gossamer_protocol::sparse::Support;
 
-use crate::aggregate::{AggregateError, Aggregator, Mean};
+use crate::aggregate::{self, AggregateError, Aggregator, Start};
 use crate::optimizer;
 use crate::snapshot::{self, SnapshotError};
 use crate::state::ServerState;
@@ -83,11 +85,30 @@ impl Lineage<'_> {
     ) -> Result<Outcome, SnapshotError> {
         if let Some(delta) = delta {
             state.steps += 1;
+            let controls = self.controls(&state.theta, delta, closing.accepted.len());
             let rule = optimizer::of(&self.manifest.optimizer);
             rule.step(state.steps, &mut state.theta, delta, &mut state.slots);
+            for (place, control) in controls {
+                state.theta[place].copy_from_slice(&control);
+            }
         }
         let Closing { round, parent, attempt, accepted } = *closing;
         self.outcome(state, round.next(), Some(parent), attempt, accepted)
+    }
+
+    /// SCAFFOLD's control variates after a round: `c + |S| / N mean(dc_k)`, whatever the optimiser. Source:
+    /// arXiv:1910.06378, equation 5.
+    fn controls(&self, theta: &[f32], delta: &[f32], sent: usize) -> Vec<(Range<usize>, Vec<f32>)> {
+        let Some(Scaffold { clients }) = self.manifest.method.scaffold else { return Vec::new() };
+        let share = sent as f64 / f64::from(clients);
+        let stepped = |place: Range<usize>| {
+            let pairs = theta[place.clone()].iter().zip(&delta[place.clone()]);
+            let next = pairs.map(|(&c, &mean)| (f64::from(c) + share * f64::from(mean)) as f32);
+            (place, next.collect())
+        };
+        let tensors = self.manifest.layout.tensors();
+        let controls = tensors.filter(|(tensor, _)| tensor.part == Part::Control);
+        controls.map(|(_, place)| stepped(place)).collect()
     }
 
     fn outcome(
@@ -158,11 +179,13 @@ impl Training {
 }
 
 impl Combining {
-    /// Nothing summed yet.
-    #[must_use]
-    pub fn new(manifest: &Manifest) -> Self {
-        let mean = Mean::new(manifest.layout.n(), manifest.method.average);
-        Self { rule: Box::new(mean), training: Training::default() }
+    /// Nothing summed yet. `start`: what the round started from, where the manifest's rule looks at products.
+    ///
+    /// # Errors
+    /// [`AdvanceError::Aggregate`] where that is missing.
+    pub fn new(manifest: &Manifest, start: Option<Start>) -> Result<Self, AdvanceError> {
+        let rule = aggregate::of(manifest, start)?;
+        Ok(Self { rule, training: Training::default() })
     }
 
     /// Adds one accepted frame.
@@ -177,7 +200,7 @@ impl Combining {
         shared: Option<&Support>,
     ) -> Result<(), AdvanceError> {
         let update = Update::decode(frame, terms, origin, shared)?;
-        self.rule.add(&update.delta, update.examples)?;
+        self.rule.add(origin.client, &update.delta, update.examples)?;
         self.training.examples += u64::from(update.examples);
         self.training.bytes += frame.len() as u64;
         self.training.weighed += f64::from(update.loss) * f64::from(update.examples);

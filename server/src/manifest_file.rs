@@ -136,7 +136,7 @@ pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
         file_digest(&folder.join("model.safetensors"))?,
     );
     let lora = file.lora;
-    let layout = lora.layout(&linears);
+    let layout = lora.layout(&linears).and_then(|layout| file.method.complete(layout));
     let layout = layout.map_err(|e| match &e {
         LayoutError::ZeroRank => field("lora.rank", e.to_string()),
         LayoutError::Pattern(BadPattern { field: at, pattern, why }) => {

@@ -11,8 +11,8 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Snapshot, Terms, Update};
 use gossamer_protocol::ids::{Attempt, RoundId, RunId};
 use gossamer_protocol::manifest::{
-    Alternation, Coding, Coverage, MANIFEST_VERSION, Manifest, Reference, Rounding, Selection,
-    Stage, SupportRule, Values,
+    Alternation, Average, Coding, Combine, Coverage, LocalOptimizer, MANIFEST_VERSION, Manifest,
+    Reference, Rounding, Scaffold, Selection, ServerOptimizer, Stage, SupportRule, Tier, Values,
 };
 use gossamer_protocol::message::{Answer, CheckIn, Enrolment, Receipt, Record};
 use gossamer_protocol::problem::ProblemType;
@@ -168,6 +168,22 @@ const NEWER_METHODS: [(&str, Change); 8] = [
     ("a byte budget", |m| m.method.upload.bytes_max = Some(256)),
 ];
 
+/// The same, where the whole adapter travels.
+const WHOLE_METHODS: [(&str, Change); 6] = [
+    ("by examples", |m| m.method.average = Average::Examples),
+    ("by norms, in tiers", |m| {
+        m.method.combine = Combine::Norms;
+        m.method.tiers = vec![Tier { rank: Some(1), density: None }, Tier::default()];
+    }),
+    ("decomposed", |m| m.method.combine = Combine::Svd),
+    ("stacked", |m| m.method.combine = Combine::Stack),
+    ("residual", |m| m.method.combine = Combine::Residual),
+    ("scaffold", |m| {
+        m.method.scaffold = Some(Scaffold { clients: 3 });
+        m.training.optimizer = LocalOptimizer::Sgd { lr: 0.1, momentum: 0.0 };
+    }),
+];
+
 #[tokio::test]
 async fn every_method_runs_to_its_end() {
     for (name, change) in METHODS {
@@ -176,6 +192,24 @@ async fn every_method_runs_to_its_end() {
     }
     for (name, change) in NEWER_METHODS {
         runs_to_its_end(2, name, change).await;
+    }
+    for (name, change) in WHOLE_METHODS {
+        let mut manifest = Manifest { rounds: 4, ..manifest() };
+        manifest.method.download.density = share(1.0);
+        manifest.method.upload.density = share(1.0);
+        manifest.optimizer = ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 };
+        change(&mut manifest);
+        manifest.layout = manifest.method.complete(manifest.layout).expect("a layout");
+        let mut records = Vec::new();
+        for order in [[0, 1], [1, 0]] {
+            let world = World::in_memory().await;
+            let run = world.start(&manifest, 3).await;
+            records.push(world.finish(&manifest, run, &order).await);
+            let before = world.coordinator.theta(run, RoundId(3)).await.expect("there");
+            let after = world.coordinator.theta(run, RoundId(4)).await.expect("there");
+            assert_ne!(before, after, "{name}");
+        }
+        assert_eq!(records[0], records[1], "{name}, in another order");
     }
 }
 

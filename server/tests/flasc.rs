@@ -62,7 +62,7 @@ fn one_round_as_published() {
     assert_eq!(received.values.support().indices(), Some(&flasc.download[..]));
     let received = received.theta(&manifest);
 
-    let mut combining = Combining::new(&manifest);
+    let mut combining = Combining::new(&manifest, None).expect("the mean");
     for (local, expected) in flasc.locals.iter().zip(&flasc.uploads) {
         let drift: Vec<f32> = local.iter().zip(&received).map(|(l, r)| l - r).collect();
         let support = top_k(&drift, manifest.method.upload.density.count(n)).expect("finite");

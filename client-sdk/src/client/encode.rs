@@ -3,8 +3,8 @@
 use gossamer_protocol::budget;
 use gossamer_protocol::frame::{Terms, Update};
 use gossamer_protocol::ids::RoundId;
-use gossamer_protocol::manifest::{Feedback, Manifest};
-use gossamer_protocol::select::{Scene, domain, select};
+use gossamer_protocol::manifest::Feedback;
+use gossamer_protocol::select::{Scene, domain, select, tier};
 use gossamer_protocol::sparse::{Sparse, Support};
 
 use super::ClientError;
@@ -55,6 +55,17 @@ pub(super) struct Made {
     pub(super) predicted: u64,
     /// What is to be kept for the next time, once this one is delivered.
     pub(super) residual: Option<Residual>,
+    /// The same of its control variate.
+    pub(super) control: Option<Vec<u8>>,
+}
+
+/// Entries that not every client has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Whose<'a> {
+    /// The snapshot's, where the aggregator needs them to read an update.
+    pub(super) shared: Option<&'a Support>,
+    /// Those that this client trained; `None`: all.
+    pub(super) own: Option<&'a Support>,
 }
 
 /// Selects and codes `delta`, which was trained from `theta`; both of shape `[n]`. `update` says all but
@@ -64,9 +75,10 @@ pub(super) fn make(
     update: Update,
     mut delta: Vec<f32>,
     theta: &[f32],
-    shared: Option<&Support>,
+    whose: Whose<'_>,
     before: Option<&Residual>,
 ) -> Result<Made, ClientError> {
+    let Whose { shared, own } = whose;
     let boxed = |e: Box<dyn std::error::Error + Send + Sync>| ClientError::Update(e);
     let manifest = terms.manifest();
     let (upload, round) = (&manifest.method.upload, terms.round());
@@ -82,10 +94,14 @@ pub(super) fn make(
         (fitted.frame, fitted.predicted)
     } else {
         let (density, values) = upload.at(round);
+        let least = tier::of(manifest, update.origin.client).and_then(|tier| tier.density);
+        let density = least.filter(|least| f64::from(*least) < density.into()).unwrap_or(density);
         let support = if whole {
             domain.clone()
         } else {
-            select(manifest, &upload.select, density, &domain, &scene)
+            // What did not move for want of training need not travel.
+            let moved = own.map_or_else(|| domain.clone(), |own| domain.and(own));
+            select(manifest, &upload.select, density, &moved, &scene)
                 .map_err(|e| boxed(e.into()))?
         };
         let sent = Sparse::gather(&delta, support).map_err(|e| boxed(e.into()))?;
@@ -105,23 +121,27 @@ pub(super) fn make(
             Some(Residual { round, values })
         }
     };
-    Ok(Made { frame, predicted, residual })
+    Ok(Made { frame, predicted, residual, control: None })
 }
 
-/// The entries that a client may train, where those are not all.
+/// The entries that a client may train, where those are not all. `own`: those of its tier.
 pub(super) fn trainable(
     terms: &Terms<'_>,
-    manifest: &Manifest,
     shared: Option<&Support>,
+    own: Option<Support>,
 ) -> Option<Support> {
     if terms.shares_support() {
         return shared.cloned();
     }
-    manifest.method.alternate?;
+    let manifest = terms.manifest();
+    if manifest.method.alternate.is_none() {
+        return own;
+    }
     let has_turn = |tensor| domain::has_turn(manifest, terms.round(), tensor);
     let of_turn = manifest.layout.tensors().filter(|(tensor, _)| has_turn(tensor));
     let indices = of_turn.flat_map(|(_, range)| range.start as u32..range.end as u32).collect();
-    Some(Support::Indices(indices))
+    let turn = Support::Indices(indices);
+    Some(own.map_or_else(|| turn.clone(), |own| turn.and(&own)))
 }
 
 #[cfg(test)]
@@ -130,6 +150,7 @@ mod tests {
     use gossamer_protocol::digest::Digest;
     use gossamer_protocol::frame::Origin;
     use gossamer_protocol::ids::{Attempt, ClientId, RunId};
+    use gossamer_protocol::manifest::{Manifest, Tier};
     use gossamer_protocol::rng::Stream;
 
     use crate::model::fixture;
@@ -185,7 +206,8 @@ mod tests {
             let terms = Terms::new(&manifest, RUN, RoundId(round));
             let trained = if round == 0 { delta.clone() } else { vec![0.0; n] };
             let update = nothing(&manifest, round);
-            let made = make(&terms, update, trained, &vec![0.0; n], None, before.as_ref());
+            let made =
+                make(&terms, update, trained, &vec![0.0; n], Whose::default(), before.as_ref());
             let made = made.expect("in range");
             sum.iter_mut().zip(sent(&manifest, &made, round)).for_each(|(s, v)| *s += v);
             before = made.residual;
@@ -227,11 +249,33 @@ mod tests {
         let manifest = manifest(|m| m.method.upload.bytes_max = Some(300));
         let terms = Terms::new(&manifest, RUN, RoundId(0));
         let n = manifest.layout.n();
-        let made = make(&terms, nothing(&manifest, 0), drift(&manifest), &vec![0.0; n], None, None);
+        let (update, zeros) = (nothing(&manifest, 0), vec![0.0; n]);
+        let made = make(&terms, update, drift(&manifest), &zeros, Whose::default(), None);
         let made = made.expect("fits");
         assert!((200..=300).contains(&made.frame.len()), "{}", made.frame.len());
         assert!(made.predicted.abs_diff(made.frame.len() as u64) < 60, "{}", made.predicted);
         assert!(sent(&manifest, &made, 0).iter().any(|&v| v != 0.0));
+    }
+
+    /// A client of half the entries sends half as many; one of a smaller rank just its components.
+    #[test]
+    fn a_tier_sends_less() {
+        let client = ClientId([2; 16]);
+        let by = |tier: Tier| {
+            let manifest = manifest(|m| m.method.tiers = vec![tier]);
+            let n = manifest.layout.n();
+            let terms = Terms::new(&manifest, RUN, RoundId(0));
+            let update = nothing(&manifest, 0);
+            let (zeros, drift) = (vec![0.0; n], drift(&manifest));
+            let made = make(&terms, update, drift, &zeros, Whose::default(), None);
+            let sent = sent(&manifest, &made.expect("in range"), 0);
+            (sent.iter().filter(|v| **v != 0.0).count(), terms.domain(client, None).count(n), n)
+        };
+        let (sent, domain, n) =
+            by(Tier { density: Some(0.5_f64.try_into().expect("a share")), rank: None });
+        assert_eq!((sent, domain), (n / 2, n));
+        let (sent, domain, n) = by(Tier { rank: Some(1), density: None });
+        assert!(sent == domain && domain < n, "{sent} of {domain} of {n}");
     }
 
     #[test]
@@ -241,7 +285,7 @@ mod tests {
         });
         for round in 0..2 {
             let terms = Terms::new(&manifest, RUN, RoundId(round));
-            let trains = trainable(&terms, &manifest, None).expect("a part");
+            let trains = trainable(&terms, None, None).expect("a part");
             assert_eq!(trains, terms.domain(ClientId([2; 16]), None), "what trains may travel");
             assert!(trains.count(manifest.layout.n()) < manifest.layout.n());
         }

@@ -28,6 +28,7 @@ pub mod gate;
 mod gate_tests;
 mod round;
 mod saving;
+mod scaffold;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -290,11 +290,12 @@ impl Client {
         }
         let receipt = verify::receipt(&signed?, &self.server, &slot, Digest::of(&frame))?;
         // What it left out counts from now on; not sooner, since what is not delivered is not sent.
-        let (kept, next) =
-            (format!("runs/{}/residual", slot.run), format!("runs/{}/residual.next", slot.run));
-        if let Some(residual) = self.state.read(&next)? {
-            self.state.write(&kept, residual)?;
-            self.state.remove(&next)?;
+        for kept in ["residual", "control"].map(|name| format!("runs/{}/{name}", slot.run)) {
+            let next = format!("{kept}.next");
+            if let Some(bytes) = self.state.read(&next)? {
+                self.state.write(&kept, bytes)?;
+                self.state.remove(&next)?;
+            }
         }
         self.state.remove(&name)?;
         let terms = Terms::new(manifest, slot.run, slot.round);

@@ -9,12 +9,15 @@ use bytes::Bytes;
 use gossamer_protocol::digest::{Digest, Hasher};
 use gossamer_protocol::frame::{Origin, Snapshot, Terms, Update};
 use gossamer_protocol::message::Assignment;
+use gossamer_protocol::select::SelectError;
+use gossamer_protocol::select::tier::{self, Part};
 use gossamer_protocol::sparse::{Sparse, Support};
 
-use super::encode::{self, Made, Residual};
+use super::encode::{self, Made, Residual, Whose};
 use super::gate::Need;
 use super::round::Pending;
 use super::saving::{Pace, Saving};
+use super::scaffold::Controls;
 use super::shared::RunTerms;
 use super::{App, Client, ClientError, Deadline, Event};
 use crate::data::TrainingTask;
@@ -44,6 +47,7 @@ struct Sitting {
     saving: Saving,
     footprint: Footprint,
     residual: Option<Bytes>,
+    control: Option<Bytes>,
     nobody_waits: Arc<AtomicBool>,
 }
 
@@ -70,6 +74,10 @@ impl Client {
             Some(_) => self.state.read(&format!("runs/{run}/residual"))?,
             None => None,
         };
+        let control = match terms.manifest.method.scaffold {
+            Some(_) => self.state.read(&format!("runs/{run}/control"))?,
+            None => None,
+        };
         let footprint = self.footprint(&base, &terms.manifest, task.as_ref())?;
         let stop = StopOnDrop(Arc::default());
         let sitting = Arc::new(Sitting {
@@ -83,9 +91,10 @@ impl Client {
             saving: self.saving,
             footprint,
             residual,
+            control,
             nobody_waits: stop.0.clone(),
         });
-        let Made { frame, predicted, residual } = loop {
+        let Made { frame, predicted, residual, control } = loop {
             let thread = sitting.clone();
             let (turn, size) = match &self.threads {
                 Some(threads) => (threads.share().await, threads.size()),
@@ -115,6 +124,9 @@ impl Client {
         if let Some(residual) = residual {
             self.state.write(&format!("runs/{run}/residual.next"), residual.to_bytes())?;
         }
+        if let Some(control) = control {
+            self.state.write(&format!("runs/{run}/control.next"), control)?;
+        }
         self.state.write(&format!("runs/{run}/update"), frame.clone())?;
         self.state.remove(&sitting.name())?;
         Ok(Pending { slot, snapshot: assignment.snapshot, frame, predicted: Some(predicted) })
@@ -139,10 +151,13 @@ impl Sitting {
     fn work(&self) -> Result<Ended, ClientError> {
         let Origin { run, round, client, .. } = self.origin;
         let manifest = &self.terms.manifest;
-        let theta = self.snapshot.theta(manifest);
+        let off = |e: SelectError| ClientError::Update(e.into());
+        let Part { theta, own } = tier::part(manifest, client, &self.snapshot).map_err(off)?;
         let terms = Terms::new(manifest, run, round);
         let shared = terms.needs_support().then(|| self.snapshot.values.support().clone());
-        let trainable = encode::trainable(&terms, manifest, shared.as_ref());
+        let trainable = encode::trainable(&terms, shared.as_ref(), own);
+        let mut controls = Controls::of(manifest, &theta, self.control.as_deref());
+        let trainable = trainable.or_else(|| controls.as_ref().map(Controls::trained));
         let job = Job {
             base: &self.base,
             manifest,
@@ -152,11 +167,17 @@ impl Sitting {
             round,
         };
         let mut work = Work::start(&job, self.task.as_ref())?.footprint(self.footprint);
+        if let Some(controls) = &controls {
+            work = work.corrected(controls.correction());
+        }
         self.restore(&mut work)?;
         if let Some((need, retry)) = self.to_end(&mut work)? {
             return Ok(Ended::Paused(need, retry));
         }
-        let trained = work.finish();
+        let mut trained = work.finish();
+        if let Some(controls) = &mut controls {
+            controls.step(&mut trained.delta);
+        }
         let control = self.app.hear(&Event::Trained { round, delta: &trained.delta })?;
         if control == Control::Stop {
             return Err(ClientError::Stopped);
@@ -167,8 +188,12 @@ impl Sitting {
         let update = Update { origin: self.origin, examples, loss, delta: nothing };
         let residual = self.residual.as_deref();
         let before = residual.and_then(|bytes| Residual::from_bytes(bytes, theta.len()));
-        let made = encode::make(&terms, update, delta, &theta, shared.as_ref(), before.as_ref());
-        made.map(Ended::Made)
+        // Control variates travel, but are not trained.
+        let own = trainable.as_ref().filter(|_| controls.is_none());
+        let whose = Whose { shared: shared.as_ref(), own };
+        let made = encode::make(&terms, update, delta, &theta, whose, before.as_ref());
+        let control = controls.map(|controls| controls.to_bytes());
+        made.map(|made| Ended::Made(Made { control, ..made }))
     }
 
     /// Steps until the last one, or until something is lacking, which is returned.

@@ -3,9 +3,10 @@
 //! The clients' rows lie one client after the other, equally many of each. A client's gradients are added
 //! to its part of one vector `[clients, n]`.
 
-use super::{Adapter, Factor, HeadPlan, Pair, Plan, Values};
-use crate::ops::linear::{Dropout, Linear, Lora, LoraGradients, Saved, Share};
+use super::{Adapter, Factor, HeadPlan, Pair, Plan, Values, WeightPlan};
+use crate::ops::linear::{Dropout, Gradients, Linear, Lora, LoraGradients, Saved, Share};
 use crate::ops::matrix::Matrix;
+use crate::ops::product::Store;
 
 impl<'a> Adapter<'a> {
     pub(crate) fn plan(self) -> &'a Plan {
@@ -59,7 +60,14 @@ impl<'a> Adapter<'a> {
         Some(self.branch(self.plan.pairs[at].as_ref()?, 0))
     }
 
-    /// Adds linear `at`'s branches to `out`; see [`Lora::forward`].
+    /// A client's change of a whole weight.
+    fn weight(self, plan: &WeightPlan, client: usize) -> Linear<'a> {
+        let WeightPlan { d_in, d_out, .. } = *plan;
+        let values = &self.theta(client)[plan.place.clone()];
+        Linear { d_in, d_out, weight: Matrix::new(values, d_in), bias: None }
+    }
+
+    /// Adds what linear `at`'s changed weights and branches give to `out`; see [`Lora::forward`].
     pub(crate) fn forward(
         self,
         at: usize,
@@ -68,6 +76,12 @@ impl<'a> Adapter<'a> {
         saved: &mut Saved,
         mut dropout: Option<&mut Dropout>,
     ) {
+        if let Some(plan) = &self.plan.weights[at] {
+            for share in self.shares() {
+                let weight = self.weight(plan, share.at);
+                weight.forward(share.part_mut(out), Store::Add, share.part(x));
+            }
+        }
         let Some(pair) = &self.plan.pairs[at] else { return };
         for share in self.shares() {
             let branch = self.branch(pair, share.at);
@@ -87,6 +101,16 @@ impl<'a> Adapter<'a> {
         saved: &Saved,
         scratch: &mut Vec<f32>,
     ) {
+        if let Some(plan) = &self.plan.weights[at] {
+            for share in self.shares() {
+                let gradient = gradients.as_deref_mut().filter(|_| plan.trained);
+                let gradient = gradient.map(|all| &mut share.part_mut(all)[plan.place.clone()]);
+                let parts = Gradients { weight: gradient, bias: None };
+                let dx = dx.as_deref_mut().map(|dx| (share.part_mut(dx), Store::Add));
+                let weight = self.weight(plan, share.at);
+                weight.backward(dx, parts, share.part(dy), share.part(x));
+            }
+        }
         let Some(pair) = &self.plan.pairs[at] else { return };
         for share in self.shares() {
             let gradient = gradients.as_deref_mut().map(|all| share.part_mut(all));

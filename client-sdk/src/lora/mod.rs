@@ -4,7 +4,7 @@ mod adapter;
 
 use std::ops::Range;
 
-use gossamer_protocol::layout::{BaseLinear, Part, TensorSpec, head_pair, lora_pair};
+use gossamer_protocol::layout::{BaseLinear, Part, TensorSpec, head_pair, lora_pair, weight};
 use gossamer_protocol::manifest::{Head, Manifest};
 use gossamer_protocol::modules::BadPattern;
 
@@ -61,6 +61,9 @@ pub enum LoraError {
     /// A value that is not finite.
     #[error("adapter value {0} is not finite")]
     NonFinite(usize),
+    /// Changes of whole weights, where the base is on a GPU.
+    #[error("the run changes whole weights, which a base on a GPU has no place for; the CPU has")]
+    WholeOnDevice,
     /// A pattern that cannot be matched.
     #[error(transparent)]
     Pattern(#[from] BadPattern),
@@ -72,6 +75,8 @@ pub(crate) struct Plan {
     n: usize,
     /// By linear, in the base model's order.
     pairs: Vec<Option<Pair>>,
+    /// Changes of whole weights, by linear.
+    weights: Vec<Option<WeightPlan>>,
     /// Factors that stay at their seeded start (FFA-LoRA's A), end to end.
     frozen: Vec<f32>,
     head: Option<HeadPlan>,
@@ -84,6 +89,15 @@ struct HeadPlan {
     classes: usize,
     weight: Range<usize>,
     bias: Range<usize>,
+}
+
+/// A whole weight's change: trained, unless factors before it are and it is the aggregator's.
+#[derive(Clone, Debug)]
+struct WeightPlan {
+    d_in: usize,
+    d_out: usize,
+    place: Range<usize>,
+    trained: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -116,12 +130,15 @@ enum Values<'a> {
 impl Plan {
     /// Matches the manifest's layout with the base model.
     pub(crate) fn new(base: &BaseModel, manifest: &Manifest) -> Result<Self, LoraError> {
-        Self::of(&base.linears(), base.hidden(), manifest)
+        let plan = Self::of(&base.linears(), base.hidden(), manifest)?;
+        let whole = plan.weights.iter().any(Option::is_some);
+        if whole && base.graph().is_some() { Err(LoraError::WholeOnDevice) } else { Ok(plan) }
     }
 
     fn of(linears: &[BaseLinear], hidden: usize, manifest: &Manifest) -> Result<Self, LoraError> {
         let rules = manifest.lora.rules()?;
         let mut factors: Vec<[Option<Range<usize>>; 2]> = vec![[None, None]; linears.len()];
+        let mut weights: Vec<Option<WeightPlan>> = vec![None; linears.len()];
         let mut head = Vec::new();
         for (tensor, place) in manifest.layout.tensors() {
             let unknown = || LoraError::Unknown { name: tensor.name.clone() };
@@ -132,10 +149,15 @@ impl Plan {
                     head.push((tensor, place));
                     continue;
                 }
+                Part::Weight => 2,
+                // Read beside training, not in it.
+                Part::Control => continue,
             };
             let path = tensor.name.rsplit_once('.').map_or("", |(path, _)| path);
             let at = linears.iter().position(|l| l.name == path).ok_or_else(unknown)?;
-            let expected = &lora_pair(&linears[at], rules.rank(path))[part];
+            let BaseLinear { d_in, d_out, .. } = linears[at];
+            let [a, b] = lora_pair(&linears[at], rules.rank(path));
+            let expected = &[a, b, weight(path, d_in, d_out)][part];
             if expected.name != tensor.name {
                 return Err(unknown());
             }
@@ -143,7 +165,14 @@ impl Plan {
                 let (name, found) = (tensor.name.clone(), tensor.shape);
                 return Err(LoraError::Shape { name, expected: expected.shape, found });
             }
-            factors[at][part] = Some(place);
+            match factors[at].get_mut(part) {
+                Some(factor) => *factor = Some(place),
+                None => weights[at] = Some(WeightPlan { d_in, d_out, place, trained: true }),
+            }
+        }
+        for (weight, factors) in weights.iter_mut().zip(&factors) {
+            let alone = factors.iter().all(Option::is_none);
+            weight.iter_mut().for_each(|weight| weight.trained = alone);
         }
         let mut frozen = Vec::new();
         let mut pairs = Vec::with_capacity(linears.len());
@@ -168,7 +197,7 @@ impl Plan {
             });
         }
         let head = Self::head(manifest, &head, hidden)?;
-        Ok(Self { n: manifest.layout.n(), pairs, frozen, head })
+        Ok(Self { n: manifest.layout.n(), pairs, weights, frozen, head })
     }
 
     /// Matches the head's tensors with the manifest's head.
@@ -223,17 +252,22 @@ impl Plan {
 
     /// The first adapted linear: below it no gradient is wanted.
     pub(crate) fn first(&self) -> usize {
-        self.pairs.iter().position(Option::is_some).unwrap_or(self.pairs.len())
+        (0..self.pairs.len()).find(|&at| self.adapts(at)).unwrap_or(self.pairs.len())
     }
 
-    /// Whether linear `at` has a branch.
+    /// Whether linear `at` has a branch, or a change of its weight.
     pub(crate) fn adapts(&self, at: usize) -> bool {
-        self.pairs[at].is_some()
+        self.pairs[at].is_some() || self.weights[at].is_some()
     }
 
     /// Whether linear `at` has an A that is trained.
     pub(crate) fn trains_a(&self, at: usize) -> bool {
         matches!(self.pairs[at], Some(Pair { a: Factor::Trained(_), .. }))
+    }
+
+    /// Whether a gradient of linear `at` reads its input: that of an A, or of the whole weight.
+    pub(crate) fn reads(&self, at: usize) -> bool {
+        self.trains_a(at) || matches!(self.weights[at], Some(WeightPlan { trained: true, .. }))
     }
 
     /// The head's parts of a flat gradient: the weight's and the bias's.

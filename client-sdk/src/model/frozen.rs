@@ -100,7 +100,7 @@ impl<'a> Frozen<'a> {
     /// Whether linear `at`'s gradients read what it took.
     pub(crate) fn reads(&self, at: usize, gradients: &Gradients<'_>) -> bool {
         let adapter = self.adapter.filter(|_| gradients.adapter.is_some());
-        gradients.weights.is_some() || adapter.is_some_and(|adapter| adapter.plan().trains_a(at))
+        gradients.weights.is_some() || adapter.is_some_and(|adapter| adapter.plan().reads(at))
     }
 
     /// Linear `at`'s parts of the base weights' gradients.

@@ -1,6 +1,7 @@
 //! The hand-written backward pass against candle's differentiation and against differences.
 
 use candle_core::{Device, Tensor, Var};
+use gossamer_protocol::layout::{Layout, Part};
 use gossamer_protocol::rng::Stream;
 
 use super::frozen::Gradients;
@@ -184,5 +185,59 @@ fn a_partial_adapter_has_the_same_gradients() {
         for (from, to) in places {
             assert_eq!(part[from], all[to]);
         }
+    }
+}
+
+/// Full fine-tuning: at the base's own weights a change's gradient is the weight's, as pretraining has it.
+#[test]
+fn a_whole_weights_gradient_is_pretrainings() {
+    let (config, batch) = cases().swap_remove(0);
+    let base = fixture::base(&config);
+    let mut manifest = fixture::manifest(&base, &ALL, false);
+    manifest.layout = Layout::weights(&base.linears(), |_| true).expect("a layout");
+    let plan = Plan::new(&base, &manifest).expect("fits");
+    let (_, gradient) = by_hand(&base, &plan, &vec![0.0; manifest.layout.n()], &batch, None);
+
+    let decoder = base.decoder(None).expect("a decoder");
+    let (mut tape, mut logits) = (Tape::default(), Vec::new());
+    decoder.features(&mut tape, &batch, None);
+    let mut all = vec![0.0; base.n_weights()];
+    let mut gradients = Gradients { adapter: None, weights: Some(&mut all) };
+    let mut loss = [Loss::of(&batch.targets)];
+    decoder.learn(&mut tape, &mut logits, &mut loss, &mut gradients);
+    for (tensor, place) in manifest.layout.tensors() {
+        let stored = base.kind().tensors().iter().find(|stored| stored.name == tensor.name);
+        let stored = stored.expect("a weight of that name");
+        close(&tensor.name, &gradient[place], &all[stored.place.clone()], 1e-6);
+    }
+}
+
+/// A weight's change behind factors is added to the base, and has no gradient of its own.
+#[test]
+fn a_weight_behind_factors_is_read_alone() {
+    let (config, batch) = cases().swap_remove(0);
+    let base = fixture::base(&config);
+    let mut whole = fixture::manifest(&base, &ALL, false);
+    whole.layout = Layout::weights(&base.linears(), |_| true).expect("a layout");
+    let changes = fixture::normal(whole.layout.n(), 0.1, 7);
+    let plan = Plan::new(&base, &whole).expect("fits");
+    let (alone, _) = by_hand(&base, &plan, &changes, &batch, None);
+
+    let mut manifest = fixture::manifest(&base, &ALL, false);
+    manifest.layout = manifest.layout.with_weights().expect("a layout");
+    let plan = Plan::new(&base, &manifest).expect("fits");
+    // B is 0, so that the factors give nothing yet.
+    let mut theta = manifest.layout.init(1);
+    let mut left = &changes[..];
+    for (tensor, place) in manifest.layout.tensors().filter(|(t, _)| t.part == Part::Weight) {
+        let (values, rest) = left.split_at(tensor.len());
+        theta[place].copy_from_slice(values);
+        left = rest;
+    }
+    let (behind, gradient) = by_hand(&base, &plan, &theta, &batch, None);
+    assert!((behind - alone).abs() < 1e-6, "{behind} is not {alone}");
+    for (tensor, place) in manifest.layout.tensors() {
+        let moves = gradient[place].iter().any(|&g| g != 0.0);
+        assert_eq!(moves, tensor.part == Part::LoraB, "{}", tensor.name);
     }
 }

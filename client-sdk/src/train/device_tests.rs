@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::data::{Batch, Example, LabelledDataset, Plan, TaskError, TextDataset};
+use crate::lora::LoraError;
 use crate::model::fixture;
 use crate::model::graph::tests::close;
 use crate::model::llama::tests::tiny;
@@ -123,5 +124,20 @@ fn classes_of_padded_sequences() {
         let [want, got] = [&base, &there]
             .map(|base| evaluate(base, &manifest, &theta, &batches).expect("evaluates"));
         assert_eq!((want.right, want.tokens), (got.right, got.tokens));
+    }
+}
+
+#[test]
+fn whole_weights_are_refused() {
+    let (base, mut manifest, task) = text();
+    manifest.layout = manifest.layout.with_weights().expect("a layout");
+    let theta = vec![0.0; manifest.layout.n()];
+    let (client, round) = (ClientId([3; 16]), RoundId(2));
+    for device in devices() {
+        let there = base.on(&device).expect("fits");
+        let (base, manifest, theta) = (&there, &manifest, &theta[..]);
+        let job = Job { base, manifest, theta, support: None, client, round };
+        let refused = Work::start(&job, &task).expect_err("no place");
+        assert!(matches!(refused, TrainError::Lora(LoraError::WholeOnDevice)), "{refused}");
     }
 }

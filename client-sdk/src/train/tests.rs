@@ -345,6 +345,32 @@ fn a_classifier_learns() {
     assert_eq!((plain.right, plain.accuracy()), (None, None));
 }
 
+/// A head alone is softmax regression on frozen features: from zeros every class is as likely, so one step of
+/// 1 over 8 examples moves class c's bias by `n_c / 8 - 1 / 5`, and the weights by rows that sum to 0.
+#[test]
+fn a_head_alone_is_softmax_regression() {
+    let (base, mut manifest, data) = classification();
+    manifest.layout = Layout::head(fixture::CLASSES, base.hidden()).expect("a layout");
+    manifest.training.steps = 1;
+    manifest.training.optimizer = LocalOptimizer::Sgd { lr: 1.0, momentum: 0.0 };
+    let (client, round, theta) = (CLIENT, RoundId(0), vec![0.0; manifest.layout.n()]);
+    let job = Job { base: &base, manifest: &manifest, theta: &theta, support: None, client, round };
+    let delta = train(&job, &data, &mut |_| Control::Continue).expect("trains").delta;
+
+    let plan = Plan { seed: manifest.seed, client, round, rows: 8, cols: 16 };
+    let labels = data.batch(&plan, 0).expect("a batch").targets;
+    let (weight, bias) = delta.split_at(5 * base.hidden());
+    for (class, &moved) in (0..5).zip(bias) {
+        let of_class = labels.iter().filter(|&&label| label == class).count() as f32;
+        assert!((moved - (of_class / 8.0 - 0.2)).abs() < 1e-6, "class {class}: {moved}");
+    }
+    for at in 0..base.hidden() {
+        let sum: f32 = weight.iter().skip(at).step_by(base.hidden()).sum();
+        assert!(sum.abs() < 1e-6, "feature {at}: {sum}");
+    }
+    assert!(weight.iter().any(|v| v.abs() > 1e-3));
+}
+
 #[test]
 fn a_classifiers_batch_that_does_not_fit_is_refused() {
     let (base, manifest, data) = classification();

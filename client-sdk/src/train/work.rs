@@ -22,6 +22,8 @@ pub struct Work<'a> {
     optimizer: Optimizer,
     /// The whole adapter, trained so far; `None` where `values` are all of it.
     whole: Option<Vec<f32>>,
+    /// Added to every gradient of the trained entries.
+    correction: Option<Vec<f32>>,
     /// Empty where it is stepped with others.
     passes: Passes,
     /// Steps done.
@@ -65,6 +67,7 @@ impl<'a> Work<'a> {
             optimizer: Optimizer::new(recipe.optimizer, values.len()),
             values,
             whole: indices.map(|_| theta.to_vec()),
+            correction: None,
             passes: Passes::default(),
             step: 0,
             total: 0.0,
@@ -77,6 +80,12 @@ impl<'a> Work<'a> {
     #[must_use]
     pub fn footprint(self, footprint: Footprint) -> Self {
         Self { passes: Passes::new(footprint), ..self }
+    }
+
+    /// Adds `correction` to every gradient, in the order of the trained entries.
+    #[must_use]
+    pub(crate) fn corrected(self, correction: Vec<f32>) -> Self {
+        Self { correction: Some(correction), ..self }
     }
 
     /// Steps done.
@@ -143,6 +152,9 @@ impl<'a> Work<'a> {
         if recipe.proximal > 0.0 {
             let received = self.job.support.unwrap_or(&Support::All).gather(self.job.theta);
             pull(gradient, &self.values, &received, recipe.proximal);
+        }
+        if let Some(correction) = &self.correction {
+            gradient.iter_mut().zip(correction).for_each(|(g, more)| *g += more);
         }
         if let Some(most) = recipe.clip {
             clip(gradient, most);

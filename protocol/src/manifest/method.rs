@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ManifestError;
+use super::{Combine, ManifestError, Scaffold, Tier, TierRanks};
 use crate::density::Density;
 use crate::ids::RoundId;
+use crate::layout::{Layout, LayoutError};
 
 /// What travels each way. Source: FLASC, arXiv:2406.05233.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub struct Method {
     /// What a coordinate's sum is divided by.
     #[serde(default)]
     pub average: Average,
+    /// What the aggregator makes of the clients' factors.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub combine: Combine,
     /// Whether A and B take turns.
     #[serde(default, skip_serializing_if = "is_default")]
     pub alternate: Option<Alternation>,
@@ -33,6 +37,15 @@ pub struct Method {
     /// Which codes an encoder may use.
     #[serde(default, skip_serializing_if = "is_default")]
     pub coding: Coding,
+    /// Clients that do less. Their names deal them to these evenly; empty: all are alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<Tier>,
+    /// Control variates against the drift of clients.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scaffold: Option<Scaffold>,
+    /// Which components are those of a tier's rank.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tier_ranks: TierRanks,
 }
 
 /// Server to client.
@@ -284,6 +297,10 @@ pub enum Average {
     Cohort,
     /// The number of accepted updates that sent this coordinate.
     Contributors,
+    /// The examples of the accepted updates, each of which counts as often as it has examples
+    /// ([`WEIGHT_MAX`](crate::fold::WEIGHT_MAX) at most). Source: FedAvg, arXiv:1602.05629, and FedIT,
+    /// arXiv:2305.05644.
+    Examples,
 }
 
 /// Number of round-robin segments, 1 to 65,536.
@@ -346,10 +363,26 @@ impl Method {
             train: Coverage::Dense,
             support: SupportRule::EachRound,
             average: Average::Cohort,
+            combine: Combine::Mean,
             alternate: None,
             head_density: Density::FULL,
             coding: Coding::Smallest,
+            tiers: Vec::new(),
+            scaffold: None,
+            tier_ranks: TierRanks::First,
         }
+    }
+
+    /// `layout` with what this method needs beside it: weights that the aggregator changes, control variates.
+    ///
+    /// # Errors
+    /// Those of [`Layout::new`].
+    pub fn complete(&self, layout: Layout) -> Result<Layout, LayoutError> {
+        let layout = match self.combine.changes_weights() {
+            true => layout.with_weights()?,
+            false => layout,
+        };
+        if self.scaffold.is_some() { layout.with_controls() } else { Ok(layout) }
     }
 
     /// Whether version 1 can say all of this.
@@ -368,7 +401,8 @@ impl Method {
                 shape
             }
         };
-        plain(d.values) && plain(u.values) && *self == shape
+        let average = self.average != Average::Examples;
+        average && plain(d.values) && plain(u.values) && *self == shape
     }
 
     pub(super) fn check(
@@ -382,6 +416,8 @@ impl Method {
         let once_dense = self.support == SupportRule::EachRound || self.train == Coverage::Support;
         field(once_dense, "method.support", "other than \"each-round\" needs train = \"support\"")?;
 
+        self.combine.check(self, &field)?;
+        self.check_tiers(&field)?;
         let turns = self.alternate.is_none_or(|a| a.rounds > 0);
         field(turns, "method.alternate.rounds", "at least 1")?;
         let free = self.alternate.is_none() || self.train == Coverage::Dense;

@@ -153,6 +153,9 @@ pub enum PeftError {
     /// FFA-LoRA with shapes that lack a module.
     #[error("A is frozen and not in the layout, and the base model's linears known have no {0}")]
     NoModule(String),
+    /// A change of a whole weight, for which an adapter's files have no place.
+    #[error("tensor {0} is a change of a whole weight; an adapter has factors alone")]
+    Whole(String),
 }
 
 impl Files {

@@ -32,6 +32,12 @@ pub fn write(
     }
     let mut tensors: Vec<(TensorSpec, Vec<u8>)> = Vec::new();
     for (spec, place) in manifest.layout.tensors() {
+        match spec.part {
+            Part::LoraA | Part::LoraB | Part::Head => {}
+            // Only training needs it.
+            Part::Control => continue,
+            Part::Weight => return Err(PeftError::Whole(spec.name.clone())),
+        }
         if manifest.lora.freeze_a && spec.part == Part::LoraB {
             let frozen = frozen_a(linears, spec)?;
             let values = frozen.init(manifest.seed);
@@ -111,7 +117,7 @@ fn classes(file: &SafeTensors<'_>) -> Option<u32> {
 fn name(spec: &TensorSpec) -> String {
     match spec.part {
         Part::LoraA | Part::LoraB => format!("{PREFIX}{}.weight", spec.name),
-        Part::Head => format!("{PREFIX}{}", spec.name),
+        Part::Head | Part::Weight | Part::Control => format!("{PREFIX}{}", spec.name),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::is_head;
+use super::{is_head, tier};
 use crate::density::Density;
 use crate::ids::{ClientId, RoundId};
 use crate::layout::{Part, TensorSpec};
@@ -30,7 +30,10 @@ pub fn of(
         return shared.cloned().unwrap_or(Support::All);
     }
     let segments = u64::from(select.segments.0);
-    if method.alternate.is_none() && segments == 1 && select.random.is_none() {
+    let own = tier::first_components(manifest, client);
+    let all = method.alternate.is_none() && !method.combine.changes_weights();
+    let plain = all && segments == 1 && own.is_none();
+    if plain && select.random.is_none() {
         return shared.cloned().unwrap_or(Support::All);
     }
     let turn = turn(round, client, segments);
@@ -55,7 +58,8 @@ pub fn of(
                 None => true,
             };
             let striped = (index / STRIPE) as u64 % segments == turn;
-            if given && !waits && (head || (drawn && striped)) {
+            let owned = own.as_ref().is_none_or(|own| own[index]);
+            if given && owned && !waits && (head || (drawn && striped)) {
                 indices.push(index as u32);
             }
         }
@@ -63,16 +67,19 @@ pub fn of(
     Support::Indices(indices)
 }
 
-/// Whether `tensor` is trained and sent in `round`: under an alternation A and B take turns, B
-/// first; a head is always trained.
+/// Whether `tensor` is sent in `round`: under an alternation A and B take turns, B first; a weight's change
+/// behind factors is the aggregator's alone; all else always.
 #[must_use]
 pub fn has_turn(manifest: &Manifest, round: RoundId, tensor: &TensorSpec) -> bool {
+    if tensor.part == Part::Weight && manifest.method.combine.changes_weights() {
+        return false;
+    }
     let Some(alternation) = manifest.method.alternate else { return true };
     let is_even = (round.0 / alternation.rounds).is_multiple_of(2);
     match tensor.part {
         Part::LoraA => !is_even,
         Part::LoraB => is_even,
-        Part::Head => true,
+        Part::Head | Part::Weight | Part::Control => true,
     }
 }
 

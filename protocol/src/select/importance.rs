@@ -5,7 +5,8 @@
 
 use std::borrow::Cow;
 
-use super::{Scene, Selector, pairs};
+use super::{Scene, Selector};
+use crate::layout::pairs;
 
 pub(super) struct Importance;
 

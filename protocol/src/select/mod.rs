@@ -12,6 +12,7 @@ pub mod domain;
 mod importance;
 mod magnitude;
 mod rank_wise;
+pub mod tier;
 mod top_k;
 
 use std::borrow::Cow;
@@ -110,7 +111,7 @@ fn has_head(layout: &Layout) -> bool {
 /// Whether a tensor belongs to the task head.
 pub(crate) fn is_head(part: Part) -> bool {
     match part {
-        Part::LoraA | Part::LoraB => false,
+        Part::LoraA | Part::LoraB | Part::Weight | Part::Control => false,
         Part::Head => true,
     }
 }
@@ -168,65 +169,6 @@ fn within(domain: &Support, range: &Range<usize>) -> Vec<u32> {
             indices[from..to].to_vec()
         }
     }
-}
-
-/// Each LoRA pair's places in the flat vector: rank, A (rows of it are rank components) and B (columns).
-///
-/// Where A is frozen it is not in the layout, and its range is empty.
-pub(crate) fn pairs(layout: &Layout) -> Vec<Pair> {
-    let mut pairs: Vec<Pair> = Vec::new();
-    let mut before: Option<(&str, Range<usize>, [usize; 2])> = None;
-    for (tensor, range) in layout.tensors() {
-        match tensor.part {
-            Part::LoraA => before = Some((&tensor.name, range, tensor.shape)),
-            Part::LoraB => {
-                let stem = |name: &str| name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
-                let a = before.take().filter(|(name, ..)| stem(name) == stem(&tensor.name));
-                let (a, d_in) = a.map_or((0..0, 0), |(_, range, shape)| (range, shape[1]));
-                pairs.push(Pair {
-                    rank: tensor.shape[1],
-                    a,
-                    d_in,
-                    b: range,
-                    d_out: tensor.shape[0],
-                });
-            }
-            Part::Head => {}
-        }
-    }
-    pairs
-}
-
-/// One adapted matrix.
-pub(crate) struct Pair {
-    pub(crate) rank: usize,
-    /// A, `[rank, d_in]`.
-    pub(crate) a: Range<usize>,
-    pub(crate) d_in: usize,
-    /// B, `[d_out, rank]`.
-    pub(crate) b: Range<usize>,
-    pub(crate) d_out: usize,
-}
-
-impl Pair {
-    /// Euclidean norm of A's row for each rank component; 1 where A is frozen.
-    pub(crate) fn norms_a(&self, flat: &[f32]) -> Vec<f32> {
-        if self.a.is_empty() {
-            return vec![1.0; self.rank];
-        }
-        flat[self.a.clone()].chunks(self.d_in).map(norm).collect()
-    }
-
-    /// Euclidean norm of B's column for each rank component.
-    pub(crate) fn norms_b(&self, flat: &[f32]) -> Vec<f32> {
-        let b = &flat[self.b.clone()];
-        let column = |v: usize| (0..self.d_out).map(move |u| b[u * self.rank + v]);
-        (0..self.rank).map(|v| column(v).map(|x| x * x).sum::<f32>().sqrt()).collect()
-    }
-}
-
-fn norm(values: &[f32]) -> f32 {
-    values.iter().map(|x| x * x).sum::<f32>().sqrt()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Origin, Terms};
+use gossamer_protocol::frame::{Origin, Snapshot, Terms};
 use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::sparse::Support;
 use ring::rand::SecureRandom as _;
@@ -15,6 +15,7 @@ use ring::rand::SecureRandom as _;
 use super::close::blocking;
 use super::{Coordinator, CoordinatorError, Run};
 use crate::advance::{AdvanceError, Combining};
+use crate::aggregate::Start;
 use crate::round::Round;
 use crate::state::ServerState;
 use crate::store::{FoldRow, Kind, Lease, StoreError};
@@ -79,7 +80,7 @@ impl Coordinator {
             let Some(part) = leased else { break };
             self.fold_part(run, frozen, &accepted, &lease, part).await?;
         }
-        let mut combining = Combining::new(&run.manifest);
+        let mut combining = self.combining(run, frozen).await?;
         for part in store.folds(run.id, round).await? {
             let Some(partial) = part.partial else { return Ok(None) };
             match store.objects().get(Kind::Partial, partial).await {
@@ -121,6 +122,21 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Nothing summed yet; a rule that looks at products is told what the round started from.
+    async fn combining(&self, run: &Run, frozen: &Frozen) -> Result<Combining, CoordinatorError> {
+        if !run.manifest.method.combine.is_of_products() {
+            return Ok(Combining::new(&run.manifest, None)?);
+        }
+        let theta = match &frozen.state_cached {
+            Some(state) => state.theta.clone(),
+            None => self.read_state(frozen.state).await?.theta,
+        };
+        let frame = self.0.store.objects().get(Kind::Snapshot, frozen.snapshot).await?;
+        let terms = Terms::new(&run.manifest, run.id, frozen.round.id());
+        let snapshot = Snapshot::decode(&frame, &terms)?;
+        Ok(Combining::new(&run.manifest, Some(Start { theta, snapshot }))?)
+    }
+
     /// Decodes and sums updates, a piece at a time, away from the async threads.
     async fn fold(
         &self,
@@ -128,7 +144,7 @@ impl Coordinator {
         frozen: &Frozen,
         updates: &Accepted,
     ) -> Result<Combining, CoordinatorError> {
-        let mut combining = Combining::new(&run.manifest);
+        let mut combining = self.combining(run, frozen).await?;
         let (round, attempt) = (frozen.round.id(), frozen.round.attempt());
         let longest = Terms::new(&run.manifest, run.id, round).update_len_max();
         for piece in updates.chunks((PIECE_BYTES / longest).clamp(1, PIECE)) {

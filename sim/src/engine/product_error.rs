@@ -66,7 +66,7 @@ fn pairs(layout: &Layout) -> Vec<Pair<'_>> {
                     pairs.push(Pair { module, a, b: (tensor, range) });
                 }
             }
-            Part::Head => {}
+            Part::Head | Part::Weight | Part::Control => {}
         }
     }
     pairs

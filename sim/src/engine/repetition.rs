@@ -170,7 +170,8 @@ impl Run<'_> {
     /// Of what the round's clients trained from `received`, where that was kept.
     async fn product_error(&self, received: Vec<f32>) -> Result<Option<f64>, EngineError> {
         let deltas = self.trained.take();
-        if deltas.is_empty() {
+        // Clients of a smaller tier started from less than `received`.
+        if deltas.is_empty() || !self.manifest.method.tiers.is_empty() {
             return Ok(None);
         }
         let manifest = self.manifest.clone();

@@ -50,7 +50,7 @@ pub(crate) fn run(teller: Teller) -> Outcome {
         let mut best = f64::INFINITY;
         for _ in 0..3 {
             let start = Instant::now();
-            let mut combining = Combining::new(&terms);
+            let mut combining = Combining::new(&terms, None)?;
             for (origin, frame) in &frames {
                 combining.add(frame, &on, origin, None)?;
             }
