@@ -1,6 +1,8 @@
 //! Every method and seed of a scenario, side by side; rows are kept as they come.
 
 mod book;
+#[cfg(test)]
+mod method_tests;
 mod show;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@
 //! - [`base`], [`pretrain`]: the frozen model underneath, and how the embedded one was made.
 //! - [`transport`], [`engine`]: the federation.
 //! - [`compare`]: every method and seed of a scenario, side by side; what was done before is kept.
-//! - [`sweep`]: the same over a grid of its fields.
+//! - [`sweep`]: the same over a grid of its fields. [`search`]: over rank and density, under a byte budget.
 //! - [`report`]: tables, plots, one page, files for TensorBoard.
 //! - [`deltas`], [`wire`]: saved changes, and what they cost on the wire.
 //!
@@ -25,6 +25,7 @@ pub mod partition;
 pub mod pretrain;
 pub mod report;
 pub mod scenario;
+pub mod search;
 pub mod sweep;
 pub mod transport;
 pub mod wire;

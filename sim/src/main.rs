@@ -9,6 +9,7 @@ mod cli;
 
 use cli::partition::Partition;
 use cli::pretrain::Pretrain;
+use cli::search::Search;
 use cli::simulate::{Common, keep_methods};
 use cli::sweep::Sweep;
 use cli::wire::Wire;
@@ -54,6 +55,8 @@ enum Command {
     },
     /// Runs a scenario at every point of a grid over its fields.
     Sweep(Sweep),
+    /// Searches rank and density of a method under a byte budget (FLASC-Search).
+    Search(Search),
     /// Shows who gets what: reads and deals a scenario's text, and trains nothing.
     Partition(Partition),
     /// Trains a tiny base model on real sentences, from scratch.
@@ -96,6 +99,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             common.run(scenario, resume)
         }
         Command::Sweep(command) => command.run(),
+        Command::Search(command) => command.run(),
         Command::Partition(command) => command.run(),
         Command::Pretrain(command) => command.run(),
         Command::Wire(command) => command.run(),

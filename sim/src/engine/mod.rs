@@ -136,11 +136,8 @@ impl Laboratory {
     /// The terms of one repetition.
     pub(crate) fn manifest(&self, method: &MethodSpec, seed: u64) -> Result<Manifest, EngineError> {
         let lora = self.scenario.lora(method);
-        let layout = lora.layout(&self.base.linears())?;
-        let layout = match self.scenario.head {
-            Some(head) => layout.with_head(head.classes, self.base.hidden())?,
-            None => layout,
-        };
+        let (linears, head) = (self.base.linears(), self.scenario.head);
+        let layout = method.layout(&lora, &linears, head, self.base.hidden())?;
         let base = crate::base::describe(&self.scenario.base, &self.base);
         let mut manifest = self.scenario.manifest(method, seed, base, layout);
         // Nobody is asked before everybody is there, so that cohorts are drawn from the whole fleet.

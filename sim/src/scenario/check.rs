@@ -3,10 +3,13 @@
 use std::collections::HashSet;
 
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::layout::{BaseLinear, Layout};
-use gossamer_protocol::manifest::{Base, ManifestError};
+use gossamer_protocol::layout::BaseLinear;
+use gossamer_protocol::manifest::{Base, Lora, ManifestError, Method, Scaffold};
 
-use super::{BaseModel, Data, Format, Heldout, PartitionRule, Rows, Scenario, ScenarioError};
+use super::{
+    BaseModel, Data, Decay, Format, Heldout, MethodSpec, PartitionRule, Rows, Scenario,
+    ScenarioError,
+};
 
 impl Scenario {
     /// Checks what only the number of training clients can tell.
@@ -14,6 +17,11 @@ impl Scenario {
     /// # Errors
     /// [`ScenarioError::Field`] where a round could never fill its cohort.
     pub fn check_against(&self, n_clients: usize) -> Result<(), ScenarioError> {
+        for method in &self.methods {
+            let Some(Scaffold { clients }) = method.method.scaffold else { continue };
+            let why = || format!("the {n_clients} clients that train, got {clients}");
+            self.field(clients as usize == n_clients, "method.scaffold.clients", why)?;
+        }
         for (field, asked) in [
             ("cohort.ask", self.cohort.ask as usize),
             ("cohort.enrolled_min", self.cohort.enrolled_min as usize),
@@ -106,14 +114,14 @@ impl Scenario {
             let why = || format!("each only once, and {name:?} is there twice");
             self.field(names.insert(name), "method.name", why)?;
 
+            self.check_method(method)?;
             let linear = BaseLinear { name: "any.w".into(), d_in: 1, d_out: 1 };
-            let layout = Layout::lora(&[linear], &["w".into()], 1, false)
-                .expect("one weight of one entry is a layout");
-            let layout = match self.head {
-                Some(head) => layout.with_head(head.classes, 1),
-                None => Ok(layout),
-            };
-            let Ok(layout) = layout else {
+            // Of any model, since none is loaded yet.
+            let (targets, rank) = (vec!["w".to_owned()], 1);
+            let lora = self.lora(method);
+            let targets = if lora.targets.is_empty() { Vec::new() } else { targets };
+            let any = Lora { freeze_a: lora.freeze_a, ..Lora::new(rank, 1.0, targets) };
+            let Ok(layout) = method.layout(&any, &[linear], self.head, 1) else {
                 let why = || "2 to 65,536".into();
                 return self.field(false, "head.classes", why);
             };
@@ -124,6 +132,25 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    /// What only scenarios ask of a method.
+    fn check_method(&self, method: &MethodSpec) -> Result<(), ScenarioError> {
+        let some = !self.lora(method).targets.is_empty() || self.head.is_some();
+        self.field(some, "method.lora.targets", || "at least one, without a [head]".into())?;
+        let alone = !method.lora.whole || !self.lora(method).freeze_a;
+        self.field(alone, "method.lora.whole", || "false where A is frozen".into())?;
+        let Some(Decay { share, every }) = method.decay else { return Ok(()) };
+        let why = || format!("a share in (0, 1), got {share}");
+        self.field(0.0 < share && share < 1.0, "method.decay.share", why)?;
+        self.field(every > 0, "method.decay.every", || "at least 1".into())?;
+        let Method { download, upload, .. } = &method.method;
+        let free = download.stages.is_empty() && upload.stages.is_empty();
+        self.field(free, "method.decay", || "nothing where stages are given".into())?;
+        // What is left shrinks with each time; a density of 0 would be none.
+        let left = share.powf((self.rounds / every) as f64);
+        let why = || "densities that stay above 1e-6 to the last round".into();
+        self.field(left > 1e-6, "method.decay", why)
     }
 
     fn misfit(&self, method: &str, error: ManifestError) -> ScenarioError {

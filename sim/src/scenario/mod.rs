@@ -22,7 +22,7 @@ mod partition;
 pub use data::{Data, Format, List, Rows};
 pub use error::ScenarioError;
 pub use heldout::{Eval, Heldout};
-pub use method::{LoraChange, MethodSpec, TrainingChange};
+pub use method::{Decay, LoraChange, MethodSpec, TrainingChange};
 pub use partition::{Partition, PartitionRule};
 
 /// One comparison, checked.
@@ -104,7 +104,7 @@ impl Scenario {
             lora: self.lora(method),
             layout,
             head: self.head,
-            method: method.method.clone(),
+            method: method.method(self.rounds),
             training: self.training(method),
             cohort: self.cohort.clone(),
             optimizer: method.optimizer.unwrap_or(self.optimizer),
@@ -118,6 +118,7 @@ impl Scenario {
             rank: method.lora.rank.unwrap_or(self.lora.rank),
             alpha: method.lora.alpha.unwrap_or(self.lora.alpha),
             freeze_a: method.lora.freeze_a.unwrap_or(self.lora.freeze_a),
+            targets: method.lora.targets.clone().unwrap_or_else(|| self.lora.targets.clone()),
             ..self.lora.clone()
         }
     }

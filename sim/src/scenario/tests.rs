@@ -5,6 +5,7 @@ use super::*;
 const SHAKESPEARE: &str = include_str!("../../scenarios/shakespeare.toml");
 const SMOKE: &str = include_str!("../../scenarios/smoke.toml");
 const RESIDUAL: &str = include_str!("../../scenarios/residual.toml");
+const METHODS: &str = include_str!("../../scenarios/methods.toml");
 const NEWSGROUPS: &str = include_str!("../../scenarios/newsgroups.toml");
 
 #[test]
@@ -169,4 +170,54 @@ fn held_out_clients_leave_some_to_train() {
     assert_eq!(heldout(0.01).count(10), 1);
     assert_eq!(heldout(0.99).count(3), 2);
     assert_eq!(heldout(0.0).count(10), 0);
+}
+
+/// Adapter-LTH: in round t the densities are `0.5^floor(t / 2)` of what they are.
+#[test]
+fn a_decay_is_written_out_in_stages() {
+    let text = METHODS.replacen("share = 0.5, every = 1", "share = 0.5, every = 2", 1);
+    let scenario = Scenario::parse(&text, Path::new("")).expect("sound");
+    let of = |name: &str| scenario.methods.iter().find(|method| method.name == name);
+    let method = of("adapter-lth").expect("there").method(7);
+    let at = |round| {
+        let round = gossamer_protocol::ids::RoundId(round);
+        let [down, up] = [method.download.at(round).0, method.upload.at(round).0].map(f64::from);
+        assert_eq!(down, up);
+        down
+    };
+    let densities: Vec<f64> = (0..7).map(at).collect();
+    assert_eq!(densities, [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.125]);
+    assert_eq!(of("dense").expect("there").method(7), of("dense").expect("there").method);
+}
+
+#[test]
+fn a_method_that_cannot_be_is_named() {
+    let cases = [
+        ("share = 0.5, every", "share = 1.0, every", "field method.decay.share"),
+        ("every = 1", "every = 0", "field method.decay.every"),
+        ("refit = 0.01", "refit = 0.0", "field method.combine"),
+        (
+            "combine = \"svd\"",
+            "combine = \"svd\", average = \"contributors\"",
+            "field method.average",
+        ),
+        ("combine = \"stack\"", "combine = \"stack\", train = \"support\"", "field method.combine"),
+        ("{ rank = 1 }", "{ rank = 0 }", "field method.tiers"),
+        ("{ rank = 1 }", "{ rank = 1, density = 0.5 }", "field method.tiers"),
+        (
+            "tiers = [{ rank = 1 }, { rank = 2 }, {}], tier_ranks",
+            "tier_ranks",
+            "field method.tier_ranks",
+        ),
+        ("clients = 8 }, download", "clients = 7 }, download", "field method.scaffold.clients"),
+        ("clients = 8 }, download", "clients = 2 }, download", "field method.scaffold.clients"),
+        ("momentum = 0.0", "momentum = 0.9", "field training"),
+        ("lora.whole = true", "lora.targets = []", "field method.lora.targets"),
+    ];
+    for (from, to, expected) in cases {
+        let text = METHODS.replacen(from, to, 1);
+        assert_ne!(text, METHODS, "{from:?} is not in the file");
+        let refused = Scenario::parse(&text, Path::new("")).expect_err(to).to_string();
+        assert!(refused.contains(expected), "{to:?} gave: {refused}");
+    }
 }
