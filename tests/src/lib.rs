@@ -19,7 +19,7 @@ use gossamer_protocol::manifest::{
     Cohort, LocalOptimizer, Lora, MANIFEST_VERSION, Manifest, Method, Selection, ServerOptimizer,
     Training, Values,
 };
-use gossamer_server::config::Config;
+use gossamer_server::config::{Config, Limits, Rate};
 use gossamer_server::coordinator::Coordinator;
 use gossamer_server::{serve, setup};
 use gossamer_sim::scenario::BaseModel as Choice;
@@ -129,7 +129,11 @@ impl TestServer {
     /// Where it cannot start.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let config = Config { dir: dir.path().to_owned(), tick_ms: 20, ..Config::default() };
+        // Tests ask far oftener than devices do.
+        let free = Rate { a_second: 0.0, burst: 1 };
+        let limits = Limits { client: free, address: free, ..Limits::default() };
+        let config =
+            Config { dir: dir.path().to_owned(), limits, tick_ms: 20, ..Config::default() };
         setup::init(dir.path(), &[], &config).await.expect("a new folder");
         let coordinator = setup::coordinator(dir.path()).await.expect("a whole folder");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
