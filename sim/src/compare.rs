@@ -2,6 +2,8 @@
 
 mod book;
 #[cfg(test)]
+mod fleet_tests;
+#[cfg(test)]
 mod method_tests;
 mod show;
 #[cfg(test)]

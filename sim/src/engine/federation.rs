@@ -8,6 +8,7 @@ use std::time::Duration;
 use gossamer_client::client::{Client, Contribution, Event, Outcome, Shared, Watch};
 use gossamer_client::state::State;
 use gossamer_client::train::{Control, Evaluation};
+use gossamer_client::transport::Transport;
 use gossamer_client::transport::metered::Meter;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Snapshot, Terms};
@@ -22,6 +23,7 @@ use gossamer_server::store::Store;
 use tokio::task::JoinSet;
 
 use super::checkpoint::Saved;
+use super::timed_round::Timing;
 use super::{Change, EngineError, Laboratory};
 use crate::scenario::MethodSpec;
 use crate::transport::InProcess;
@@ -34,7 +36,11 @@ pub(super) struct Run<'a> {
     pub(super) manifest: Arc<Manifest>,
     key: Arc<SigningKey>,
     pub(super) meter: Arc<Meter>,
-    clients: Vec<Arc<Client>>,
+    pub(super) clients: Vec<Arc<Client>>,
+    /// What time it is to the aggregator.
+    pub(super) clock: Arc<ManualClock>,
+    /// Where time passes.
+    pub(super) timing: Option<Timing>,
     /// What each client remembers.
     pub(super) memories: Vec<Arc<State>>,
     /// Read once for all clients.
@@ -83,17 +89,24 @@ impl<'a> Run<'a> {
         let manifest = lab.manifest(method, seed)?;
         let secret = Digest::of(format!("gossamer/v1/sim/server\0{seed}").as_bytes()).0;
         let key = Arc::new(SigningKey::from_seed(&secret));
-        let clock = Arc::new(ManualClock::at(Timestamp(0)));
+        // Time goes on where a repetition is taken up again.
+        let passed = saved.and_then(|saved| saved.rows.last()?.virtual_s).unwrap_or(0.0);
+        let clock = Arc::new(ManualClock::at(Timestamp((passed * 1000.0).round() as u64)));
         let store = Store::in_memory().await.map_err(CoordinatorError::from)?;
-        let coordinator = Coordinator::open(store, SigningKey::from_seed(&secret), clock).await?;
+        let coordinator = Coordinator::open(store, SigningKey::from_seed(&secret), clock.clone());
+        let coordinator = coordinator.await?;
         let id = match saved {
             None => coordinator.create_run(&manifest).await?,
             Some(saved) => {
                 coordinator.restore_run(&manifest, &saved.published, &saved.state).await?
             }
         };
+        let fleet = lab.scenario.fleet.as_ref();
+        let timing = fleet.map(|spec| Timing::new(lab, spec, &manifest, seed));
         let mut run = Self {
             lab,
+            clock,
+            timing,
             coordinator,
             id,
             manifest: Arc::new(manifest),
@@ -107,7 +120,7 @@ impl<'a> Run<'a> {
         for (at, member) in lab.fleet.members.iter().enumerate() {
             let watch = run.watch(method, seed, at);
             let memory = Arc::new(State::memory());
-            let client = run.enrol(&member.seed, watch, memory.clone()).await;
+            let client = run.enrol(at, watch, memory.clone()).await;
             let client = client.map_err(|source| EngineError::Client {
                 client: member.name.clone(),
                 round: 0,
@@ -149,13 +162,19 @@ impl Run<'_> {
 
     async fn enrol(
         &self,
-        seed: &[u8; 32],
+        at: usize,
         watch: Watch,
         memory: Arc<State>,
     ) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+        let seed = &self.lab.fleet.members[at].seed;
         let secret = self.coordinator.new_token(Duration::from_secs(3600)).await?;
         let token = JoinToken { secret, server_key: self.key.public(), ca: None };
         let id = ClientId::of(&SigningKey::from_seed(seed).public().0);
+        let way = InProcess::new(self.coordinator.clone(), id);
+        let way: Box<dyn Transport> = match &self.timing {
+            Some(timing) => Box::new(timing.transport(way, at)),
+            None => Box::new(way),
+        };
         let client = Client::builder("in-process")
             .token(token.encode())
             .identity(*seed)
@@ -164,7 +183,7 @@ impl Run<'_> {
             .base(self.lab.base.clone())
             .meter(self.meter.clone())
             .shared(self.shared.clone())
-            .transport(Box::new(InProcess::new(self.coordinator.clone(), id)))
+            .transport(way)
             .connect()
             .await?;
         Ok(client)

@@ -20,6 +20,7 @@ use crate::report::RoundRow;
 use crate::scenario::{Data, MethodSpec, Scenario};
 
 pub(crate) mod checkpoint;
+mod devices;
 mod error;
 mod evaluation;
 mod federation;
@@ -27,6 +28,8 @@ mod fleet;
 mod product_error;
 mod repetition;
 mod saving;
+mod timed;
+mod timed_round;
 
 pub use checkpoint::CheckpointError;
 use checkpoint::Checkpoints;
@@ -157,6 +160,9 @@ impl Laboratory {
         part(b"gossamer/v1/sim/settings");
         part(&manifest);
         part(format!("{:?}", self.scenario.eval).as_bytes());
+        if let Some(fleet) = &self.scenario.fleet {
+            part(format!("{fleet:?}").as_bytes());
+        }
         let mut clients = |clients: &[ClientText]| {
             part(&(clients.len() as u64).to_le_bytes());
             for client in clients {

@@ -106,6 +106,8 @@ impl Run<'_> {
             product_error: None,
             control_bytes: self.meter.traffic().control(),
             accepted: 0,
+            virtual_s: self.timing.as_ref().map(|_| 0.0),
+            joules: self.timing.as_ref().map(|_| 0.0),
             wall_s: 0.0,
         })
     }
@@ -118,7 +120,13 @@ impl Run<'_> {
         let values = self.manifest.layout.n() * self.manifest.cohort.goal as usize;
         self.trained.wanted.store(is_due && values <= Trained::VALUES_MAX, Ordering::Relaxed);
         let received = self.received(done).await?;
-        let contributions = self.round(done).await?;
+        let (contributions, spent) = match &self.timing {
+            None => (self.round(done).await?, None),
+            Some(timing) => {
+                let closed = self.timed_round(timing, &self.clock, done).await?;
+                (closed.contributions, Some((closed.virtual_s, closed.joules)))
+            }
+        };
         let product_error = self.product_error(received).await?;
         let moved = self.meter.traffic().since(before);
         let wall_s = began.elapsed().as_secs_f64();
@@ -142,6 +150,8 @@ impl Run<'_> {
             product_error,
             control_bytes: moved.control(),
             accepted: contributions.len() as u32,
+            virtual_s: spent.map(|(virtual_s, _)| virtual_s),
+            joules: spent.map(|(_, joules)| joules),
             wall_s,
             ..last.clone()
         })
@@ -162,6 +172,7 @@ impl Run<'_> {
             product_error: None,
             control_bytes: 0,
             accepted: 0,
+            joules: None,
             wall_s: 0.0,
             ..last.clone()
         }

@@ -20,7 +20,7 @@ pub(super) fn metrics_head(classified: bool) -> Vec<&'static str> {
         head.extend(["heldout_accuracy", "server_accuracy"]);
     }
     head.extend(["upload_bytes", "download_bytes", "cumulative_bytes", "product_error"]);
-    head.extend(["control_bytes", "accepted", "wall_s"]);
+    head.extend(["control_bytes", "accepted", "virtual_s", "joules", "wall_s"]);
     head
 }
 
@@ -44,6 +44,8 @@ pub(super) fn metrics_cells(row: &RoundRow, classified: bool) -> Vec<String> {
         optional(row.product_error),
         row.control_bytes.to_string(),
         row.accepted.to_string(),
+        optional(row.virtual_s),
+        optional(row.joules),
         row.wall_s.to_string(),
     ]);
     cells

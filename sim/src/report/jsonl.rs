@@ -158,6 +158,8 @@ mod tests {
             product_error: None,
             control_bytes: 0,
             accepted: 1,
+            virtual_s: None,
+            joules: None,
             wall_s: 0.5,
         }
     }

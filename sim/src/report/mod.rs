@@ -75,7 +75,13 @@ pub struct RoundRow {
     pub control_bytes: u64,
     /// Updates that counted.
     pub accepted: u32,
-    /// How long the round took.
+    /// Seconds of virtual time since the run began, where a fleet's time is simulated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_s: Option<f64>,
+    /// Energy of all devices in this round, by the fleet's model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules: Option<f64>,
+    /// How long the round took to simulate.
     pub wall_s: f64,
 }
 
@@ -156,9 +162,10 @@ pub fn write(
         ("summary.json".to_owned(), serde_json::to_string_pretty(&comparison)? + "\n"),
         ("report.html".to_owned(), page),
     ];
-    for Plots { measure, by_round, by_bytes } in plots {
+    for Plots { measure, by_round, by_bytes, by_time } in plots {
         files.push((format!("{}_by_round.svg", measure.name()), by_round));
         files.push((format!("{}_by_bytes.svg", measure.name()), by_bytes));
+        files.extend(by_time.map(|svg| (format!("{}_by_time.svg", measure.name()), svg)));
     }
     for (name, text) in files {
         let path = dir.join(name);
@@ -167,11 +174,12 @@ pub fn write(
     Ok(comparison)
 }
 
-/// One measure's two plots.
+/// One measure's plots.
 struct Plots {
     measure: svg::Measure,
     by_round: String,
     by_bytes: String,
+    by_time: Option<String>,
 }
 
 impl RoundRow {
@@ -186,7 +194,8 @@ impl Plots {
     fn of(comparison: &Comparison, measure: svg::Measure) -> Result<Self, ReportError> {
         let by_round = svg::by_round(comparison, measure)?;
         let by_bytes = svg::by_bytes(comparison, measure)?;
-        Ok(Self { measure, by_round, by_bytes })
+        let by_time = svg::by_time(comparison, measure)?;
+        Ok(Self { measure, by_round, by_bytes, by_time })
     }
 }
 
@@ -207,7 +216,7 @@ fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Ve
         caption: table::summary_caption(comparison),
     });
     sections.push(Section::Paragraph(table::verdict(comparison)));
-    for Plots { measure, by_round, by_bytes } in plots {
+    for Plots { measure, by_round, by_bytes, by_time } in plots {
         let heading = |by: &str| Section::Heading(format!("{} and {by}", measure.title()));
         sections.push(heading("rounds"));
         sections.push(Section::Svg { svg: by_round.clone(), caption: shown.clone() });
@@ -216,6 +225,10 @@ fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Ve
             svg: by_bytes.clone(),
             caption: format!("{shown} Bytes are all clients' uploads and downloads together."),
         });
+        if let Some(svg) = by_time {
+            sections.push(heading("virtual time"));
+            sections.push(Section::Svg { svg: svg.clone(), caption: shown.clone() });
+        }
     }
     if !comparison.budgets.is_empty() {
         sections.push(Section::Heading("At equal bytes".into()));
@@ -281,6 +294,8 @@ pub(crate) mod tests {
                         product_error: None,
                         control_bytes: moved * 10_000,
                         accepted: 10 * moved as u32,
+                        virtual_s: None,
+                        joules: None,
                         wall_s: 0.5,
                     });
                 }

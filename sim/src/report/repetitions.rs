@@ -12,6 +12,9 @@ pub(super) struct Run {
     pub(super) download_bytes: f64,
     pub(super) accepted: u64,
     pub(super) wall_s: f64,
+    /// Since the run began.
+    pub(super) virtual_s: Option<f64>,
+    pub(super) joules: Option<f64>,
     pub(super) diverged: bool,
     pub(super) product_error: Option<f64>,
     /// Of the last evaluation.
@@ -25,6 +28,7 @@ pub(super) struct Evaluation {
     pub(super) round: u64,
     /// Cumulative, both ways.
     pub(super) bytes: f64,
+    pub(super) virtual_s: Option<f64>,
     pub(super) loss: f64,
     pub(super) accuracy: Option<f64>,
 }
@@ -64,6 +68,7 @@ impl Run {
         let at = Evaluation {
             round: before.round,
             bytes,
+            virtual_s: before.virtual_s,
             loss: between(before.loss, after.loss),
             accuracy: accuracy.map(|(before, after)| between(before, after)),
         };
@@ -95,13 +100,17 @@ pub(super) fn runs(rows: &[RoundRow]) -> Vec<(&str, Seeds)> {
             run.download_bytes += row.download_bytes as f64;
             run.accepted += u64::from(row.accepted);
             run.wall_s += row.wall_s;
+            run.virtual_s = row.virtual_s.or(run.virtual_s);
+            let joules = row.joules.map(|joules| run.joules.unwrap_or(0.0) + joules);
+            run.joules = joules.or(run.joules);
             run.diverged |= row.diverged();
             run.product_error = row.product_error.or(run.product_error);
             run.server_loss = row.server_loss.or(run.server_loss);
             let bytes = run.upload_bytes + run.download_bytes;
             run.server_accuracy = row.server_accuracy.or(run.server_accuracy);
             let accuracy = row.heldout_accuracy;
-            let evaluation = |loss| Evaluation { round, bytes, loss, accuracy };
+            let virtual_s = row.virtual_s;
+            let evaluation = |loss| Evaluation { round, bytes, virtual_s, loss, accuracy };
             run.evaluations.extend(row.heldout_loss.map(evaluation));
         }
         (name, seeds)

@@ -107,7 +107,7 @@ pub fn by_round(comparison: &Comparison, measure: Measure) -> Result<String, Rep
         x_label: "rounds".into(),
         y_label: measure.label(comparison),
         scale: Scale::Linear,
-        series: curves(comparison, measure, |point| point.round as f64),
+        series: curves(comparison, measure, |point| Some(point.round as f64)),
     })
 }
 
@@ -121,17 +121,40 @@ pub fn by_bytes(comparison: &Comparison, measure: Measure) -> Result<String, Rep
         x_label: "cumulative bytes, up and down, all clients (log scale)".into(),
         y_label: measure.label(comparison),
         scale: Scale::LogBytes,
-        series: curves(comparison, measure, |point| point.bytes),
+        series: curves(comparison, measure, |point| Some(point.bytes)),
     })
 }
 
-fn curves(comparison: &Comparison, measure: Measure, x: fn(&CurvePoint) -> f64) -> Vec<Series> {
+/// A measure against virtual time; none where no method has it.
+///
+/// # Errors
+/// [`ReportError::Plot`] where the plotting library refuses.
+pub fn by_time(comparison: &Comparison, measure: Measure) -> Result<Option<String>, ReportError> {
+    let series = curves(comparison, measure, |point| Some(point.virtual_s? / 3600.0));
+    if series.iter().all(|series| series.points.is_empty()) {
+        return Ok(None);
+    }
+    let plot = Plot {
+        title: format!("Held-out {} by virtual time", measure.name()),
+        x_label: "hours of virtual time".into(),
+        y_label: measure.label(comparison),
+        scale: Scale::Linear,
+        series,
+    };
+    draw(&plot).map(Some)
+}
+
+fn curves(
+    comparison: &Comparison,
+    measure: Measure,
+    x: fn(&CurvePoint) -> Option<f64>,
+) -> Vec<Series> {
     let point = |at: &CurvePoint| {
         let Band { mean, low, high } = match measure {
             Measure::Loss => Band { mean: at.loss, low: at.low, high: at.high },
             Measure::Accuracy => at.accuracy?,
         };
-        Some(Point { x: x(at), y: mean, low, high })
+        Some(Point { x: x(at)?, y: mean, low, high })
     };
     let series = |method: &MethodSummary| Series {
         name: method.name.clone(),

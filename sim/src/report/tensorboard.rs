@@ -49,6 +49,8 @@ fn scalars(row: &RoundRow) -> Vec<(&'static str, f64)> {
         ("product_error", row.product_error),
         ("bytes/upload", Some(row.upload_bytes as f64)),
         ("bytes/download", Some(row.download_bytes as f64)),
+        ("time/virtual_s", row.virtual_s),
+        ("energy/joules", row.joules),
         ("bytes/cumulative", Some(row.cumulative_bytes as f64)),
     ];
     measured.into_iter().filter_map(|(tag, value)| Some((tag, value?))).collect()

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::layout::BaseLinear;
-use gossamer_protocol::manifest::{Base, Lora, ManifestError, Method, Scaffold};
+use gossamer_protocol::manifest::{Base, Lora, ManifestError, Method, Scaffold, Selection};
 
 use super::{
     BaseModel, Data, Decay, Format, Heldout, MethodSpec, PartitionRule, Rows, Scenario,
@@ -57,6 +57,15 @@ impl Scenario {
         }
         let some = clients + tail + examples > 0.0 || !only.is_empty();
         self.field(some, "heldout", || "clients, tail or examples above 0, or only".into())?;
+        if let Some(fleet) = &self.fleet {
+            let (field, expected) = match fleet.check() {
+                Ok(()) => (None, String::new()),
+                Err((field, expected)) => (Some(field), expected),
+            };
+            self.field(field.is_none(), field.as_deref().unwrap_or("fleet"), || expected)?;
+            let seeded = self.cohort.selection == Selection::Seeded;
+            self.field(seeded, "cohort.selection", || "\"seeded\" with a [fleet]".into())?;
+        }
         self.check_task()?;
         if let Data::Rows(rows) = &self.data {
             self.check_rows(rows)?;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::data::RawData;
 use super::partition::RawPartition;
-use super::{Eval, Heldout, MethodSpec};
+use super::{Eval, FleetSpec, Heldout, MethodSpec};
 
 /// A field and what is expected of it.
 pub(super) type Misfit = (String, String);
@@ -25,6 +25,7 @@ pub(super) struct Raw {
     pub(super) head: Option<Head>,
     pub(super) training: Training,
     pub(super) cohort: Cohort,
+    pub(super) fleet: Option<FleetSpec>,
     pub(super) optimizer: ServerOptimizer,
     #[serde(default)]
     pub(super) method: Vec<MethodSpec>,

@@ -15,12 +15,14 @@ mod check;
 mod data;
 mod error;
 mod file;
+mod fleet;
 mod heldout;
 mod method;
 mod partition;
 
 pub use data::{Data, Format, List, Rows};
 pub use error::ScenarioError;
+pub use fleet::{DeviceTier, FleetSpec};
 pub use heldout::{Eval, Heldout};
 pub use method::{Decay, LoraChange, MethodSpec, TrainingChange};
 pub use partition::{Partition, PartitionRule};
@@ -52,6 +54,8 @@ pub struct Scenario {
     pub training: Training,
     /// Who takes part.
     pub cohort: Cohort,
+    /// What devices are like; without it, no time passes.
+    pub fleet: Option<FleetSpec>,
     /// The server optimiser, unless a method says otherwise.
     pub optimizer: ServerOptimizer,
     /// What is compared, in the order of the file.
@@ -159,6 +163,7 @@ impl Scenario {
             head: raw.head,
             training: raw.training,
             cohort: raw.cohort,
+            fleet: raw.fleet,
             optimizer: raw.optimizer,
             methods: raw.method,
             text,

@@ -5,6 +5,7 @@ use super::*;
 const SHAKESPEARE: &str = include_str!("../../scenarios/shakespeare.toml");
 const SMOKE: &str = include_str!("../../scenarios/smoke.toml");
 const RESIDUAL: &str = include_str!("../../scenarios/residual.toml");
+const FLEET: &str = include_str!("../../scenarios/fleet.toml");
 const METHODS: &str = include_str!("../../scenarios/methods.toml");
 const NEWSGROUPS: &str = include_str!("../../scenarios/newsgroups.toml");
 
@@ -217,6 +218,29 @@ fn a_method_that_cannot_be_is_named() {
     for (from, to, expected) in cases {
         let text = METHODS.replacen(from, to, 1);
         assert_ne!(text, METHODS, "{from:?} is not in the file");
+        let refused = Scenario::parse(&text, Path::new("")).expect_err(to).to_string();
+        assert!(refused.contains(expected), "{to:?} gave: {refused}");
+    }
+}
+
+#[test]
+fn an_impossible_fleet_is_named() {
+    let cases = [
+        ("share = 0.75", "share = 0.5", "field fleet.tier.share: expected 1 together, got 0.75"),
+        ("share = 0.75", "share = -0.75", "field fleet.tier.share: expected above 0"),
+        ("flops = 2e9", "flops = 0", "field fleet.tier.flops"),
+        ("up_bits = 5e4", "up_bits = inf", "field fleet.tier.up_bits"),
+        ("loss = 0.02", "loss = 1.0", "field fleet.tier.loss"),
+        ("dropout = 0.1", "dropout = nan", "field fleet.tier.dropout"),
+        ("latency_s = 0.1", "latency_s = -1.0", "field fleet.tier.latency_s"),
+        ("latency_s = 0.1", "hours = [9.0, 25.0]", "field fleet.tier.hours"),
+        ("latency_s = 0.1", "latency_ms = 1", "latency_ms"),
+        ("\"seeded\"", "\"first-come\"", "field cohort.selection"),
+    ];
+    assert!(Scenario::parse(FLEET, Path::new("")).expect("sound").fleet.is_some());
+    for (from, to, expected) in cases {
+        let text = FLEET.replacen(from, to, 1);
+        assert_ne!(text, FLEET, "{from:?} is not in the file");
         let refused = Scenario::parse(&text, Path::new("")).expect_err(to).to_string();
         assert!(refused.contains(expected), "{to:?} gave: {refused}");
     }

@@ -1,0 +1,213 @@
+//! One round in virtual time: who begins, when each update arrives, and what becomes of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gossamer_client::client::{Client, ClientError, Contribution, Outcome};
+use gossamer_client::train::{Footprint, Memory};
+use gossamer_protocol::ids::RoundId;
+use gossamer_protocol::manifest::Manifest;
+use gossamer_server::clock::{Clock, ManualClock, Timestamp};
+use gossamer_server::status::Status;
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::task::JoinSet;
+
+use super::devices::Devices;
+use super::federation::Run;
+use super::timed::{Permit, Timed, Waiting};
+use super::{EngineError, Laboratory};
+use crate::scenario::FleetSpec;
+use crate::transport::InProcess;
+
+/// Attempts at one round before it is given up.
+const ATTEMPTS_MAX: u32 = 10_000;
+
+/// What a run in virtual time has besides.
+pub(super) struct Timing {
+    devices: Devices,
+    seed: u64,
+    queue: mpsc::UnboundedSender<Waiting>,
+    waiting: AsyncMutex<mpsc::UnboundedReceiver<Waiting>>,
+    permits: Vec<Permit>,
+}
+
+/// What a round in virtual time came to.
+pub(super) struct Closed {
+    pub(super) contributions: Vec<Contribution>,
+    /// Seconds since the run began.
+    pub(super) virtual_s: f64,
+    /// Energy of all devices in this round.
+    pub(super) joules: f64,
+}
+
+/// How a client's part ended.
+type Ended = (usize, Result<Outcome, ClientError>);
+
+impl Timing {
+    pub(super) fn new(lab: &Laboratory, spec: &FleetSpec, manifest: &Manifest, seed: u64) -> Self {
+        let clients = lab.fleet.members.len();
+        let recipe = &manifest.training;
+        let tokens = [recipe.steps, recipe.batch, recipe.context].map(f64::from);
+        let (base, adapter) = (lab.base.n_weights() as f64, manifest.layout.n() as f64);
+        let work = (4.0 * base + 6.0 * adapter) * tokens.iter().product::<f64>();
+        let memory = Memory::of(&lab.base, manifest, false, Footprint::default()).total();
+        let (queue, waiting) = mpsc::unbounded_channel();
+        Self {
+            devices: Devices::new(spec, clients, work, memory),
+            seed,
+            queue,
+            waiting: AsyncMutex::new(waiting),
+            permits: (0..clients).map(|_| Arc::new(Mutex::new(None))).collect(),
+        }
+    }
+
+    /// The way of the client at `at`.
+    pub(super) fn transport(&self, inner: InProcess, at: usize) -> Timed {
+        Timed::new(inner, at, self.permits[at].clone(), self.queue.clone())
+    }
+}
+
+/// Seconds since the run began.
+pub(super) fn seconds(now: Timestamp) -> f64 {
+    now.0 as f64 / 1000.0
+}
+
+/// So many seconds; as long as can be where that is too much.
+fn lasting(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+impl Run<'_> {
+    /// Lets the cohort of `round` do its work in virtual time, in as many attempts as that takes.
+    pub(super) async fn timed_round(
+        &self,
+        timing: &Timing,
+        clock: &ManualClock,
+        round: u64,
+    ) -> Result<Closed, EngineError> {
+        let off = |why: String| EngineError::Round { round, why };
+        let (mut done, mut joules): (Vec<(usize, Contribution)>, _) = (Vec::new(), 0.0);
+        let goal = self.manifest.cohort.goal as usize;
+        for attempt in 0..ATTEMPTS_MAX {
+            self.coordinator.tick().await?;
+            let view = self.coordinator.run(self.id).await?;
+            if view.status == Status::Aborted {
+                return Err(EngineError::Diverged { round, why: view.note });
+            }
+            if view.round == RoundId(round + 1) {
+                done.sort_by_key(|(at, _)| *at);
+                let contributions = done.into_iter().map(|(_, done)| done).collect();
+                return Ok(Closed { contributions, virtual_s: seconds(clock.now()), joules });
+            }
+            let began = clock.now();
+            let deadline = began.after(Duration::from_secs(self.manifest.cohort.deadline_s.into()));
+            let mut work = self.begin(timing, seconds(began), round).await?;
+            let waiting = self.collect(timing, &mut work, round).await?;
+
+            let mut order = Vec::with_capacity(waiting.len());
+            for waiting in waiting {
+                let luck = timing.devices.luck(waiting.at, timing.seed, round, attempt);
+                let spent = timing.devices.spent(waiting.at, luck, waiting.down, waiting.up);
+                joules += spent.before_joules + spent.upload_joules;
+                let arrives = began.after(lasting(spent.before_s + spent.upload_s));
+                order.push((arrives, luck.drops, waiting));
+            }
+            order.sort_by_key(|(arrives, _, waiting)| (*arrives, waiting.at));
+            for (arrives, drops, Waiting { at, go, .. }) in order {
+                if drops || arrives >= deadline || done.len() >= goal {
+                    continue;
+                }
+                clock.set(arrives);
+                // It waits for just this.
+                let _ = go.send(true);
+                while let Some(ended) = work.join_next().await {
+                    let (ended, outcome) = ended.map_err(|_| EngineError::Thread)?;
+                    match outcome {
+                        Ok(Outcome::Delivered(contribution)) => done.push((ended, contribution)),
+                        // Told that it was late, as it was let go.
+                        Err(_) if ended != at => {}
+                        outcome => return Err(self.failed(ended, round, outcome)),
+                    }
+                    if ended == at {
+                        break;
+                    }
+                }
+            }
+            // All come to their end before the next attempt.
+            while work.join_next().await.is_some() {}
+            if done.len() < goal {
+                clock.set(deadline);
+            }
+        }
+        Err(off(format!("{} updates in {ATTEMPTS_MAX} attempts", done.len())))
+    }
+
+    /// Starts all of the cohort that can begin now.
+    async fn begin(
+        &self,
+        timing: &Timing,
+        now_s: f64,
+        round: u64,
+    ) -> Result<JoinSet<Ended>, EngineError> {
+        let mut work = JoinSet::new();
+        for id in self.coordinator.cohort(self.id).await? {
+            let why = || EngineError::Round { round, why: format!("{id} is no member") };
+            let at = self.lab.fleet.place(id).ok_or_else(why)?;
+            if !timing.devices.can_begin(at, now_s) {
+                continue;
+            }
+            let client: Arc<Client> = self.clients[at].clone();
+            let task = self.lab.fleet.members[at].task.clone();
+            let (threads, permit) = (self.lab.threads.clone(), timing.permits[at].clone());
+            work.spawn(async move {
+                let held = threads.acquire_owned().await.ok();
+                *permit.lock().unwrap_or_else(PoisonError::into_inner) = held;
+                let outcome = client.step(&task).await;
+                drop(permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+                (at, outcome)
+            });
+        }
+        Ok(work)
+    }
+
+    /// All who trained, once all have.
+    async fn collect(
+        &self,
+        timing: &Timing,
+        work: &mut JoinSet<Ended>,
+        round: u64,
+    ) -> Result<Vec<Waiting>, EngineError> {
+        let mut queue = timing.waiting.lock().await;
+        let (n, mut waiting) = (work.len(), Vec::new());
+        // Of several failures the one of the first in the fleet.
+        let mut failures: Vec<Ended> = Vec::new();
+        while waiting.len() + failures.len() < n {
+            tokio::select! {
+                Some(one) = queue.recv() => waiting.push(one),
+                Some(ended) = work.join_next() => {
+                    failures.push(ended.map_err(|_| EngineError::Thread)?);
+                }
+            }
+        }
+        failures.sort_by_key(|(at, _)| *at);
+        let Some((at, outcome)) = failures.into_iter().next() else { return Ok(waiting) };
+        drop(waiting);
+        // A call that is cut off in the middle takes the store in memory with it.
+        while work.join_next().await.is_some() {}
+        Err(self.failed(at, round, outcome))
+    }
+
+    fn failed(&self, at: usize, round: u64, outcome: Result<Outcome, ClientError>) -> EngineError {
+        match outcome {
+            Ok(other) => {
+                let why = format!("a client of the cohort was told {other:?}");
+                EngineError::Round { round, why }
+            }
+            Err(error) => EngineError::Client {
+                client: self.lab.fleet.members[at].name.clone(),
+                round,
+                source: error.into(),
+            },
+        }
+    }
+}
