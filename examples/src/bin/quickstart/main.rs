@@ -192,6 +192,8 @@ impl Federation {
                 product_error: None,
                 control_bytes: 0,
                 accepted: told.updates,
+                virtual_s: None,
+                joules: None,
                 wall_s: if round == 0 { 0.0 } else { wall_s },
             });
         }
