@@ -96,6 +96,13 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
     }
 }
 
+/// No limit to what a client or an address may take: tests ask far oftener than devices do, all from one address.
+#[must_use]
+pub fn unlimited() -> Limits {
+    let free = Rate { a_second: 0.0, burst: 1 };
+    Limits { client: free, address: free, address_connections: 0 }
+}
+
 /// The seed of client `n`'s key.
 #[must_use]
 pub fn identity(n: usize) -> [u8; 32] {
@@ -129,9 +136,7 @@ impl TestServer {
     /// Where it cannot start.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        // Tests ask far oftener than devices do.
-        let free = Rate { a_second: 0.0, burst: 1 };
-        let limits = Limits { client: free, address: free, ..Limits::default() };
+        let limits = unlimited();
         let config =
             Config { dir: dir.path().to_owned(), limits, tick_ms: 20, ..Config::default() };
         setup::init(dir.path(), &[], &config).await.expect("a new folder");

@@ -12,10 +12,10 @@ use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Enrolment, JoinToken};
 use gossamer_protocol::rng::Stream;
 use gossamer_protocol::sign::SigningKey;
-use gossamer_server::config::{Config, Limits, Rate};
+use gossamer_server::config::Config;
 use gossamer_server::setup;
-use gossamer_tests::Process;
 use gossamer_tests::device::{self, Device};
+use gossamer_tests::{Process, unlimited};
 use tempfile::TempDir;
 
 use super::Outcome;
@@ -32,9 +32,7 @@ impl Aggregator {
     /// Makes one with `enrolled` clients that never ask, and a token for any number of others.
     pub(crate) async fn start(enrolled: usize) -> Outcome<Self> {
         let dir = tempfile::tempdir()?;
-        let free = Rate { a_second: 0.0, burst: 1 };
-        // All load comes from one address here.
-        let limits = Limits { client: free, address: free, address_connections: 0 };
+        let limits = unlimited();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config {
             dir: dir.path().to_owned(),

@@ -24,7 +24,7 @@ use gossamer_protocol::sign::{Purpose, SigningKey};
 use gossamer_server::config::Config;
 use gossamer_server::coordinator::RunView;
 use gossamer_server::setup;
-use gossamer_tests::{Process, identity};
+use gossamer_tests::{Process, identity, unlimited};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING};
 use reqwest::{Body, Method, Response, StatusCode};
 use tempfile::TempDir;
@@ -57,7 +57,9 @@ impl Stage {
     pub(super) async fn set(manifests: &[(&'static str, Manifest)]) -> (Self, Vec<RunId>) {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = Config { dir: dir.path().into(), listen, tick_ms: 20, ..Config::default() };
+        let limits = unlimited();
+        let config =
+            Config { dir: dir.path().into(), listen, limits, tick_ms: 20, ..Config::default() };
         setup::init(dir.path(), &[], &config).await.expect("a new folder");
         let coordinator = setup::coordinator(dir.path()).await.expect("a whole folder");
         let mut runs = Vec::new();
