@@ -120,6 +120,14 @@ impl Checkpoints {
 
     /// Removes the checkpoint: the repetition is over, or begins anew.
     pub(crate) fn remove(&self) -> Result<(), CheckpointError> {
+        // First what names the rest: killed in between, there is no checkpoint, not one without its objects.
+        let head = self.dir.join(HEAD);
+        match std::fs::remove_file(&head) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                return Err(CheckpointError::File { path: head, source });
+            }
+            _ => {}
+        }
         match std::fs::remove_dir_all(&self.dir) {
             Err(source) if source.kind() != ErrorKind::NotFound => {
                 Err(CheckpointError::File { path: self.dir.clone(), source })
