@@ -11,6 +11,7 @@
 //! - [`compare`]: every method and seed of a scenario, side by side; what was done before is kept.
 //! - [`sweep`]: the same over a grid of its fields. [`search`]: over rank and density, under a byte budget.
 //! - [`report`]: tables, plots, one page, files for TensorBoard.
+//! - [`reproduce`]: a thesis's claims, held against what was measured.
 //! - [`deltas`], [`wire`]: saved changes, and what they cost on the wire.
 //!
 //! Nothing here reads a clock except to say how long a round took.
@@ -24,6 +25,7 @@ pub mod languages;
 pub mod partition;
 pub mod pretrain;
 pub mod report;
+pub mod reproduce;
 pub mod scenario;
 pub mod search;
 pub mod sweep;

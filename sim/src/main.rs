@@ -9,6 +9,7 @@ mod cli;
 
 use cli::partition::Partition;
 use cli::pretrain::Pretrain;
+use cli::reproduce::Reproduce;
 use cli::search::Search;
 use cli::simulate::{Common, keep_methods};
 use cli::sweep::Sweep;
@@ -57,6 +58,9 @@ enum Command {
     Sweep(Sweep),
     /// Searches rank and density of a method under a byte budget (FLASC-Search).
     Search(Search),
+    /// Measures published claims again.
+    #[command(subcommand)]
+    Reproduce(Reproduce),
     /// Shows who gets what: reads and deals a scenario's text, and trains nothing.
     Partition(Partition),
     /// Trains a tiny base model on real sentences, from scratch.
@@ -100,6 +104,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Sweep(command) => command.run(),
         Command::Search(command) => command.run(),
+        Command::Reproduce(command) => command.run(),
         Command::Partition(command) => command.run(),
         Command::Pretrain(command) => command.run(),
         Command::Wire(command) => command.run(),

@@ -17,6 +17,13 @@ use super::say;
 pub(crate) struct Common {
     /// The scenario, a TOML file.
     scenario: PathBuf,
+    #[command(flatten)]
+    keep: Keep,
+}
+
+/// How comparisons are run, and where what they find is kept.
+#[derive(Args)]
+pub(crate) struct Keep {
     /// Where tables, plots and rows are written [default: out/NAME].
     #[arg(long)]
     out: Option<PathBuf>,
@@ -43,6 +50,53 @@ impl Common {
     }
 
     pub(crate) fn json(&self) -> bool {
+        self.keep.json
+    }
+
+    /// Where to write, by default `out/NAME`.
+    pub(crate) fn out(&self, name: &str) -> PathBuf {
+        self.keep.out(name)
+    }
+
+    pub(crate) fn load(&self) -> anyhow::Result<Scenario> {
+        self.keep.load(&self.scenario)
+    }
+
+    pub(crate) fn adjusted(&self, scenario: Scenario) -> anyhow::Result<Scenario> {
+        self.keep.adjusted(scenario)
+    }
+
+    pub(crate) fn simulate(
+        &self,
+        scenario: Scenario,
+        out: PathBuf,
+        resume: bool,
+    ) -> anyhow::Result<Outcome> {
+        self.keep.simulate(scenario, out, resume)
+    }
+
+    pub(crate) fn run(&self, scenario: Scenario, resume: bool) -> anyhow::Result<()> {
+        let out = self.out(&scenario.name);
+        let outcome = self.simulate(scenario, out.clone(), resume)?;
+        if self.json() {
+            return say(&serde_json::to_string_pretty(&outcome)?);
+        }
+        let comparison = &outcome.comparison;
+        let mut text = format!(
+            "{}\n{}\n{}\n",
+            table::summary(comparison).text(),
+            table::summary_caption(comparison),
+            table::verdict(comparison)
+        );
+        for (name, record) in &outcome.records {
+            text += &format!("{name}: last record {record}\n");
+        }
+        say(&format!("{text}Report: {}", out.join("report.html").display()))
+    }
+}
+
+impl Keep {
+    pub(crate) fn json(&self) -> bool {
         self.json
     }
 
@@ -51,8 +105,8 @@ impl Common {
         self.out.clone().unwrap_or_else(|| PathBuf::from("out").join(name))
     }
 
-    pub(crate) fn load(&self) -> anyhow::Result<Scenario> {
-        self.adjusted(Scenario::load(&self.scenario)?)
+    pub(crate) fn load(&self, path: &Path) -> anyhow::Result<Scenario> {
+        self.adjusted(Scenario::load(path)?)
     }
 
     /// With what the command line says in place of the file.
@@ -89,25 +143,6 @@ impl Common {
             .build()
             .context("cannot start the runtime")?;
         Ok(runtime.block_on(compare(scenario, &options))?)
-    }
-
-    pub(crate) fn run(&self, scenario: Scenario, resume: bool) -> anyhow::Result<()> {
-        let out = self.out(&scenario.name);
-        let outcome = self.simulate(scenario, out.clone(), resume)?;
-        if self.json {
-            return say(&serde_json::to_string_pretty(&outcome)?);
-        }
-        let comparison = &outcome.comparison;
-        let mut text = format!(
-            "{}\n{}\n{}\n",
-            table::summary(comparison).text(),
-            table::summary_caption(comparison),
-            table::verdict(comparison)
-        );
-        for (name, record) in &outcome.records {
-            text += &format!("{name}: last record {record}\n");
-        }
-        say(&format!("{text}Report: {}", out.join("report.html").display()))
     }
 }
 

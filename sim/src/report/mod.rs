@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 mod axis;
 mod budget;
+pub mod claims;
 mod comparison;
 pub mod csv;
 pub mod html;

@@ -207,7 +207,9 @@ fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { none() }
 }
 
-fn times(ratio: f64) -> String {
+/// Three digits or so: `3.71×`, `14.4×`.
+#[must_use]
+pub fn times(ratio: f64) -> String {
     if ratio < 10.0 { format!("{ratio:.2}×") } else { format!("{ratio:.1}×") }
 }
 
