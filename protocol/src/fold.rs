@@ -217,6 +217,42 @@ impl Fold {
         Ok(Self { sums, contributors: counted.then(|| counts().collect()), updates })
     }
 
+    /// The sum as numbers, for whoever adds them place by place to those of folds of the same shape:
+    /// `updates | sums [n] | contributors [n], where counted`.
+    #[must_use]
+    pub fn to_words(&self) -> Vec<i64> {
+        let counts = self.contributors.iter().flatten().map(|&count| i64::from(count));
+        // At most `UPDATES_MAX`.
+        let updates = std::iter::once(self.updates as i64);
+        updates.chain(self.sums.iter().copied()).chain(counts).collect()
+    }
+
+    /// Takes such a sum in place of its own.
+    ///
+    /// # Errors
+    /// [`FoldError::Bytes`] where it is not of this shape, [`FoldError::Full`] where it is of too many updates; then
+    /// nothing changed.
+    pub fn set_words(&mut self, words: &[i64]) -> Result<(), FoldError> {
+        let n = self.sums.len();
+        let (&updates, rest) = words.split_first().ok_or(FoldError::Bytes)?;
+        let updates = u64::try_from(updates).map_err(|_| FoldError::Bytes)?;
+        if updates > UPDATES_MAX {
+            return Err(FoldError::Full);
+        }
+        if rest.len() != if self.contributors.is_some() { 2 * n } else { n } {
+            return Err(FoldError::Bytes);
+        }
+        let (sums, counts) = rest.split_at(n);
+        let counts: Result<Vec<u32>, _> = counts.iter().map(|&count| count.try_into()).collect();
+        let counts = counts.map_err(|_| FoldError::Bytes)?;
+        if let Some(contributors) = &mut self.contributors {
+            *contributors = counts;
+        }
+        self.sums.copy_from_slice(sums);
+        self.updates = updates;
+        Ok(())
+    }
+
     /// Updates added so far, each as often as it weighs.
     #[must_use]
     pub fn updates(&self) -> u64 {

@@ -171,6 +171,23 @@ pub struct Training {
 }
 
 impl Training {
+    /// `examples u64 | bytes u64 | weighed f64`, little-endian.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let Self { examples, bytes, weighed } = self;
+        [examples.to_le_bytes(), bytes.to_le_bytes(), weighed.to_le_bytes()].concat()
+    }
+
+    /// Adds [`to_bytes`](Self::to_bytes) of other updates.
+    fn merge(&mut self, bytes: &[u8]) -> Result<(), AdvanceError> {
+        let &[examples, bytes, weighed] = bytes.as_chunks::<8>().0 else {
+            return Err(AggregateError::Fold(FoldError::Bytes).into());
+        };
+        self.examples += u64::from_le_bytes(examples);
+        self.bytes += u64::from_le_bytes(bytes);
+        self.weighed += f64::from_le_bytes(weighed);
+        Ok(())
+    }
+
     /// Mean training loss in nats a token, weighed by examples; none where nobody reported.
     #[must_use]
     pub fn loss(&self) -> Option<f64> {
@@ -211,9 +228,7 @@ impl Combining {
     /// little-endian, and the rule's own.
     #[must_use]
     pub fn partial(&self) -> Vec<u8> {
-        let Training { examples, bytes, weighed } = self.training;
-        let head = [examples.to_le_bytes(), bytes.to_le_bytes(), weighed.to_le_bytes()];
-        [head.concat(), self.rule.partial()].concat()
+        [self.training.to_bytes(), self.rule.partial()].concat()
     }
 
     /// Adds a [`partial`](Self::partial) sum of other updates of the round.
@@ -223,11 +238,24 @@ impl Combining {
     pub fn merge(&mut self, partial: &[u8]) -> Result<(), AdvanceError> {
         let head = partial.split_at_checked(24).ok_or(AggregateError::Fold(FoldError::Bytes))?;
         self.rule.merge(head.1)?;
-        let word = |at: usize| [0, 1, 2, 3, 4, 5, 6, 7].map(|i| head.0[8 * at + i]);
-        self.training.examples += u64::from_le_bytes(word(0));
-        self.training.bytes += u64::from_le_bytes(word(1));
-        self.training.weighed += f64::from_le_bytes(word(2));
-        Ok(())
+        self.training.merge(head.0)
+    }
+
+    /// The sum as numbers that may be added place by place to those of other updates; none where the rule has no
+    /// such sum.
+    #[must_use]
+    pub fn words(&self) -> Option<Vec<i64>> {
+        self.rule.words()
+    }
+
+    /// Takes the [sum](Self::words) of several in place of its own, and what each said of its training.
+    ///
+    /// # Errors
+    /// [`AdvanceError`] where that is no such sum.
+    pub(crate) fn set(&mut self, words: &[i64], trained: &[Vec<u8>]) -> Result<(), AdvanceError> {
+        self.rule.set_words(words)?;
+        self.training = Training::default();
+        trained.iter().try_for_each(|bytes| self.training.merge(bytes))
     }
 
     /// What the updates say of their training.

@@ -5,6 +5,8 @@ mod book;
 mod fleet_tests;
 #[cfg(test)]
 mod method_tests;
+#[cfg(test)]
+mod ranks_tests;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -18,12 +20,13 @@ use std::time::Duration;
 use gossamer_protocol::digest::Digest;
 use serde::Serialize;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::deltas::{self, DeltaError};
 use crate::engine::checkpoint::Checkpoints;
-use crate::engine::{Change, EngineError, Laboratory, OnChange, OnRow};
+use crate::engine::{Change, EngineError, Laboratory, OnChange, OnRow, Repetition};
 use crate::partition::Census;
+use crate::ranks::Ranks;
 use crate::report::{self, Comparison, Report, ReportError, RoundRow, RunFiles, folder};
 use crate::scenario::{MethodSpec, Scenario};
 use book::{Book, Done, Name};
@@ -45,6 +48,9 @@ pub struct Options {
     pub checkpoint: Duration,
     /// What is shown on the way, on standard error.
     pub progress: Progress,
+    /// This process, among those that simulate this together. Where there are several, repetitions run one after
+    /// the other, and rank 0 alone writes to `out`.
+    pub ranks: Ranks,
 }
 
 /// What is shown on the way.
@@ -73,7 +79,8 @@ pub struct Outcome {
 /// [`EngineError`] where the scenario cannot begin, then nothing on the disk has changed;
 /// [`EngineError::Repetition`] for the first repetition that failed, after the report was written.
 pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, EngineError> {
-    let mut lab = Laboratory::open(scenario, options.threads)?;
+    let lab = Laboratory::open(scenario, options.threads)?;
+    let mut lab = lab.among(options.ranks.clone()).await?;
     if let Some(dir) = &options.deltas {
         lab = lab.on_change(keep_deltas(dir)?);
     }
@@ -83,6 +90,10 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
         let dir = options.out.join("checkpoints").join(folder(&name.0, name.1));
         Checkpoints::new(dir, options.checkpoint)
     };
+    let (ranks, together) = (&options.ranks, !options.ranks.is_alone());
+    if ranks.rank() > 0 {
+        return follow(&lab, &work, ranks, checkpoints).await;
+    }
     if options.resume {
         for (name, (_, settings)) in &work {
             checkpoints(name).check(*settings)?;
@@ -108,7 +119,33 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
     // As many repetitions at once as threads: each has a serial part between its rounds.
     let turns = Arc::new(Semaphore::new(options.threads.get()));
     let (mut running, mut names) = (JoinSet::new(), HashMap::new());
+    let mut failed = None;
+    let settle = |ended: Ended, names: &HashMap<Id, Name>, failed: &mut Option<EngineError>| {
+        let (id, repetition) = match ended {
+            Ok(ended) => ended,
+            Err(panicked) => (panicked.id(), Err(EngineError::Thread)),
+        };
+        let (method, seed) = names[&id].clone();
+        match repetition {
+            Ok((settings, repetition)) => {
+                show.done(&method, seed, &repetition);
+                let last_record = repetition.last_record;
+                book.done(Done { method, seed, settings, last_record });
+            }
+            Err(error) => {
+                show.failed(&method, seed, &error);
+                let source = Box::new(error);
+                failed.get_or_insert(EngineError::Repetition { method, seed, source });
+            }
+        }
+    };
     for name in left {
+        if together {
+            if failed.is_some() {
+                break;
+            }
+            ranks.lead(Some(name.clone())).await?;
+        }
         let (method, settings) = work[&name].clone();
         let (lab, book, show, turns) = (lab.clone(), book.clone(), show.clone(), turns.clone());
         let seed = name.1;
@@ -142,26 +179,15 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
             Ok((settings, repetition))
         });
         names.insert(task.id(), name);
-    }
-    let mut failed = None;
-    while let Some(ended) = running.join_next_with_id().await {
-        let (id, repetition) = match ended {
-            Ok(ended) => ended,
-            Err(panicked) => (panicked.id(), Err(EngineError::Thread)),
-        };
-        let (method, seed) = names[&id].clone();
-        match repetition {
-            Ok((settings, repetition)) => {
-                show.done(&method, seed, &repetition);
-                let last_record = repetition.last_record;
-                book.done(Done { method, seed, settings, last_record });
-            }
-            Err(error) => {
-                show.failed(&method, seed, &error);
-                let source = Box::new(error);
-                failed.get_or_insert(EngineError::Repetition { method, seed, source });
-            }
+        if together && let Some(ended) = running.join_next_with_id().await {
+            settle(ended, &names, &mut failed);
         }
+    }
+    while let Some(ended) = running.join_next_with_id().await {
+        settle(ended, &names, &mut failed);
+    }
+    if failed.is_none() {
+        ranks.lead(None::<Name>).await?;
     }
     // Repetitions ran beside each other; files have the scenario's order.
     let methods = &lab.scenario().methods;
@@ -185,6 +211,31 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
         }
     }
 }
+
+/// Does this rank's share of what rank 0 begins, and writes nothing.
+async fn follow(
+    lab: &Laboratory,
+    work: &HashMap<Name, (MethodSpec, Digest)>,
+    ranks: &Ranks,
+    checkpoints: impl Fn(&Name) -> Checkpoints,
+) -> Result<Outcome, EngineError> {
+    let mut records = BTreeMap::new();
+    while let Some(name) = ranks.lead(None::<Name>).await? {
+        let (method, _) = work.get(&name).ok_or(EngineError::Thread)?;
+        let seed = name.1;
+        let ended = lab.repeat_kept(method, seed, Arc::new(|_| {}), checkpoints(&name)).await;
+        let method = name.0.clone();
+        let repetition = ended.map_err(|error| {
+            let source = Box::new(error);
+            EngineError::Repetition { method, seed, source }
+        })?;
+        records.insert(format!("{}/{}", name.0, name.1), repetition.last_record);
+    }
+    Ok(Outcome { comparison: Comparison::new(&[], "dense"), records })
+}
+
+/// A repetition that came to its end.
+type Ended = Result<(Id, Result<(Digest, Repetition), EngineError>), JoinError>;
 
 /// Writes each change to `dir`, by method, seed, round and client. What cannot be written is said, and the
 /// comparison goes on.
@@ -239,7 +290,7 @@ fn write_report(
         format!(
             "{} clients train; evaluated are {} held-out clients on {} {units}, with the adapter that \
              clients receive. Losses are in nats {unit}.",
-            split.train.len(),
+            lab.clients(),
             lab.heldout().clients(),
             lab.heldout().targets(),
         ),

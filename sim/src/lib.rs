@@ -8,6 +8,7 @@
 //! - [`languages`], [`dataset`], [`partition`]: text, and who has it.
 //! - [`base`], [`pretrain`]: the frozen model underneath, and how the embedded one was made.
 //! - [`transport`], [`engine`]: the federation.
+//! - [`ranks`]: one simulation in several processes.
 //! - [`compare`]: every method and seed of a scenario, side by side; what was done before is kept.
 //! - [`sweep`]: the same over a grid of its fields. [`search`]: over rank and density, under a byte budget.
 //! - [`report`]: tables, plots, one page, files for TensorBoard.
@@ -24,6 +25,7 @@ pub mod engine;
 pub mod languages;
 pub mod partition;
 pub mod pretrain;
+pub mod ranks;
 pub mod report;
 pub mod reproduce;
 pub mod scenario;

@@ -11,6 +11,7 @@ use cli::partition::Partition;
 use cli::pretrain::Pretrain;
 use cli::reproduce::Reproduce;
 use cli::search::Search;
+use cli::session::Session;
 use cli::simulate::{Common, keep_methods};
 use cli::sweep::Sweep;
 use cli::wire::Wire;
@@ -83,13 +84,33 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    if matches!(cli.command, Command::Run { .. } | Command::Compare { .. }) {
+        let session = Session::start()?;
+        let done = together(cli.command, &session);
+        session.end(done.as_ref().err());
+        return done;
+    }
+    Session::only_alone()?;
     match cli.command {
+        Command::Run { .. } | Command::Compare { .. } => Ok(()),
+        Command::Sweep(command) => command.run(),
+        Command::Search(command) => command.run(),
+        Command::Reproduce(command) => command.run(),
+        Command::Partition(command) => command.run(),
+        Command::Pretrain(command) => command.run(),
+        Command::Wire(command) => command.run(),
+    }
+}
+
+/// What several processes may do together.
+fn together(command: Command, session: &Session) -> anyhow::Result<()> {
+    match command {
         Command::Run { common, method, seed } => {
             let mut scenario = common.load()?;
             let method = method.unwrap_or_else(|| scenario.methods[0].name.clone());
             keep_methods(&mut scenario, &[method])?;
             scenario.seeds = vec![seed.unwrap_or(scenario.seeds[0])];
-            common.run(scenario, false)
+            common.run(scenario, false, session.ranks())
         }
         Command::Compare { common, methods, seeds, resume } => {
             let mut scenario = common.load()?;
@@ -100,14 +121,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 let mut seen = HashSet::new();
                 scenario.seeds = seeds.into_iter().filter(|seed| seen.insert(*seed)).collect();
             }
-            common.run(scenario, resume)
+            common.run(scenario, resume, session.ranks())
         }
-        Command::Sweep(command) => command.run(),
-        Command::Search(command) => command.run(),
-        Command::Reproduce(command) => command.run(),
-        Command::Partition(command) => command.run(),
-        Command::Pretrain(command) => command.run(),
-        Command::Wire(command) => command.run(),
+        _ => Ok(()),
     }
 }
 

@@ -41,6 +41,14 @@ impl Aggregator for Mean {
         Ok(self.fold.merge(&Fold::from_bytes(partial)?)?)
     }
 
+    fn words(&self) -> Option<Vec<i64>> {
+        Some(self.fold.to_words())
+    }
+
+    fn set_words(&mut self, words: &[i64]) -> Result<(), AggregateError> {
+        Ok(self.fold.set_words(words)?)
+    }
+
     fn finish(self: Box<Self>) -> Option<Vec<f32>> {
         self.fold.mean()
     }

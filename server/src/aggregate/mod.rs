@@ -41,6 +41,20 @@ pub trait Aggregator: Send {
     /// [`AggregateError`] where the bytes are not such.
     fn merge(&mut self, partial: &[u8]) -> Result<(), AggregateError>;
 
+    /// What was added so far as numbers, where adding place by place those of others is what
+    /// [`merge`](Aggregator::merge) would do.
+    fn words(&self) -> Option<Vec<i64>> {
+        None
+    }
+
+    /// Takes a sum of [`words`](Aggregator::words) in place of what was added; on `Err` nothing changed.
+    ///
+    /// # Errors
+    /// [`AggregateError`] where they are not such.
+    fn set_words(&mut self, _: &[i64]) -> Result<(), AggregateError> {
+        Err(AggregateError::Fold(FoldError::Bytes))
+    }
+
     /// The combined delta, shape `[n]`; `None` when nobody reported.
     fn finish(self: Box<Self>) -> Option<Vec<f32>>;
 }

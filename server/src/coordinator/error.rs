@@ -152,6 +152,9 @@ pub enum CoordinatorError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
+    /// Processes that fold a simulation's rounds together have lost each other.
+    #[error("the processes that fold together: {0}")]
+    Peers(String),
     /// Work was cut short: the server is going down.
     #[error("the server is going down")]
     Stopping,
@@ -183,6 +186,7 @@ impl CoordinatorError {
             | Self::Advance(_)
             | Self::Diverged { .. }
             | Self::State(_)
+            | Self::Peers(_)
             | Self::Export(_) => ProblemType::Internal,
             Self::Store(store) => store.problem(),
             Self::Stopping => ProblemType::Busy,

@@ -13,7 +13,7 @@ use gossamer_protocol::sparse::Support;
 use ring::rand::SecureRandom as _;
 
 use super::close::blocking;
-use super::{Coordinator, CoordinatorError, Run};
+use super::{Coordinator, CoordinatorError, Peers, Run};
 use crate::advance::{AdvanceError, Combining};
 use crate::aggregate::Start;
 use crate::round::Round;
@@ -67,6 +67,9 @@ impl Coordinator {
         let accepted: Vec<(ClientId, Digest)> =
             frozen.round.accepted().iter().map(|(&client, &digest)| (client, digest)).collect();
         let (store, round) = (&self.0.store, frozen.round.id());
+        if let Some(peers) = self.peers() {
+            return Ok(Some(self.fold_with_peers(run, frozen, accepted, peers.as_ref()).await?));
+        }
         if !store.is_shared() || store.folds(run.id, round).await?.is_empty() {
             return Ok(Some(self.fold(run, frozen, &accepted).await?));
         }
@@ -95,6 +98,32 @@ impl Coordinator {
             }
         }
         Ok(Some(combining))
+    }
+
+    /// Folds what this process has, and adds what its peers have.
+    async fn fold_with_peers(
+        &self,
+        run: &Arc<Run>,
+        frozen: &Frozen,
+        mut accepted: Vec<(ClientId, Digest)>,
+        peers: &dyn Peers,
+    ) -> Result<Combining, CoordinatorError> {
+        accepted.retain(|(client, _)| peers.has(*client));
+        let mut combining = self.fold(run, frozen, &accepted).await?;
+        let failed = CoordinatorError::Peers;
+        if let Some(words) = combining.words() {
+            let words = peers.sum(words).await.map_err(failed)?;
+            let trained = peers.gather(combining.training().to_bytes()).await.map_err(failed)?;
+            combining.set(&words, &trained)?;
+            return Ok(combining);
+        }
+        // A rule of products has no sum: each gets what all were sent.
+        let partials = peers.gather(combining.partial()).await.map_err(failed)?;
+        let mut whole = self.combining(run, frozen).await?;
+        for partial in partials {
+            whole.merge(&partial)?;
+        }
+        Ok(whole)
     }
 
     /// Folds the part that `lease` is for.

@@ -11,6 +11,7 @@
 //! - `health`: whether the server can do its work.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
 //! - `differences`: snapshots for clients that hold an earlier one. `restore`: a run carried here.
+//! - `simulated`: what only a simulator asks for.
 //! - `steps`: a run's copy, and what changes it. `rounds`: check-in and upload. `fold`: the sum of a
 //!   round. `close`: the tick, and from one round to the next.
 
@@ -25,6 +26,7 @@ mod restore;
 mod rounds;
 mod runs;
 mod sightings;
+mod simulated;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ pub use restore::Published;
 pub use rounds::Admission;
 pub use sightings::Sighting;
 use sightings::Sightings;
+pub use simulated::Peers;
 pub use uploads::Uploaded;
 pub use view::RunView;
 
@@ -83,6 +86,8 @@ struct Shared {
     /// One difference between snapshots is made at a time.
     differencing: Mutex<()>,
     folding: RwLock<Folding>,
+    /// Who folds with this process, where a simulation has several.
+    peers: RwLock<Option<Arc<dyn Peers>>>,
     /// When frames that were not accepted were last dropped.
     dropped_refused: AtomicU64,
     /// Rung where a tick has something to do at once.
@@ -229,6 +234,7 @@ impl Coordinator {
             ticking: Mutex::default(),
             differencing: Mutex::default(),
             folding: RwLock::default(),
+            peers: RwLock::default(),
             dropped_refused: AtomicU64::new(0),
             due: Notify::new(),
             sightings: std::sync::Mutex::default(),

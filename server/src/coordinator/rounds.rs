@@ -48,7 +48,7 @@ impl Coordinator {
         client: ClientId,
         check_in: &CheckIn,
     ) -> Result<Answer, CoordinatorError> {
-        self.key_of(client).await?;
+        self.is_member(client).await?;
         let only = check_in.run;
         self.apart(move |this| async move { this.answer(client, only).await }).await
     }
@@ -136,7 +136,7 @@ impl Coordinator {
     /// # Errors
     /// As for [`submit`](Self::submit).
     pub async fn admit(&self, caller: ClientId, to: &Admission) -> Result<usize, CoordinatorError> {
-        self.key_of(caller).await?;
+        self.is_member(caller).await?;
         let run = self.find(to.run).await?;
         if caller != to.client {
             return Err(CoordinatorError::NotYours { caller, owner: to.client });
@@ -228,7 +228,7 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn accept(
+    pub(super) async fn accept(
         &self,
         run: &Arc<Run>,
         to: &Admission,

@@ -4,6 +4,7 @@ pub(crate) mod partition;
 pub(crate) mod pretrain;
 pub(crate) mod reproduce;
 pub(crate) mod search;
+pub(crate) mod session;
 pub(crate) mod simulate;
 pub(crate) mod sweep;
 pub(crate) mod wire;

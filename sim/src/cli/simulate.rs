@@ -3,11 +3,12 @@
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
 use gossamer_sim::compare::{Options, Outcome, Progress, compare};
+use gossamer_sim::ranks::Ranks;
 use gossamer_sim::report::table;
 use gossamer_sim::scenario::Scenario;
 
@@ -75,9 +76,13 @@ impl Common {
         self.keep.simulate(scenario, out, resume)
     }
 
-    pub(crate) fn run(&self, scenario: Scenario, resume: bool) -> anyhow::Result<()> {
-        let out = self.out(&scenario.name);
-        let outcome = self.simulate(scenario, out.clone(), resume)?;
+    pub(crate) fn run(&self, scenario: Scenario, resume: bool, ranks: Ranks) -> anyhow::Result<()> {
+        let (out, rank) = (self.out(&scenario.name), ranks.rank());
+        let began = Instant::now();
+        let outcome = self.keep.simulate_among(scenario, out.clone(), resume, ranks)?;
+        if rank > 0 {
+            return Ok(());
+        }
         if self.json() {
             return say(&serde_json::to_string_pretty(&outcome)?);
         }
@@ -91,7 +96,11 @@ impl Common {
         for (name, record) in &outcome.records {
             text += &format!("{name}: last record {record}\n");
         }
-        say(&format!("{text}Report: {}", out.join("report.html").display()))
+        text += &format!("Took {:.1} s", began.elapsed().as_secs_f64());
+        if let Some(bytes) = memory_peak() {
+            text += &format!(", with at most {} in memory", table::bytes(bytes));
+        }
+        say(&format!("{text}\nReport: {}", out.join("report.html").display()))
     }
 }
 
@@ -124,6 +133,16 @@ impl Keep {
         out: PathBuf,
         resume: bool,
     ) -> anyhow::Result<Outcome> {
+        self.simulate_among(scenario, out, resume, Ranks::default())
+    }
+
+    fn simulate_among(
+        &self,
+        scenario: Scenario,
+        out: PathBuf,
+        resume: bool,
+        ranks: Ranks,
+    ) -> anyhow::Result<Outcome> {
         let all = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let options = Options {
             out,
@@ -136,6 +155,7 @@ impl Keep {
                 true => Progress::Bars,
                 false => Progress::Lines,
             },
+            ranks,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads.get())
@@ -144,6 +164,13 @@ impl Keep {
             .context("cannot start the runtime")?;
         Ok(runtime.block_on(compare(scenario, &options))?)
     }
+}
+
+/// Most bytes that this process has had in memory so far, where the system says so.
+fn memory_peak() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(1024.0 * peak.trim().strip_suffix(" kB")?.parse::<f64>().ok()?)
 }
 
 /// Leaves just the methods of these names.

@@ -24,6 +24,7 @@ async fn rows(rounds: u64, changes: &[(&str, &str)]) -> (Scenario, Vec<RoundRow>
         resume: false,
         checkpoint: Duration::ZERO,
         progress: Progress::Lines,
+        ranks: Ranks::default(),
     };
     compare(scenario.clone(), &options).await.expect("sound");
     assert!(dir.path().join("loss_by_time.svg").is_file());

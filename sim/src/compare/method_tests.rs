@@ -21,6 +21,7 @@ async fn rows(rounds: u64) -> BTreeMap<String, Vec<RoundRow>> {
         resume: false,
         checkpoint: Duration::ZERO,
         progress: Progress::Lines,
+        ranks: Ranks::default(),
     };
     compare(scenario, &options).await.expect("sound");
     let mut methods: BTreeMap<String, Vec<RoundRow>> = BTreeMap::new();

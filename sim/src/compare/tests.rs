@@ -32,6 +32,7 @@ fn options(out: &Path, resume: bool) -> Options {
         resume,
         checkpoint: Duration::ZERO,
         progress: Progress::Lines,
+        ranks: Ranks::default(),
     }
 }
 

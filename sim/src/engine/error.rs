@@ -97,6 +97,9 @@ pub enum EngineError {
         /// Why.
         source: Box<EngineError>,
     },
+    /// Several processes cannot go on together.
+    #[error(transparent)]
+    Ranks(#[from] crate::ranks::RanksError),
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Thread,

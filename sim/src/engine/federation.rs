@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
+use bytes::Bytes;
 use gossamer_client::client::{Client, Contribution, Event, Outcome, Shared, Watch};
 use gossamer_client::state::State;
 use gossamer_client::train::{Control, Evaluation};
 use gossamer_client::transport::Transport;
-use gossamer_client::transport::metered::Meter;
+use gossamer_client::transport::metered::{Meter, Traffic};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{Snapshot, Terms};
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
-use gossamer_protocol::message::{JoinToken, Record};
+use gossamer_protocol::message::{Enrolled, Enrolment, Record};
 use gossamer_protocol::sign::{Purpose, SigningKey};
 use gossamer_server::clock::{ManualClock, Timestamp};
 use gossamer_server::coordinator::{Coordinator, CoordinatorError};
@@ -23,8 +23,10 @@ use gossamer_server::store::Store;
 use tokio::task::JoinSet;
 
 use super::checkpoint::Saved;
+use super::timed::Permit;
 use super::timed_round::Timing;
 use super::{Change, EngineError, Laboratory};
+use crate::ranks::Folding;
 use crate::scenario::MethodSpec;
 use crate::transport::InProcess;
 
@@ -35,14 +37,17 @@ pub(super) struct Run<'a> {
     pub(super) id: RunId,
     pub(super) manifest: Arc<Manifest>,
     key: Arc<SigningKey>,
+    /// The manifest as signed, and its signature.
+    signed: [Bytes; 2],
+    method: String,
+    seed: u64,
     pub(super) meter: Arc<Meter>,
-    pub(super) clients: Vec<Arc<Client>>,
     /// What time it is to the aggregator.
     pub(super) clock: Arc<ManualClock>,
     /// Where time passes.
     pub(super) timing: Option<Timing>,
-    /// What each client remembers.
-    pub(super) memories: Vec<Arc<State>>,
+    /// What each client that took part remembers, by its place.
+    pub(super) memories: Mutex<BTreeMap<usize, Arc<State>>>,
     /// Read once for all clients.
     shared: Arc<Shared>,
     /// What the clients of the open round trained, by their place, where that is asked for.
@@ -67,9 +72,9 @@ impl Trained {
         }
     }
 
-    /// Those of the round, in the order of the fleet.
-    pub(super) fn take(&self) -> Vec<Vec<f32>> {
-        std::mem::take(&mut *self.lock()).into_values().collect()
+    /// Those of the round, by the client's place.
+    pub(super) fn take(&self) -> BTreeMap<usize, Vec<f32>> {
+        std::mem::take(&mut *self.lock())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Vec<f32>>> {
@@ -78,8 +83,7 @@ impl Trained {
 }
 
 impl<'a> Run<'a> {
-    /// Starts the aggregator, creates the run, or goes on with the one that was `saved`, and enrols the
-    /// fleet.
+    /// Starts the aggregator, creates the run, or goes on with the one that was `saved`; the fleet is enrolled.
     pub(super) async fn open(
         lab: &'a Laboratory,
         method: &MethodSpec,
@@ -95,15 +99,22 @@ impl<'a> Run<'a> {
         let store = Store::in_memory().await.map_err(CoordinatorError::from)?;
         let coordinator = Coordinator::open(store, SigningKey::from_seed(&secret), clock.clone());
         let coordinator = coordinator.await?;
+        coordinator.enrol_all(lab.fleet.ids());
+        if !lab.ranks.is_alone() {
+            let fleet = lab.fleet.clone();
+            let place = Arc::new(move |client| fleet.place(client));
+            coordinator.fold_with(Arc::new(Folding::new(lab.ranks.clone(), place)));
+        }
         let id = match saved {
             None => coordinator.create_run(&manifest).await?,
             Some(saved) => {
                 coordinator.restore_run(&manifest, &saved.published, &saved.state).await?
             }
         };
+        let signed = coordinator.manifest(id).await?;
         let fleet = lab.scenario.fleet.as_ref();
         let timing = fleet.map(|spec| Timing::new(lab, spec, &manifest, seed));
-        let mut run = Self {
+        let run = Self {
             lab,
             clock,
             timing,
@@ -111,26 +122,17 @@ impl<'a> Run<'a> {
             id,
             manifest: Arc::new(manifest),
             key,
+            signed: [signed.bytes.into(), signed.signature.to_string().into()],
+            method: method.name.clone(),
+            seed,
             meter: Arc::default(),
-            clients: Vec::new(),
-            memories: Vec::new(),
+            memories: Mutex::default(),
             shared: Arc::default(),
             trained: Arc::default(),
         };
-        for (at, member) in lab.fleet.members.iter().enumerate() {
-            let watch = run.watch(method, seed, at);
-            let memory = Arc::new(State::memory());
-            let client = run.enrol(at, watch, memory.clone()).await;
-            let client = client.map_err(|source| EngineError::Client {
-                client: member.name.clone(),
-                round: 0,
-                source,
-            })?;
-            run.clients.push(Arc::new(client));
-            run.memories.push(memory);
-        }
-        if let Some(saved) = saved {
-            run.remember(saved).await?;
+        match saved {
+            Some(saved) => run.remember(saved)?,
+            None => run.enrolments()?,
         }
         Ok(run)
     }
@@ -138,10 +140,10 @@ impl<'a> Run<'a> {
 
 impl Run<'_> {
     /// Keeps what a client trained where that is wanted, and tells the laboratory's listener.
-    fn watch(&self, method: &MethodSpec, seed: u64, at: usize) -> Watch {
+    fn watch(&self, at: usize) -> Watch {
         let (hear, trained) = (self.lab.on_change.clone(), self.trained.clone());
-        let client = self.lab.fleet.members[at].name.clone();
-        let (method, manifest) = (method.name.clone(), self.manifest.clone());
+        let client = self.lab.fleet.name(at);
+        let (method, seed, manifest) = (self.method.clone(), self.seed, self.manifest.clone());
         Arc::new(move |event| {
             if let Event::Trained { round, delta } = event {
                 trained.hear(at, delta);
@@ -160,33 +162,71 @@ impl Run<'_> {
         })
     }
 
-    async fn enrol(
+    /// Meters each client's enrolment, which all are equally long.
+    fn enrolments(&self) -> Result<(), EngineError> {
+        if self.lab.ranks.rank() > 0 {
+            return Ok(());
+        }
+        // A token's secret is 32 characters.
+        let key = SigningKey::from_seed(&[0; 32]);
+        let asked = Enrolment::new(&"0".repeat(32), &key);
+        let answer = Enrolled { client: ClientId::of(&key.public().0) };
+        let length = |json: Result<Vec<u8>, serde_json::Error>| {
+            json.map(|json| json.len() as u64 * self.lab.fleet.len() as u64)
+        };
+        let control_up = length(serde_json::to_vec(&asked)).map_err(|_| EngineError::Thread)?;
+        let control_down = length(serde_json::to_vec(&answer)).map_err(|_| EngineError::Thread)?;
+        self.meter.set(Traffic { control_up, control_down, ..Traffic::default() });
+        Ok(())
+    }
+
+    /// What the client at `at` remembers.
+    pub(super) fn memory(&self, at: usize) -> Arc<State> {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.entry(at).or_insert_with(|| Arc::new(State::memory())).clone()
+    }
+
+    /// Makes the client at `at` for a round; idle ones are not in memory, but for what they remember.
+    pub(super) async fn client(
         &self,
         at: usize,
-        watch: Watch,
-        memory: Arc<State>,
-    ) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
-        let seed = &self.lab.fleet.members[at].seed;
-        let secret = self.coordinator.new_token(Duration::from_secs(3600)).await?;
-        let token = JoinToken { secret, server_key: self.key.public(), ca: None };
-        let id = ClientId::of(&SigningKey::from_seed(seed).public().0);
+        round: u64,
+        permit: Option<&Permit>,
+    ) -> Result<Client, EngineError> {
+        let seed = self.lab.fleet.seed(at);
+        let id = ClientId::of(&SigningKey::from_seed(&seed).public().0);
         let way = InProcess::new(self.coordinator.clone(), id);
-        let way: Box<dyn Transport> = match &self.timing {
-            Some(timing) => Box::new(timing.transport(way, at)),
-            None => Box::new(way),
+        let way: Box<dyn Transport> = match (&self.timing, permit) {
+            (Some(timing), Some(permit)) => Box::new(timing.transport(way, at, permit.clone())),
+            _ => Box::new(way),
         };
+        let failed =
+            |source| EngineError::Client { client: self.lab.fleet.name(at), round, source };
+        let memory = self.memory(at);
+        // Who took part has the manifest, of which there is one for all.
+        let folder = format!("runs/{}", self.id);
+        if memory.read(&format!("{folder}/seen")).map_err(|e| failed(e.into()))?.is_some() {
+            let names = [format!("{folder}/manifest"), format!("{folder}/manifest.sig")];
+            for (name, bytes) in names.iter().zip(&self.signed) {
+                memory.write(name, bytes.clone()).map_err(|e| failed(e.into()))?;
+            }
+        }
         let client = Client::builder("in-process")
-            .token(token.encode())
-            .identity(*seed)
-            .watch(watch)
+            .enrolled(self.key.public())
+            .identity(seed)
+            .watch(self.watch(at))
             .state(memory)
             .base(self.lab.base.clone())
             .meter(self.meter.clone())
             .shared(self.shared.clone())
-            .transport(way)
-            .connect()
-            .await?;
-        Ok(client)
+            .transport(way);
+        client.connect().await.map_err(|e| failed(e.into()))
+    }
+
+    /// What all ranks moved so far.
+    pub(super) async fn traffic(&self) -> Result<Traffic, EngineError> {
+        let all = self.lab.ranks.gather(&self.meter.traffic()).await?;
+        Ok(all.into_iter().fold(Traffic::default(), Traffic::plus))
     }
 
     /// Lets the cohort of `round` do its work and closes the round.
@@ -204,8 +244,11 @@ impl Run<'_> {
         let goal = self.manifest.cohort.goal as usize;
         for id in cohort.into_iter().take(goal) {
             let at = self.lab.fleet.place(id).ok_or_else(|| off(format!("{id} is no member")))?;
-            let client = self.clients[at].clone();
-            let task = self.lab.fleet.members[at].task.clone();
+            if !self.lab.ranks.has(at) {
+                continue;
+            }
+            let client = self.client(at, round, None).await?;
+            let task = self.lab.fleet.task(at);
             let threads = self.lab.threads.clone();
             work.spawn(async move {
                 let _permit = threads.acquire_owned().await;
@@ -225,7 +268,7 @@ impl Run<'_> {
                 }
                 Ok(other) => off(format!("a client of the cohort was told {other:?}")),
                 Err(error) => EngineError::Client {
-                    client: self.lab.fleet.members[at].name.clone(),
+                    client: self.lab.fleet.name(at),
                     round,
                     source: error.into(),
                 },
@@ -234,9 +277,7 @@ impl Run<'_> {
                 failure = Some((at, error));
             }
         }
-        if let Some((_, error)) = failure {
-            return Err(error);
-        }
+        let mut done = self.all_done(round, done, failure).await?;
         self.coordinator.tick().await?;
         // In the order of the fleet, so that the mean loss has one value.
         done.sort_by_key(|(at, _)| *at);

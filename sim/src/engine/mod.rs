@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::dataset::Dataset;
 use crate::partition::{self, ClientText, Split};
+use crate::ranks::{self, Ranks};
 use crate::report::RoundRow;
 use crate::scenario::{Data, MethodSpec, Scenario};
 
@@ -30,6 +31,7 @@ mod repetition;
 mod saving;
 mod timed;
 mod timed_round;
+mod together;
 
 pub use checkpoint::CheckpointError;
 use checkpoint::Checkpoints;
@@ -70,6 +72,8 @@ pub struct Laboratory {
     heldout: Arc<Heldout>,
     fleet: Arc<fleet::Fleet>,
     on_change: Option<OnChange>,
+    /// This process, among those that simulate this together.
+    ranks: Ranks,
     /// One permit for each thread that may compute.
     threads: Arc<Semaphore>,
 }
@@ -86,7 +90,7 @@ pub fn split(scenario: &Scenario) -> Result<Split, EngineError> {
     let shards = partition::deal(&dataset, &scenario.partition)?;
     let seed = scenario.partition.seed;
     let split = partition::hold_out(&dataset, &shards, &scenario.heldout, seed)?;
-    scenario.check_against(split.train.len())?;
+    scenario.check_against(scenario.registered.unwrap_or(split.train.len()))?;
     Ok(split)
 }
 
@@ -99,7 +103,9 @@ impl Laboratory {
         let split = split(&scenario)?;
         let base = crate::base::load(&scenario.base)?;
         let heldout = Heldout::new(&base, &split.heldout, &scenario)?;
-        let fleet = fleet::Fleet::new(&base, &split.train, scenario.head)?;
+        let registered = scenario.registered.unwrap_or(split.train.len());
+        scenario.check_registered(split.train.len())?;
+        let fleet = fleet::Fleet::new(&base, &split.train, scenario.head, registered)?;
         Ok(Self {
             scenario: Arc::new(scenario),
             base,
@@ -107,8 +113,21 @@ impl Laboratory {
             heldout: Arc::new(heldout),
             fleet: Arc::new(fleet),
             on_change: None,
+            ranks: Ranks::default(),
             threads: Arc::new(Semaphore::new(threads.get())),
         })
+    }
+
+    /// Simulates together with other processes.
+    ///
+    /// # Errors
+    /// [`EngineError::Ranks`] where one of them would simulate another thing.
+    pub async fn among(mut self, ranks: Ranks) -> Result<Self, EngineError> {
+        if !ranks.is_alone() {
+            ranks.agree(&ranks::facts(&self)?).await?;
+        }
+        self.ranks = ranks;
+        Ok(self)
     }
 
     /// Lets `on_change` hear every trained change; it changes nothing else.
@@ -130,6 +149,12 @@ impl Laboratory {
         &self.split
     }
 
+    /// Clients that may be asked.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.fleet.len()
+    }
+
     /// What is evaluated.
     #[must_use]
     pub fn heldout(&self) -> &Heldout {
@@ -144,7 +169,7 @@ impl Laboratory {
         let base = crate::base::describe(&self.scenario.base, &self.base);
         let mut manifest = self.scenario.manifest(method, seed, base, layout);
         // Nobody is asked before everybody is there, so that cohorts are drawn from the whole fleet.
-        manifest.cohort.enrolled_min = self.fleet.members.len() as u32;
+        manifest.cohort.enrolled_min = self.fleet.len() as u32;
         Ok(manifest)
     }
 
@@ -160,6 +185,9 @@ impl Laboratory {
         part(b"gossamer/v1/sim/settings");
         part(&manifest);
         part(format!("{:?}", self.scenario.eval).as_bytes());
+        if let Some(registered) = self.scenario.registered {
+            part(format!("registered {registered}").as_bytes());
+        }
         if let Some(fleet) = &self.scenario.fleet {
             part(format!("{fleet:?}").as_bytes());
         }

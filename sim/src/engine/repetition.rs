@@ -14,6 +14,7 @@ use super::checkpoint::Checkpoints;
 use super::federation::{Run, Trained};
 use super::product_error::product_error;
 use super::{EngineError, Laboratory, OnRow};
+use crate::ranks::RanksError;
 use crate::report::RoundRow;
 use crate::scenario::MethodSpec;
 
@@ -40,10 +41,22 @@ pub(super) async fn run(
     mut keep: Option<Checkpoints>,
 ) -> Result<Repetition, EngineError> {
     let settings = lab.settings(method, seed)?;
-    let saved = match &keep {
-        Some(keep) => keep.load(settings)?,
-        None => None,
+    let ranks = &lab.ranks;
+    let mut saved = match &keep {
+        Some(keep) if ranks.rank() == 0 => keep.load(settings)?,
+        _ => None,
     };
+    if let (Some(keep), false) = (&keep, ranks.is_alone()) {
+        // All go on from rank 0's.
+        let there = ranks.lead(saved.is_some()).await?;
+        if there && ranks.rank() > 0 {
+            saved = keep.load(settings)?;
+        }
+        let seen = ranks.gather(&saved.as_ref().map(|saved| saved.rows.len())).await?;
+        if let Some(rank) = seen.iter().position(|rows| *rows != seen[0]) {
+            return Err(RanksError::Disagree { rank, field: "checkpoint".to_owned() }.into());
+        }
+    }
     let run = Run::open(lab, method, seed, saved.as_ref()).await?;
     let rounds = lab.scenario.rounds;
     let mut rows: Vec<RoundRow> = Vec::new();
@@ -72,8 +85,12 @@ pub(super) async fn run(
         };
         done = row.round;
         push(&mut rows, row);
-        if let Some(keep) = keep.as_mut().filter(|keep| done < rounds && keep.is_due()) {
-            keep.save(&run.save(settings, &rows, done).await?)?;
+        let Some(keep) = keep.as_mut().filter(|_| done < rounds) else { continue };
+        if ranks.lead(keep.is_due()).await? {
+            let saved = run.save(settings, &rows, done).await?;
+            if ranks.rank() == 0 {
+                keep.save(&saved)?;
+            }
         }
     }
     let last = run.coordinator.record(run.id, RoundId(done)).await?;
@@ -81,7 +98,7 @@ pub(super) async fn run(
     Ok(Repetition {
         rows,
         last_record: Digest::of(&last.bytes),
-        traffic: run.meter.traffic(),
+        traffic: run.traffic().await?,
         theta,
         manifest: run.manifest.as_ref().clone(),
     })
@@ -104,7 +121,7 @@ impl Run<'_> {
             download_bytes: 0,
             cumulative_bytes: 0,
             product_error: None,
-            control_bytes: self.meter.traffic().control(),
+            control_bytes: self.traffic().await?.control(),
             accepted: 0,
             virtual_s: self.timing.as_ref().map(|_| 0.0),
             joules: self.timing.as_ref().map(|_| 0.0),
@@ -114,7 +131,7 @@ impl Run<'_> {
 
     /// Runs round `done`, counted from 0: the state after `done + 1` rounds.
     async fn next_row(&self, rows: &[RoundRow], done: u64) -> Result<RoundRow, EngineError> {
-        let (began, before) = (Instant::now(), self.meter.traffic());
+        let (began, before) = (Instant::now(), self.traffic().await?);
         let (round, rounds) = (done + 1, self.lab.scenario.rounds);
         let is_due = self.lab.scenario.eval.is_due(round, rounds);
         let values = self.manifest.layout.n() * self.manifest.cohort.goal as usize;
@@ -128,7 +145,7 @@ impl Run<'_> {
             }
         };
         let product_error = self.product_error(received).await?;
-        let moved = self.meter.traffic().since(before);
+        let moved = self.traffic().await?.since(before);
         let wall_s = began.elapsed().as_secs_f64();
         let losses: f64 = contributions.iter().map(|c| f64::from(c.loss)).sum();
         let evaluated = match is_due {
@@ -180,7 +197,10 @@ impl Run<'_> {
 
     /// Of what the round's clients trained from `received`, where that was kept.
     async fn product_error(&self, received: Vec<f32>) -> Result<Option<f64>, EngineError> {
-        let deltas = self.trained.take();
+        let deltas = match self.trained.wanted.load(Ordering::Relaxed) {
+            true => self.all_trained().await?,
+            false => Vec::new(),
+        };
         // Clients of a smaller tier started from less than `received`.
         if deltas.is_empty() || !self.manifest.method.tiers.is_empty() {
             return Ok(None);

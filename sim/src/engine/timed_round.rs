@@ -1,9 +1,10 @@
 //! One round in virtual time: who begins, when each update arrives, and what becomes of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use gossamer_client::client::{Client, ClientError, Contribution, Outcome};
+use gossamer_client::client::{ClientError, Contribution, Outcome};
 use gossamer_client::train::{Footprint, Memory};
 use gossamer_protocol::ids::RoundId;
 use gossamer_protocol::manifest::Manifest;
@@ -28,7 +29,6 @@ pub(super) struct Timing {
     seed: u64,
     queue: mpsc::UnboundedSender<Waiting>,
     waiting: AsyncMutex<mpsc::UnboundedReceiver<Waiting>>,
-    permits: Vec<Permit>,
 }
 
 /// What a round in virtual time came to.
@@ -45,7 +45,7 @@ type Ended = (usize, Result<Outcome, ClientError>);
 
 impl Timing {
     pub(super) fn new(lab: &Laboratory, spec: &FleetSpec, manifest: &Manifest, seed: u64) -> Self {
-        let clients = lab.fleet.members.len();
+        let clients = lab.fleet.len();
         let recipe = &manifest.training;
         let tokens = [recipe.steps, recipe.batch, recipe.context].map(f64::from);
         let (base, adapter) = (lab.base.n_weights() as f64, manifest.layout.n() as f64);
@@ -57,13 +57,12 @@ impl Timing {
             seed,
             queue,
             waiting: AsyncMutex::new(waiting),
-            permits: (0..clients).map(|_| Arc::new(Mutex::new(None))).collect(),
         }
     }
 
     /// The way of the client at `at`.
-    pub(super) fn transport(&self, inner: InProcess, at: usize) -> Timed {
-        Timed::new(inner, at, self.permits[at].clone(), self.queue.clone())
+    pub(super) fn transport(&self, inner: InProcess, at: usize, permit: Permit) -> Timed {
+        Timed::new(inner, at, permit, self.queue.clone())
     }
 }
 
@@ -102,28 +101,48 @@ impl Run<'_> {
             let began = clock.now();
             let deadline = began.after(Duration::from_secs(self.manifest.cohort.deadline_s.into()));
             let mut work = self.begin(timing, seconds(began), round).await?;
-            let waiting = self.collect(timing, &mut work, round).await?;
+            let (waiting, failure) = self.collect(timing, &mut work, round).await?;
+            let mut mine = HashMap::new();
+            let mut ready = Vec::with_capacity(waiting.len());
+            for Waiting { at, down, up, go } in waiting {
+                ready.push((at, down, up));
+                mine.insert(at, go);
+            }
+            let failed = failure.is_some();
+            let ready = self.lab.ranks.gather(&(ready, failed)).await?;
+            if ready.iter().any(|(_, failed)| *failed) {
+                mine.clear();
+                while work.join_next().await.is_some() {}
+                self.all_done(round, Vec::new(), failure).await?;
+                return Err(off("a client failed, and nobody says why".to_owned()));
+            }
 
-            let mut order = Vec::with_capacity(waiting.len());
-            for waiting in waiting {
-                let luck = timing.devices.luck(waiting.at, timing.seed, round, attempt);
-                let spent = timing.devices.spent(waiting.at, luck, waiting.down, waiting.up);
+            let mut order = Vec::new();
+            let mut ready: Vec<_> = ready.into_iter().flat_map(|(ready, _)| ready).collect();
+            // One order of the sum of energies, however many ranks there are.
+            ready.sort_unstable();
+            for (at, down, up) in ready {
+                let luck = timing.devices.luck(at, timing.seed, round, attempt);
+                let spent = timing.devices.spent(at, luck, down, up);
                 joules += spent.before_joules + spent.upload_joules;
                 let arrives = began.after(lasting(spent.before_s + spent.upload_s));
-                order.push((arrives, luck.drops, waiting));
+                order.push((arrives, at, luck.drops));
             }
-            order.sort_by_key(|(arrives, _, waiting)| (*arrives, waiting.at));
-            for (arrives, drops, Waiting { at, go, .. }) in order {
-                if drops || arrives >= deadline || done.len() >= goal {
+            order.sort_unstable();
+            let (mut taken, mut sent) = (done.len(), Vec::new());
+            for (arrives, at, drops) in order {
+                if drops || arrives >= deadline || taken >= goal {
                     continue;
                 }
+                taken += 1;
                 clock.set(arrives);
+                let Some(go) = mine.remove(&at) else { continue };
                 // It waits for just this.
                 let _ = go.send(true);
                 while let Some(ended) = work.join_next().await {
                     let (ended, outcome) = ended.map_err(|_| EngineError::Thread)?;
                     match outcome {
-                        Ok(Outcome::Delivered(contribution)) => done.push((ended, contribution)),
+                        Ok(Outcome::Delivered(contribution)) => sent.push((ended, contribution)),
                         // Told that it was late, as it was let go.
                         Err(_) if ended != at => {}
                         outcome => return Err(self.failed(ended, round, outcome)),
@@ -134,7 +153,9 @@ impl Run<'_> {
                 }
             }
             // All come to their end before the next attempt.
+            mine.clear();
             while work.join_next().await.is_some() {}
+            done.extend(self.all_done(round, sent, None).await?);
             if done.len() < goal {
                 clock.set(deadline);
             }
@@ -153,12 +174,13 @@ impl Run<'_> {
         for id in self.coordinator.cohort(self.id).await? {
             let why = || EngineError::Round { round, why: format!("{id} is no member") };
             let at = self.lab.fleet.place(id).ok_or_else(why)?;
-            if !timing.devices.can_begin(at, now_s) {
+            if !timing.devices.can_begin(at, now_s) || !self.lab.ranks.has(at) {
                 continue;
             }
-            let client: Arc<Client> = self.clients[at].clone();
-            let task = self.lab.fleet.members[at].task.clone();
-            let (threads, permit) = (self.lab.threads.clone(), timing.permits[at].clone());
+            let permit: Permit = Arc::default();
+            let client = self.client(at, round, Some(&permit)).await?;
+            let task = self.lab.fleet.task(at);
+            let threads = self.lab.threads.clone();
             work.spawn(async move {
                 let held = threads.acquire_owned().await.ok();
                 *permit.lock().unwrap_or_else(PoisonError::into_inner) = held;
@@ -170,16 +192,15 @@ impl Run<'_> {
         Ok(work)
     }
 
-    /// All who trained, once all have.
+    /// All of this rank who trained, once all have, and of several failures the one of the first in the fleet.
     async fn collect(
         &self,
         timing: &Timing,
         work: &mut JoinSet<Ended>,
         round: u64,
-    ) -> Result<Vec<Waiting>, EngineError> {
+    ) -> Result<(Vec<Waiting>, Option<(usize, EngineError)>), EngineError> {
         let mut queue = timing.waiting.lock().await;
         let (n, mut waiting) = (work.len(), Vec::new());
-        // Of several failures the one of the first in the fleet.
         let mut failures: Vec<Ended> = Vec::new();
         while waiting.len() + failures.len() < n {
             tokio::select! {
@@ -190,11 +211,8 @@ impl Run<'_> {
             }
         }
         failures.sort_by_key(|(at, _)| *at);
-        let Some((at, outcome)) = failures.into_iter().next() else { return Ok(waiting) };
-        drop(waiting);
-        // A call that is cut off in the middle takes the store in memory with it.
-        while work.join_next().await.is_some() {}
-        Err(self.failed(at, round, outcome))
+        let first = failures.into_iter().next();
+        Ok((waiting, first.map(|(at, outcome)| (at, self.failed(at, round, outcome)))))
     }
 
     fn failed(&self, at: usize, round: u64, outcome: Result<Outcome, ClientError>) -> EngineError {
@@ -203,11 +221,9 @@ impl Run<'_> {
                 let why = format!("a client of the cohort was told {other:?}");
                 EngineError::Round { round, why }
             }
-            Err(error) => EngineError::Client {
-                client: self.lab.fleet.members[at].name.clone(),
-                round,
-                source: error.into(),
-            },
+            Err(error) => {
+                EngineError::Client { client: self.lab.fleet.name(at), round, source: error.into() }
+            }
         }
     }
 }

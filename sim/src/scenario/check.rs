@@ -11,6 +11,9 @@ use super::{
     ScenarioError,
 };
 
+/// Most clients of a simulation.
+const CLIENTS_MAX: usize = 1 << 24;
+
 impl Scenario {
     /// Checks what only the number of training clients can tell.
     ///
@@ -30,6 +33,13 @@ impl Scenario {
             self.field(asked <= n_clients, field, why)?;
         }
         Ok(())
+    }
+
+    /// Checks that `registered` is no fewer than text was dealt to.
+    pub(crate) fn check_registered(&self, dealt: usize) -> Result<(), ScenarioError> {
+        let registered = self.registered.unwrap_or(dealt);
+        let why = || format!("{dealt}, to whom text is dealt, to {CLIENTS_MAX}, got {registered}");
+        self.field((dealt..=CLIENTS_MAX).contains(&registered), "registered", why)
     }
 
     pub(super) fn check(&self) -> Result<(), ScenarioError> {
@@ -71,7 +81,8 @@ impl Scenario {
             self.check_rows(rows)?;
         }
         if let Some(clients) = self.partition.rule.clients() {
-            self.check_against(clients - self.heldout.count(clients))?;
+            let dealt = clients - self.heldout.count(clients);
+            self.check_against(self.registered.unwrap_or(dealt))?;
         }
         self.check_methods()
     }

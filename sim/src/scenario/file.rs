@@ -16,6 +16,7 @@ pub(super) struct Raw {
     pub(super) name: String,
     pub(super) base: String,
     pub(super) rounds: u64,
+    pub(super) registered: Option<usize>,
     pub(super) seeds: Vec<u64>,
     pub(super) data: RawData,
     pub(super) partition: RawPartition,

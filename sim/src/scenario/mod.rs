@@ -36,6 +36,9 @@ pub struct Scenario {
     pub base: BaseModel,
     /// Where the text comes from.
     pub data: Data,
+    /// Clients in all, where they are more than text is dealt to: each of those beyond has the text of one that
+    /// it is dealt to, in turn. For scale, not for statistics.
+    pub registered: Option<usize>,
     /// How it is dealt to clients.
     pub partition: Partition,
     /// What no client trains on.
@@ -157,6 +160,7 @@ impl Scenario {
             partition: raw.partition.typed().map_err(misfit)?,
             heldout: raw.heldout,
             eval: raw.eval,
+            registered: raw.registered,
             seeds: raw.seeds,
             rounds: raw.rounds,
             lora: raw.lora,

@@ -7,6 +7,7 @@ const SMOKE: &str = include_str!("../../scenarios/smoke.toml");
 const RESIDUAL: &str = include_str!("../../scenarios/residual.toml");
 const FLEET: &str = include_str!("../../scenarios/fleet.toml");
 const METHODS: &str = include_str!("../../scenarios/methods.toml");
+const MILLION: &str = include_str!("../../scenarios/million.toml");
 const NEWSGROUPS: &str = include_str!("../../scenarios/newsgroups.toml");
 
 #[test]
@@ -21,6 +22,11 @@ fn the_shipped_scenarios_are_sound() {
     let smoke = Scenario::parse(SMOKE, &dir).expect("sound");
     assert_eq!(smoke.base, BaseModel::Tiny);
     assert!(matches!(smoke.data, Data::Languages(_)));
+    let million = Scenario::parse(MILLION, &dir).expect("sound");
+    assert_eq!(million.registered, Some(1_000_000));
+    assert!(million.check_registered(1_000_000).is_ok() && million.check_registered(2).is_ok());
+    let refused = million.check_registered(1_000_001).expect_err("fewer than dealt to").to_string();
+    assert!(refused.contains("field registered"), "{refused}");
     let newsgroups = Scenario::parse(NEWSGROUPS, &dir).expect("sound");
     assert_eq!(newsgroups.head, Some(Head { classes: 20 }));
     assert_eq!(newsgroups.heldout.only["split"], "test");
