@@ -48,6 +48,8 @@ pub struct Options {
     pub checkpoint: Duration,
     /// What is shown on the way, on standard error.
     pub progress: Progress,
+    /// The command that asked for this, for the report.
+    pub command: Option<String>,
     /// This process, among those that simulate this together. Where there are several, repetitions run one after
     /// the other, and rank 0 alone writes to `out`.
     pub ranks: Ranks,
@@ -197,7 +199,7 @@ pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, E
     let rows: Vec<RoundRow> = rows.into_iter().filter(asked).collect();
     let mut comparison = None;
     if !rows.is_empty() {
-        comparison = Some(write_report(lab.scenario(), &lab, &options.out, &rows)?);
+        comparison = Some(write_report(lab.scenario(), &lab, options, &rows)?);
     }
     match (failed, comparison) {
         (Some(error), _) => Err(error),
@@ -278,7 +280,7 @@ fn is_whole(rows: &[RoundRow], rounds: u64) -> bool {
 fn write_report(
     scenario: &Scenario,
     lab: &Laboratory,
-    out: &Path,
+    options: &Options,
     rows: &[RoundRow],
 ) -> Result<Comparison, ReportError> {
     let split = lab.split();
@@ -304,6 +306,7 @@ fn write_report(
         paragraphs: &paragraphs,
         census: Some(&Census::of(split)),
         config: &scenario.text,
+        command: options.command.as_deref(),
     };
-    report::write(out, &report, rows)
+    report::write(&options.out, &report, rows)
 }

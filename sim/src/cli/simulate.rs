@@ -155,6 +155,7 @@ impl Keep {
                 true => Progress::Bars,
                 false => Progress::Lines,
             },
+            command: Some(command()),
             ranks,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -164,6 +165,18 @@ impl Keep {
             .context("cannot start the runtime")?;
         Ok(runtime.block_on(compare(scenario, &options))?)
     }
+}
+
+/// This process's command, as a shell would take it.
+fn command() -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
+    let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    // Wherever the program lies.
+    let words = std::env::args().skip(1).map(quoted);
+    std::iter::once("gossamer-sim".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// Most bytes that this process has had in memory so far, where the system says so.

@@ -23,6 +23,7 @@ async fn rows(rounds: u64, changes: &[(&str, &str)]) -> (Scenario, Vec<RoundRow>
         deltas: None,
         resume: false,
         checkpoint: Duration::ZERO,
+        command: None,
         progress: Progress::Lines,
         ranks: Ranks::default(),
     };

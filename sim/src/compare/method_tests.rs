@@ -20,6 +20,7 @@ async fn rows(rounds: u64) -> BTreeMap<String, Vec<RoundRow>> {
         deltas: None,
         resume: false,
         checkpoint: Duration::ZERO,
+        command: None,
         progress: Progress::Lines,
         ranks: Ranks::default(),
     };

@@ -39,6 +39,7 @@ fn among(
                 deltas: None,
                 resume,
                 checkpoint: Duration::ZERO,
+                command: None,
                 progress: Progress::Lines,
                 ranks: Ranks::new(Arc::new(rank)),
             };

@@ -31,6 +31,7 @@ fn options(out: &Path, resume: bool) -> Options {
         deltas: None,
         resume,
         checkpoint: Duration::ZERO,
+        command: None,
         progress: Progress::Lines,
         ranks: Ranks::default(),
     }

@@ -16,6 +16,7 @@ pub mod csv;
 pub mod html;
 mod interval;
 mod jsonl;
+mod pareto;
 pub mod partition;
 mod repetitions;
 mod run_files;
@@ -134,6 +135,8 @@ pub struct Report<'a> {
     pub census: Option<&'a Census>,
     /// The scenario as written.
     pub config: &'a str,
+    /// The command that made it, where one did.
+    pub command: Option<&'a str>,
 }
 
 /// Writes `metrics.csv`, `summary.csv`, `summary.json`, `loss_by_round.svg`, `loss_by_bytes.svg`, of a
@@ -163,7 +166,8 @@ pub fn write(
         ("summary.json".to_owned(), serde_json::to_string_pretty(&comparison)? + "\n"),
         ("report.html".to_owned(), page),
     ];
-    for Plots { measure, by_round, by_bytes, by_time } in plots {
+    for Plots { measure, by_round, by_bytes, by_time, pareto } in plots {
+        files.extend(pareto.map(|svg| (format!("{}_pareto.svg", measure.name()), svg)));
         files.push((format!("{}_by_round.svg", measure.name()), by_round));
         files.push((format!("{}_by_bytes.svg", measure.name()), by_bytes));
         files.extend(by_time.map(|svg| (format!("{}_by_time.svg", measure.name()), svg)));
@@ -181,6 +185,7 @@ struct Plots {
     by_round: String,
     by_bytes: String,
     by_time: Option<String>,
+    pareto: Option<String>,
 }
 
 impl RoundRow {
@@ -196,7 +201,8 @@ impl Plots {
         let by_round = svg::by_round(comparison, measure)?;
         let by_bytes = svg::by_bytes(comparison, measure)?;
         let by_time = svg::by_time(comparison, measure)?;
-        Ok(Self { measure, by_round, by_bytes, by_time })
+        let pareto = pareto::pareto(comparison, measure)?;
+        Ok(Self { measure, by_round, by_bytes, by_time, pareto })
     }
 }
 
@@ -217,7 +223,7 @@ fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Ve
         caption: table::summary_caption(comparison),
     });
     sections.push(Section::Paragraph(table::verdict(comparison)));
-    for Plots { measure, by_round, by_bytes, by_time } in plots {
+    for Plots { measure, by_round, by_bytes, by_time, pareto } in plots {
         let heading = |by: &str| Section::Heading(format!("{} and {by}", measure.title()));
         sections.push(heading("rounds"));
         sections.push(Section::Svg { svg: by_round.clone(), caption: shown.clone() });
@@ -226,6 +232,13 @@ fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Ve
             svg: by_bytes.clone(),
             caption: format!("{shown} Bytes are all clients' uploads and downloads together."),
         });
+        if let Some(svg) = pareto {
+            sections.push(Section::Heading(format!("{} for all bytes", measure.title())));
+            let caption = "After the last round, means over seeds; methods of which a seed diverged are not there. \
+                           The line joins those that no other beats with as few bytes."
+                .to_owned();
+            sections.push(Section::Svg { svg: svg.clone(), caption });
+        }
         if let Some(svg) = by_time {
             sections.push(heading("virtual time"));
             sections.push(Section::Svg { svg: svg.clone(), caption: shown.clone() });
@@ -247,6 +260,10 @@ fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Ve
         let caption = "Darker: a larger share of the client's documents.".to_owned();
         let caption = if census.classes.is_empty() { String::new() } else { caption };
         sections.push(Section::Svg { svg: partition::svg(census), caption });
+    }
+    if let Some(command) = report.command {
+        sections.push(Section::Heading("Command".into()));
+        sections.push(Section::Preformatted(command.to_owned()));
     }
     sections.push(Section::Heading("Scenario".into()));
     sections.push(Section::Preformatted(report.config.to_owned()));
@@ -319,8 +336,14 @@ pub(crate) mod tests {
     /// A classification has two plots and two columns more; next tokens have none of it.
     #[test]
     fn accuracy_is_shown_where_it_was_measured() {
-        let report =
-            Report { title: "t", baseline: "dense", paragraphs: &[], census: None, config: "" };
+        let report = Report {
+            title: "t",
+            baseline: "dense",
+            paragraphs: &[],
+            census: None,
+            config: "",
+            command: None,
+        };
         let write = |rows: &[RoundRow]| {
             let dir = tempfile::tempdir().expect("a temporary folder");
             write(dir.path(), &report, rows).expect("written");
@@ -329,7 +352,7 @@ pub(crate) mod tests {
         };
         let [plot, page, metrics, summary] = write(&classified()).map(|text| text.expect("there"));
         assert!(plot.contains("held-out accuracy"), "{plot}");
-        assert_eq!(page.matches("<svg").count(), 4);
+        assert_eq!(page.matches("<svg").count(), 6);
         assert!(page.contains("Accuracy and rounds") && page.contains("nats an example"));
         let head = metrics.lines().next().expect("a head");
         assert!(head.contains("server_loss,heldout_accuracy,server_accuracy,upload"), "{head}");
@@ -351,14 +374,16 @@ pub(crate) mod tests {
             paragraphs: &["x & y".into()],
             census: None,
             config: "name = \"<x>\"",
+            command: Some("gossamer-sim compare 'a b'"),
         };
         write(&dir, &report, &rows()).expect("written");
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect(name);
         assert_eq!(read("metrics.csv").lines().count(), 1 + 10 * 3 * 61);
         assert_eq!(read("summary.csv").lines().count(), 11);
         let page = read("report.html");
+        assert!(page.contains("gossamer-sim compare &#39;a b&#39;"), "{page}");
         assert!(page.contains("a &lt; b") && page.contains("name = &quot;&lt;x&gt;&quot;"));
-        assert_eq!(page.matches("<svg").count(), 2);
+        assert_eq!(page.matches("<svg").count(), 3);
         let summary: serde_json::Value = serde_json::from_str(&read("summary.json")).expect("JSON");
         assert_eq!(summary["methods"][0]["name"], "dense");
     }

@@ -88,7 +88,7 @@ impl Measure {
         }
     }
 
-    fn label(self, comparison: &Comparison) -> String {
+    pub(super) fn label(self, comparison: &Comparison) -> String {
         match self {
             Self::Loss if comparison.of_classes() => "held-out loss (nats per example)".into(),
             Self::Loss => "held-out loss (nats per token)".into(),
@@ -130,13 +130,22 @@ pub fn by_bytes(comparison: &Comparison, measure: Measure) -> Result<String, Rep
 /// # Errors
 /// [`ReportError::Plot`] where the plotting library refuses.
 pub fn by_time(comparison: &Comparison, measure: Measure) -> Result<Option<String>, ReportError> {
-    let series = curves(comparison, measure, |point| Some(point.virtual_s? / 3600.0));
+    let mut series = curves(comparison, measure, |point| point.virtual_s);
     if series.iter().all(|series| series.points.is_empty()) {
         return Ok(None);
     }
+    let points = || series.iter().flat_map(|series| &series.points);
+    let longest = points().map(|point| point.x).fold(0.0, f64::max);
+    let (unit, seconds) = match longest {
+        ..300.0 => ("seconds", 1.0),
+        ..7200.0 => ("minutes", 60.0),
+        ..172_800.0 => ("hours", 3600.0),
+        _ => ("days", 86_400.0),
+    };
+    series.iter_mut().flat_map(|series| &mut series.points).for_each(|point| point.x /= seconds);
     let plot = Plot {
         title: format!("Held-out {} by virtual time", measure.name()),
-        x_label: "hours of virtual time".into(),
+        x_label: format!("{unit} of virtual time"),
         y_label: measure.label(comparison),
         scale: Scale::Linear,
         series,
@@ -157,7 +166,11 @@ fn curves(
         Some(Point { x: x(at)?, y: mean, low, high })
     };
     let series = |method: &MethodSummary| Series {
-        name: method.name.clone(),
+        name: match method.diverged {
+            0 => method.name.clone(),
+            n if n == method.seeds => format!("{} (diverged)", method.name),
+            n => format!("{} ({n} of {} diverged)", method.name, method.seeds),
+        },
         points: method.curve.iter().filter_map(point).collect(),
     };
     comparison.methods.iter().map(series).collect()
@@ -311,7 +324,8 @@ fn draw_axes(area: &Area<'_>, plot: &Plot, frame: &Frame) -> Result<(), String> 
             chart.draw_series([band]).map_err(|error| error.to_string())?;
         }
     }
-    for (at, series) in plot.series.iter().enumerate() {
+    // The first on top; a front last of all, and without dots, so that it hides none.
+    for (at, series) in plot.series.iter().enumerate().rev() {
         let points = frame.shown(&series.points);
         let line = points.iter().map(|point| (point.x, frame.clamp(point.y)));
         let style = placeholder(at);
@@ -319,7 +333,7 @@ fn draw_axes(area: &Area<'_>, plot: &Plot, frame: &Frame) -> Result<(), String> 
             .draw_series(LineSeries::new(line.clone(), style.stroke_width(4)))
             .map_err(|error| error.to_string())?;
         // Where there are many they would hide the dashes; one alone has no line.
-        if points.len() <= DOTS_MAX {
+        if points.len() <= DOTS_MAX && series.name != super::pareto::FRONT {
             let dots = line.map(|at| Circle::new(at, 5, style.filled()));
             chart.draw_series(dots).map_err(|error| error.to_string())?;
         }

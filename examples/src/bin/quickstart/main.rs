@@ -83,6 +83,7 @@ async fn run(out: &Path) -> anyhow::Result<()> {
         paragraphs: &paragraphs,
         census: None,
         config: SCENARIO,
+        command: None,
     };
     report::write(out, &report, &rows)?;
     println!("report: {}", out.join("report.html").display());
