@@ -183,6 +183,7 @@ mod tests {
             attempt: Attempt(0),
             accepted: 0,
             accepted_set: accepted_digest(&[].into()),
+            staleness: Vec::new(),
         };
         let assignment = Assignment {
             run,

@@ -10,12 +10,14 @@ use crate::digest::Digest;
 use crate::layout::{Layout, LayoutError, Part, head_pair};
 use crate::modules::BadPattern;
 
+mod cohort;
 mod combine;
 mod lora;
 mod method;
 mod scaffold;
 mod tier;
 
+pub use cohort::{Buffered, Cohort, STALENESS_MAX, Selection};
 pub use combine::{Combine, PRODUCTS_MAX};
 pub use lora::{Lora, LoraRules, Patterns, Targets};
 pub use method::{
@@ -139,45 +141,6 @@ pub enum LocalOptimizer {
 
 fn momentum() -> f64 {
     0.9
-}
-
-/// Who takes part in a round, and when it ends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cohort {
-    /// Updates that end a round.
-    pub goal: u32,
-    /// Clients asked; more than `goal` is over-selection.
-    pub ask: u32,
-    /// Updates without which a round is tried again at its deadline.
-    pub min: u32,
-    /// Enrolled clients without which a round does not open.
-    #[serde(default)]
-    pub enrolled_min: u32,
-    /// Seconds a round stays open.
-    pub deadline_s: u32,
-    /// Who is asked.
-    #[serde(default)]
-    pub selection: Selection,
-    /// Seconds after which an idle client should ask again, before jitter.
-    #[serde(default = "retry_s")]
-    pub retry_s: f64,
-}
-
-fn retry_s() -> f64 {
-    5.0
-}
-
-/// Who is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Selection {
-    /// Whoever checks in first.
-    #[default]
-    FirstCome,
-    /// A uniform sample of the enrolled clients without replacement, drawn from the run's seed, the
-    /// round and the attempt when the round opens. The same fleet gives the same cohorts.
-    Seeded,
 }
 
 /// How the mean delta becomes a step; the pseudo-gradient is its negative.
@@ -350,7 +313,8 @@ impl Manifest {
                 enrolled_min: 0,
                 deadline_s: 86_400,
                 selection: Selection::FirstCome,
-                retry_s: retry_s(),
+                retry_s: cohort::retry_s(),
+                buffered: None,
             },
             optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
         }
@@ -395,13 +359,7 @@ impl Manifest {
         self.method.combine.check_run(self, field)?;
         Scaffold::check(self, field)?;
 
-        let c = &self.cohort;
-        field((1..=COHORT_MAX).contains(&c.ask), "cohort.ask", "1 to 16,384")?;
-        field((1..=c.ask).contains(&c.goal), "cohort.goal", "1 to cohort.ask")?;
-        field((1..=c.goal).contains(&c.min), "cohort.min", "1 to cohort.goal")?;
-        field(c.deadline_s > 0, "cohort.deadline_s", "at least 1")?;
-        field(positive(c.retry_s) && c.retry_s <= 86_400.0, "cohort.retry_s", "in (0, 86400]")?;
-
+        Cohort::check(self, field)?;
         self.optimizer.check(field)
     }
 

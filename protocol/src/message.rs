@@ -166,6 +166,9 @@ pub struct Record {
     pub accepted: u32,
     /// [`accepted_digest`] of those.
     pub accepted_set: Digest,
+    /// In buffered runs, how many rounds had closed since the snapshot of each of them, in client order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staleness: Vec<u32>,
 }
 
 /// Names an accepted set: the SHA-256 over client and update digest, in client order.

@@ -19,7 +19,7 @@ use gossamer_protocol::manifest::{Manifest, Scaffold};
 use gossamer_protocol::message::{RECORD_VERSION, Record, accepted_digest};
 use gossamer_protocol::sparse::Support;
 
-use crate::aggregate::{self, AggregateError, Aggregator, Start};
+use crate::aggregate::{self, AggregateError, Aggregator, Start, Worth};
 use crate::optimizer;
 use crate::snapshot::{self, SnapshotError};
 use crate::state::ServerState;
@@ -70,7 +70,7 @@ impl Lineage<'_> {
     /// [`SnapshotError`] where even the seeded start cannot be sent.
     pub fn start(&self) -> Result<Outcome, SnapshotError> {
         let state = ServerState::start(self.manifest);
-        self.outcome(state, RoundId(0), None, Attempt(0), &BTreeMap::new())
+        self.outcome(state, RoundId(0), None, Attempt(0), &BTreeMap::new(), &[])
     }
 
     /// The snapshot after `closing` took the step `delta` (`None`: nobody reported).
@@ -92,8 +92,8 @@ impl Lineage<'_> {
                 state.theta[place].copy_from_slice(&control);
             }
         }
-        let Closing { round, parent, attempt, accepted } = *closing;
-        self.outcome(state, round.next(), Some(parent), attempt, accepted)
+        let Closing { round, parent, attempt, accepted, staleness } = *closing;
+        self.outcome(state, round.next(), Some(parent), attempt, accepted, staleness)
     }
 
     /// SCAFFOLD's control variates after a round: `c + |S| / N mean(dc_k)`, whatever the optimiser. Source:
@@ -118,6 +118,7 @@ impl Lineage<'_> {
         parent: Option<Digest>,
         attempt: Attempt,
         accepted: &BTreeMap<ClientId, Digest>,
+        staleness: &[u32],
     ) -> Result<Outcome, SnapshotError> {
         let snapshot = snapshot::take(self.manifest, self.run, round, &mut state)?;
         let state_bytes = state.encode();
@@ -134,6 +135,7 @@ impl Lineage<'_> {
             // A cohort has at most 2^14 clients.
             accepted: accepted.len() as u32,
             accepted_set: accepted_digest(accepted),
+            staleness: staleness.to_vec(),
         };
         Ok(Outcome { state, state_bytes, snapshot, record })
     }
@@ -150,6 +152,8 @@ pub struct Closing<'a> {
     pub attempt: Attempt,
     /// What was accepted.
     pub accepted: &'a BTreeMap<ClientId, Digest>,
+    /// How late each of those was, in their order; nothing where rounds are not buffered.
+    pub staleness: &'a [u32],
 }
 
 /// Decodes and sums updates; a piece at a time, so that a large cohort needs little memory.
@@ -205,7 +209,7 @@ impl Combining {
         Ok(Self { rule, training: Training::default() })
     }
 
-    /// Adds one accepted frame.
+    /// Adds one accepted frame, made from the snapshot of so many rounds ago.
     ///
     /// # Errors
     /// [`AdvanceError`] where it is not what was accepted.
@@ -215,9 +219,11 @@ impl Combining {
         terms: &Terms<'_>,
         origin: &Origin,
         shared: Option<&Support>,
+        staleness: u32,
     ) -> Result<(), AdvanceError> {
         let update = Update::decode(frame, terms, origin, shared)?;
-        self.rule.add(origin.client, &update.delta, update.examples)?;
+        let worth = Worth { examples: update.examples, staleness };
+        self.rule.add(origin.client, &update.delta, worth)?;
         self.training.examples += u64::from(update.examples);
         self.training.bytes += frame.len() as u64;
         self.training.weighed += f64::from(update.loss) * f64::from(update.examples);

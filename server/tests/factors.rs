@@ -72,7 +72,7 @@ fn after(manifest: &Manifest, golden: &Golden, parts: &[&[usize]], apart: f32) -
         let delta = Sparse::gather(&change, terms.domain(client, None)).expect("fits");
         let update = Update { origin, examples: golden.examples[k], loss: 1.0, delta };
         let bytes = update.encode(&terms, None).expect("in range");
-        combining.add(&bytes, &terms, &origin, None).expect("fits");
+        combining.add(&bytes, &terms, &origin, None, 0).expect("fits");
     };
     let mut whole = combining();
     for &part in parts {

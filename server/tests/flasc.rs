@@ -72,13 +72,14 @@ fn one_round_as_published() {
         let delta = Sparse::gather(&drift, support).expect("fits");
         let update = Update { origin, examples: 1, loss: 1.0, delta };
         let bytes = update.encode(&terms, None).expect("in range");
-        combining.add(&bytes, &terms, &origin, None).expect("fits");
+        combining.add(&bytes, &terms, &origin, None, 0).expect("fits");
     }
     let delta = combining.finish().expect("three reported");
     let lineage = Lineage { run, digest: Digest::of(b"manifest"), manifest: &manifest };
     let accepted = BTreeMap::from([(ClientId([2; 16]), Digest::of(b"update"))]);
     let parent = Digest::of(b"parent");
-    let closing = Closing { round, parent, attempt: Attempt(0), accepted: &accepted };
+    let closing =
+        Closing { round, parent, attempt: Attempt(0), accepted: &accepted, staleness: &[] };
     let outcome = lineage.next(state, Some(&delta), &closing).expect("finite");
 
     for (i, (&got, &expected)) in outcome.state.theta.iter().zip(&flasc.theta).enumerate() {

@@ -128,6 +128,7 @@ pub fn dense(name: &str, parameters: usize, clients: u32, rounds: u64) -> Manife
             deadline_s: 600,
             selection: Selection::FirstCome,
             retry_s: 0.05,
+            buffered: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
     }

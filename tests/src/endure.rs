@@ -112,6 +112,7 @@ fn manifest(trial: &Trial) -> Manifest {
             deadline_s: 3_600,
             selection: Selection::Seeded,
             retry_s: 0.02,
+            buffered: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
     }

@@ -85,6 +85,7 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
             deadline_s: 600,
             selection: Selection::Seeded,
             retry_s: 0.02,
+            buffered: None,
         },
         optimizer: ServerOptimizer::AdamW {
             lr: 0.01,

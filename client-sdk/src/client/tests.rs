@@ -147,6 +147,7 @@ impl Transport for Way {
             attempt: Attempt(0),
             accepted: 0,
             accepted_set: accepted_digest(&[].into()),
+            staleness: Vec::new(),
         };
         let bytes = serde_json::to_vec(&record).expect("JSON");
         Ok(Signed::new(&self.0.key, Purpose::Record, bytes))

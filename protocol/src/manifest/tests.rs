@@ -29,6 +29,7 @@ pub(crate) fn manifest() -> Manifest {
             deadline_s: 60,
             selection: Selection::FirstCome,
             retry_s: 1.0,
+            buffered: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
     }
@@ -110,6 +111,29 @@ fn head_and_layout_agree() {
     assert_eq!(field(with(3, &twice)), "layout");
     let headless = Manifest { layout: three(manifest().layout), ..manifest() };
     assert_eq!(field(headless.to_bytes().map(|_| headless.clone())), "head");
+}
+
+/// Without them a manifest has the bytes it always had.
+#[test]
+fn buffered_rounds_are_a_mean_of_whoever_comes() {
+    let plain = String::from_utf8(manifest().to_bytes().expect("valid")).expect("JSON");
+    assert!(!plain.contains("buffered"));
+    let with = |staleness_max, change: &dyn Fn(&mut Manifest)| {
+        let mut manifest = manifest();
+        manifest.cohort.buffered = Some(Buffered { staleness_max });
+        change(&mut manifest);
+        match manifest.to_bytes() {
+            Ok(bytes) => (Manifest::from_bytes(&bytes) == Ok(manifest)).then_some("sound"),
+            Err(ManifestError::Field { field, .. }) => Some(field),
+            Err(_) => None,
+        }
+    };
+    assert_eq!(with(STALENESS_MAX, &|_| ()), Some("sound"));
+    assert_eq!(with(65, &|_| ()), Some("cohort.buffered.staleness_max"));
+    let seeded = |m: &mut Manifest| m.cohort.selection = Selection::Seeded;
+    assert_eq!(with(1, &seeded), Some("cohort.selection"));
+    assert_eq!(with(1, &|m| m.method.average = Average::Examples), Some("method.average"));
+    assert_eq!(with(1, &|m| m.version = 1), Some("cohort.buffered"));
 }
 
 /// A client multiplies once for each round gone by, so that a manifest must not ask for ever.

@@ -21,7 +21,7 @@ pub use mean::Mean;
 ///
 /// What it gives must not depend on the order of [`add`](Aggregator::add).
 pub trait Aggregator: Send {
-    /// Adds `client`'s update, trained on `examples` sequences; on `Err` nothing changed.
+    /// Adds `client`'s update, which is worth so much; on `Err` nothing changed.
     ///
     /// # Errors
     /// [`AggregateError`] where the update does not fit.
@@ -29,7 +29,7 @@ pub trait Aggregator: Send {
         &mut self,
         client: ClientId,
         update: &Sparse,
-        examples: u32,
+        worth: Worth,
     ) -> Result<(), AggregateError>;
 
     /// What was added so far, as bytes for [`merge`](Aggregator::merge).
@@ -59,6 +59,15 @@ pub trait Aggregator: Send {
     fn finish(self: Box<Self>) -> Option<Vec<f32>>;
 }
 
+/// What an update's weight is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Worth {
+    /// Sequences it was trained on.
+    pub examples: u32,
+    /// Rounds that have closed since the snapshot it was made from.
+    pub staleness: u32,
+}
+
 /// What a round started from: rules that look at products need it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Start {
@@ -78,7 +87,10 @@ pub fn of(
 ) -> Result<Box<dyn Aggregator>, AggregateError> {
     let (n, average) = (manifest.layout.n(), manifest.method.average);
     if !manifest.method.combine.is_of_products() {
-        return Ok(Box::new(Mean::new(n, average)));
+        return Ok(Box::new(match manifest.cohort.buffered {
+            None => Mean::new(n, average),
+            Some(_) => Mean::buffered(n, average),
+        }));
     }
     let fits = |start: &Start| [start.theta.len(), start.snapshot.values.n()] == [n, n];
     let start = start.filter(fits).ok_or(AggregateError::NoStart)?;

@@ -23,7 +23,7 @@ use gossamer_protocol::select::tier;
 use gossamer_protocol::sparse::Sparse;
 
 use super::dense::{Dense, largest, solve};
-use super::{AggregateError, Aggregator, Start};
+use super::{AggregateError, Aggregator, Start, Worth};
 
 /// The updates of a round, and what they started from.
 pub(super) struct Products {
@@ -97,10 +97,10 @@ impl Aggregator for Products {
         &mut self,
         client: ClientId,
         update: &Sparse,
-        examples: u32,
+        worth: Worth,
     ) -> Result<(), AggregateError> {
         let weight = match self.manifest.method.average {
-            Average::Examples => examples.clamp(1, WEIGHT_MAX),
+            Average::Examples => worth.examples.clamp(1, WEIGHT_MAX),
             Average::Cohort | Average::Contributors => 1,
         };
         let mut local = tier::part(&self.manifest, client, &self.start.snapshot)?.theta;

@@ -16,7 +16,7 @@ use crate::advance::{self, Closing, Outcome, Training};
 use crate::audit::{Actor, Event as Told, Head};
 use crate::clock::Timestamp;
 use crate::problem::told;
-use crate::round::{Effect, Phase, Round};
+use crate::round::{Effect, Phase, Round, oldest};
 use crate::snapshot::SnapshotError;
 use crate::state::ServerState;
 use crate::status::Status;
@@ -259,8 +259,13 @@ impl Coordinator {
         let run = run.clone();
         let outcome = blocking(move || {
             let Frozen { round, parent, .. } = &frozen;
-            let (parent, accepted) = (*parent, round.accepted());
-            let closing = Closing { round: round.id(), parent, attempt: round.attempt(), accepted };
+            let closing = Closing {
+                round: round.id(),
+                parent: *parent,
+                attempt: round.attempt(),
+                accepted: round.accepted(),
+                staleness: &round.staleness(),
+            };
             let training = combining.training();
             let delta = combining.finish();
             let outcome = run.lineage().next(state, delta.as_deref(), &closing)?;
@@ -298,6 +303,7 @@ impl Coordinator {
             snapshot: record.snapshot,
             state: record.state,
             last,
+            oldest: oldest(&run.manifest.cohort, record.round),
         };
         let note = self.own_note(Told::RoundClosed {
             run: run.id,
@@ -369,7 +375,7 @@ impl Coordinator {
             }
             store.forget_folds(run.id, round).await?;
         }
-        self.clear(run.id, round).await
+        self.clear(run.id, oldest(&run.manifest.cohort, round)).await
     }
 
     async fn clear(&self, run: RunId, before: RoundId) -> Result<(), CoordinatorError> {

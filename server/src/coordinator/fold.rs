@@ -1,5 +1,7 @@
 //! The sum of a frozen round's updates: in one piece, or of a large round in parts that any process folds.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,7 @@ use super::close::blocking;
 use super::{Coordinator, CoordinatorError, Peers, Run};
 use crate::advance::{AdvanceError, Combining};
 use crate::aggregate::Start;
-use crate::round::Round;
+use crate::round::{Round, Task, staleness};
 use crate::state::ServerState;
 use crate::store::{FoldRow, Kind, Lease, StoreError};
 
@@ -174,22 +176,37 @@ impl Coordinator {
         updates: &Accepted,
     ) -> Result<Combining, CoordinatorError> {
         let mut combining = self.combining(run, frozen).await?;
-        let (round, attempt) = (frozen.round.id(), frozen.round.attempt());
-        let longest = Terms::new(&run.manifest, run.id, round).update_len_max();
+        let round = frozen.round.id();
+        let made = frozen.round.made_for();
+        // Where rounds are buffered, each update is read as that round has it whose snapshot it is from.
+        let mut bases = BTreeMap::from([(round, (frozen.snapshot, frozen.shared.clone()))]);
+        for (client, _) in updates {
+            let Some(task) = made.get(client) else { continue };
+            if let Entry::Vacant(place) = bases.entry(task.round) {
+                place.insert(self.base(run, task.round).await?);
+            }
+        }
+        let longest =
+            bases.keys().map(|&round| Terms::new(&run.manifest, run.id, round).update_len_max());
+        let longest = longest.max().unwrap_or(1);
         for piece in updates.chunks((PIECE_BYTES / longest).clamp(1, PIECE)) {
-            let made = |&(client, _): &(ClientId, Digest)| {
-                let attempt = frozen.round.made_for().get(&client).copied().unwrap_or(attempt);
-                let snapshot = frozen.snapshot;
-                Origin { run: run.id, round, attempt, client, snapshot }
+            let origin = |&(client, _): &(ClientId, Digest)| {
+                let task =
+                    made.get(&client).ok_or(StoreError::Row("an update made for nothing"))?;
+                let Task { round, attempt } = *task;
+                let (snapshot, shared) = bases[&round].clone();
+                Ok((Origin { run: run.id, round, attempt, client, snapshot }, shared))
             };
-            let origins: Vec<Origin> = piece.iter().map(made).collect();
+            let origins: Vec<(Origin, Option<Arc<Support>>)> =
+                piece.iter().map(origin).collect::<Result<_, StoreError>>()?;
             let get = |&(_, frame)| self.0.store.objects().get(Kind::Update, frame);
             let piece: Vec<Bytes> = try_join_all(piece.iter().map(get)).await?;
-            let (run, shared) = (run.clone(), frozen.shared.clone());
+            let run = run.clone();
             combining = blocking(move || {
-                let terms = Terms::new(&run.manifest, run.id, round);
-                for (frame, origin) in piece.iter().zip(&origins) {
-                    combining.add(frame, &terms, origin, shared.as_deref())?;
+                for (frame, (origin, shared)) in piece.iter().zip(&origins) {
+                    let terms = Terms::new(&run.manifest, run.id, origin.round);
+                    let late = staleness(round, origin.round);
+                    combining.add(frame, &terms, origin, shared.as_deref(), late)?;
                 }
                 Ok::<_, AdvanceError>(combining)
             })

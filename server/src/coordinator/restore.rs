@@ -106,7 +106,8 @@ impl Coordinator {
             // The first went in with the run.
             for (record, signed) in &chain[1..] {
                 let (round, snapshot, state) = (record.round, record.snapshot, record.state);
-                rows.push(PublishRow { run, round, record: signed, snapshot, state, last });
+                let oldest = round;
+                rows.push(PublishRow { run, round, record: signed, snapshot, state, last, oldest });
             }
             Ok(this.0.store.restore_rounds(&rows).await?)
         };

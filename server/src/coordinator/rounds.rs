@@ -10,11 +10,13 @@ use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::message::{Answer, Assignment, CheckIn, Receipt, Record, Signed};
 use gossamer_protocol::rng::Stream;
 use gossamer_protocol::sign::Purpose;
+use gossamer_protocol::sparse::Support;
 
 use super::steps::Act;
 use super::{Coordinator, CoordinatorError, Open, Run};
+use crate::advance;
 use crate::clock::Timestamp;
-use crate::round::{Effect, Idle, Phase, RoundError};
+use crate::round::{Effect, Idle, Phase, RoundError, Task};
 use crate::status::Status;
 use crate::store::{Kind, StoreError};
 
@@ -116,18 +118,38 @@ impl Coordinator {
         }
         let effects = self.step(run, &mut open, &Act::CheckIn(client), now).await?;
         Ok(match (effects.as_slice(), open.round.phase()) {
-            ([Effect::Assign { .. }], Phase::Open { deadline }) => Answer::Train(Assignment {
-                run: run.id,
-                round: open.round.id(),
-                attempt: open.round.attempt(),
-                snapshot: open.snapshot,
-                snapshot_bytes: open.snapshot_bytes.len() as u64,
-                deadline_ms: millis(now.until(deadline)),
-            }),
+            ([Effect::Assign { .. }], Phase::Open { deadline }) => {
+                let Task { round, attempt } = open.round.asked_for(client);
+                let (snapshot, snapshot_bytes) = self.start_of(run, &open, round).await?;
+                let deadline_ms = millis(now.until(deadline));
+                let run = run.id;
+                Answer::Train(Assignment {
+                    run,
+                    round,
+                    attempt,
+                    snapshot,
+                    snapshot_bytes,
+                    deadline_ms,
+                })
+            }
             ([Effect::Wait(idle @ Idle::Closing)], _) => wait(idle.reason(), CLOSING_RETRY),
             ([Effect::Wait(idle)], _) => wait(idle.reason(), Duration::MAX),
             _ => wait("nothing to do", Duration::MAX),
         })
+    }
+
+    /// Digest and length of the snapshot that clients asked in `round` start from.
+    async fn start_of(
+        &self,
+        run: &Run,
+        open: &Open,
+        round: RoundId,
+    ) -> Result<(Digest, u64), CoordinatorError> {
+        if round == open.round.id() {
+            return Ok((open.snapshot, open.snapshot_bytes.len() as u64));
+        }
+        let (_, snapshot, _) = self.stored_record(run, round).await?;
+        Ok((snapshot, self.0.store.objects().len(Kind::Snapshot, snapshot).await?))
     }
 
     /// Checks everything about an upload that its address tells, before its bytes are read; gives
@@ -147,7 +169,7 @@ impl Coordinator {
         let open = self.lock(&run).await?;
         if let Err(source) = open.round.admits(to.round, to.attempt, to.client, now) {
             drop(open);
-            if self.0.store.receipt(run.id, to.round, to.client).await?.is_none() {
+            if self.stored_receipt(&run, to).await?.is_none() {
                 return Err(CoordinatorError::Round { source, retry: retry(&run, caller, now) });
             }
         } else if run.is_over() && !open.round.accepted().contains_key(&to.client) {
@@ -181,20 +203,20 @@ impl Coordinator {
         to: Admission,
         frame: Bytes,
     ) -> Result<Signed, CoordinatorError> {
-        let Admission { run, round, client, .. } = to;
+        let Admission { run, client, .. } = to;
         let limit = self.admit(caller, &to).await?;
         if frame.len() > limit {
             let (got, limit) = (frame.len() as u64, limit as u64);
             return Err(CoordinatorError::TooLarge { got, limit });
         }
         let digest = Digest::of(&frame);
-        if let Some((stands, receipt)) = self.0.store.receipt(run, round, client).await? {
+        let run = self.find(run).await?;
+        if let Some((stands, receipt)) = self.stored_receipt(&run, &to).await? {
             let retry = Duration::ZERO;
             let source = RoundError::Conflict(client);
             let same = stands == digest;
             return if same { Ok(receipt) } else { Err(CoordinatorError::Round { source, retry }) };
         }
-        let run = self.find(run).await?;
         self.check_frame(&run, &to, &frame).await?;
         self.0.store.objects().put(Kind::Update, frame).await?;
         self.accept(&run, &to, digest).await
@@ -207,11 +229,15 @@ impl Coordinator {
         to: &Admission,
         frame: &Bytes,
     ) -> Result<(), CoordinatorError> {
-        let (snapshot, shared) = {
-            let open = self.lock(run).await?;
-            (open.snapshot, open.shared.clone())
-        };
         let Admission { round, attempt, client, .. } = *to;
+        let here = {
+            let open = self.lock(run).await?;
+            (open.round.id() == round).then(|| (open.snapshot, open.shared.clone()))
+        };
+        let (snapshot, shared) = match here {
+            Some(here) => here,
+            None => self.base(run, round).await?,
+        };
         let origin = Origin { run: run.id, round, attempt, client, snapshot };
         let check = {
             let (run, frame) = (run.clone(), frame.clone());
@@ -235,25 +261,49 @@ impl Coordinator {
         update: Digest,
     ) -> Result<Signed, CoordinatorError> {
         let mut open = self.lock(run).await?;
-        let Admission { round, client, .. } = *to;
         let effects = self.step(run, &mut open, &Act::Submit(*to, update), self.now()).await?;
         if let [Effect::Repeat(_)] = effects.as_slice() {
-            let stored = self.0.store.receipt(run.id, round, client).await?;
+            let stored = self.stored_receipt(run, to).await?;
             let (_, receipt) = stored.ok_or(StoreError::Row("an accepted update has no row"))?;
             return Ok(receipt);
         }
         // The same text and key give the same signature as the one just stored.
-        Ok(self.receipt(run, &open, client, update))
+        let Admission { round, attempt, client, .. } = *to;
+        Ok(self.receipt(run, Task { round, attempt }, client, update))
+    }
+
+    /// What a round's updates are read with, where it need not be the one that is on: the digest of its
+    /// snapshot, and the support that clients share.
+    pub(super) async fn base(
+        &self,
+        run: &Run,
+        round: RoundId,
+    ) -> Result<(Digest, Option<Arc<Support>>), CoordinatorError> {
+        let (_, snapshot, _) = self.stored_record(run, round).await?;
+        let terms = Terms::new(&run.manifest, run.id, round);
+        if !terms.needs_support() {
+            return Ok((snapshot, None));
+        }
+        let frame = self.0.store.objects().get(Kind::Snapshot, snapshot).await?;
+        Ok((snapshot, advance::shared_support(&frame, &terms)?.map(Arc::new)))
+    }
+
+    async fn stored_receipt(
+        &self,
+        run: &Run,
+        to: &Admission,
+    ) -> Result<Option<(Digest, Signed)>, CoordinatorError> {
+        let late = run.manifest.cohort.staleness_max();
+        Ok(self.0.store.receipt(run.id, to.round, to.client, late).await?)
     }
 
     pub(super) fn receipt(
         &self,
         run: &Run,
-        open: &Open,
+        Task { round, attempt }: Task,
         client: ClientId,
         update: Digest,
     ) -> Signed {
-        let (round, attempt) = (open.round.id(), open.round.attempt());
         let receipt = Receipt { run: run.id, round, attempt, client, update };
         Signed::new(&self.0.key, Purpose::Receipt, json(&receipt))
     }

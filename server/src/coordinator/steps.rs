@@ -15,7 +15,7 @@ use super::{Admission, Coordinator, CoordinatorError, Open, Run};
 use crate::advance;
 use crate::audit::Event as Told;
 use crate::clock::Timestamp;
-use crate::round::{Effect, Event, Place, Round, after};
+use crate::round::{Effect, Event, Place, Round, Task, after};
 use crate::status::Status;
 use crate::store::{AcceptRow, Done, Kind, News, Standing, StoreError, folds, steps, try_transact};
 
@@ -232,7 +232,8 @@ impl Coordinator {
         for effect in effects {
             match effect {
                 Effect::Open { attempt, deadline, asked } => {
-                    steps::open_attempt(tx, run.id, version, *attempt, *deadline, asked).await?;
+                    let task = Task { round, attempt: *attempt };
+                    steps::open_attempt(tx, run.id, version, task, *deadline, asked).await?;
                 }
                 Effect::Deadline(deadline) => steps::set_deadline(tx, run.id, *deadline).await?,
                 Effect::Abandon(attempt) => {
@@ -241,12 +242,13 @@ impl Coordinator {
                     steps::abandon(tx, run.id, attempt, &self.own_note(told)).await?;
                 }
                 Effect::Assign { client, new: true } => {
-                    steps::add_asked(tx, run.id, version, &[*client]).await?;
+                    let task = open.round.asked_for(*client);
+                    steps::add_asked(tx, run.id, version, task, &[*client]).await?;
                 }
                 Effect::Accept { client, update } => {
-                    let receipt = &self.receipt(run, open, *client, *update);
-                    let (client, frame, attempt) = (*client, *update, open.round.attempt());
-                    let row = AcceptRow { run: run.id, round, attempt, client, frame, receipt };
+                    let (client, frame, task) = (*client, *update, open.round.asked_for(*client));
+                    let receipt = &self.receipt(run, task, client, frame);
+                    let row = AcceptRow { run: run.id, round, task, client, frame, receipt };
                     steps::accept(tx, version, &row).await?;
                 }
                 Effect::Freeze => {

@@ -79,7 +79,7 @@ impl Coordinator {
     pub async fn cohort(&self, run: RunId) -> Result<Vec<ClientId>, CoordinatorError> {
         let run = self.find(run).await?;
         let open = self.lock(&run).await?;
-        Ok(open.round.asked().iter().copied().collect())
+        Ok(open.round.asked().keys().copied().collect())
     }
 
     async fn view(&self, run: &Run) -> Result<RunView, CoordinatorError> {

@@ -8,6 +8,15 @@ use gossamer_protocol::problem::ProblemType;
 
 use crate::clock::Timestamp;
 
+/// What a client was asked for: the round whose snapshot it trains from, and the attempt at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Task {
+    /// The round.
+    pub round: RoundId,
+    /// The attempt.
+    pub attempt: Attempt,
+}
+
 /// Where a round stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -55,7 +64,8 @@ pub enum Event<'a> {
 /// What must happen outside because of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// An attempt opened; `asked` is empty where whoever comes first is asked.
+    /// An attempt opened; `asked` is empty where whoever comes first is asked. In buffered rounds who was
+    /// asked in earlier rounds stays so.
     Open {
         /// Which one.
         attempt: Attempt,
@@ -167,6 +177,9 @@ pub enum RoundError {
         /// The attempt named.
         attempt: Attempt,
     },
+    /// In buffered rounds: it counts in the next one, which is about to begin.
+    #[error("the round is being closed; the update is taken in the next one")]
+    Closing,
     /// Not asked.
     #[error("client {0} was not asked in this attempt")]
     NotInCohort(ClientId),
@@ -182,6 +195,7 @@ impl RoundError {
         match self {
             Self::Unknown { .. } => ProblemType::UnknownRound,
             Self::Stale { .. } => ProblemType::StaleRound,
+            Self::Closing => ProblemType::Busy,
             Self::NotInCohort(_) => ProblemType::NotInCohort,
             Self::Conflict(_) => ProblemType::Conflict,
         }

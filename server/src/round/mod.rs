@@ -7,6 +7,9 @@
 //! [`Round::decide`] changes nothing: whoever decides makes the effects durable, then
 //! [`Round::apply`]s them. What other processes made durable comes in by [`Round::follow`].
 //!
+//! In buffered rounds an update counts in the round that is on when it arrives, if so many have not closed
+//! since the snapshot it was made from: a [`Task`] outlives its round. Source: FedBuff, arXiv:2106.06639.
+//!
 //! ```text
 //! Idle --Tick: enough enrolled--> Open --goal, or deadline with the minimum--> Frozen --Published--> next
 //!   ^------deadline, too few-------'
@@ -15,7 +18,7 @@
 pub mod cohort;
 mod event;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gossamer_protocol::digest::Digest;
@@ -23,7 +26,7 @@ use gossamer_protocol::ids::{Attempt, ClientId, RoundId};
 use gossamer_protocol::manifest::{Cohort, Selection};
 
 use crate::clock::Timestamp;
-pub use event::{Effect, Event, Idle, Phase, Place, RoundError};
+pub use event::{Effect, Event, Idle, Phase, Place, RoundError, Task};
 
 /// Least time that an open attempt has after a restart, unless attempts are shorter altogether: the
 /// longest pause between two tries of a client, some times over.
@@ -37,12 +40,12 @@ pub struct Round {
     id: RoundId,
     attempt: Attempt,
     phase: Phase,
-    /// Asked in this attempt.
-    asked: BTreeSet<ClientId>,
+    /// Asked in this attempt, or in an earlier round whose updates still count.
+    asked: BTreeMap<ClientId, Task>,
     /// Accepted in this round, whatever the attempt.
     accepted: BTreeMap<ClientId, Digest>,
-    /// The attempt each of them was made for.
-    made_for: BTreeMap<ClientId, Attempt>,
+    /// What each of them was made for.
+    made_for: BTreeMap<ClientId, Task>,
     /// How many were accepted before this attempt opened.
     carried: usize,
 }
@@ -57,7 +60,7 @@ impl Round {
             id,
             attempt: Attempt(0),
             phase: Phase::Idle,
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             accepted: BTreeMap::new(),
             made_for: BTreeMap::new(),
             carried: 0,
@@ -66,12 +69,12 @@ impl Round {
 
     /// Goes on where a store says the round stands. `asked` and `accepted` have what the store has and this
     /// round has not, at least; after a change of attempt, `asked` has everyone. `accepted` has the
-    /// attempt of each update.
+    /// task of each update.
     pub fn follow(
         &mut self,
         place: Place,
-        asked: impl IntoIterator<Item = ClientId>,
-        accepted: impl IntoIterator<Item = (ClientId, Digest, Attempt)>,
+        asked: impl IntoIterator<Item = (ClientId, Task)>,
+        accepted: impl IntoIterator<Item = (ClientId, Digest, Task)>,
     ) {
         let same = place.attempt == self.attempt && matches!(self.phase, Phase::Open { .. });
         if place.attempt != self.attempt {
@@ -86,7 +89,8 @@ impl Round {
         // In an attempt that is still the same, nothing was carried into it since.
         if !same || place.deadline.is_none() {
             let idle = place.deadline.is_none();
-            let before = |at: &&Attempt| idle || **at < place.attempt;
+            let now = Task { round: self.id, attempt: place.attempt };
+            let before = |at: &&Task| idle || **at < now;
             self.carried = self.made_for.values().filter(before).count();
         }
         self.phase = match place.deadline {
@@ -114,9 +118,9 @@ impl Round {
         self.phase
     }
 
-    /// Who is asked in this attempt.
+    /// Who is asked, and for what: in this attempt or, where rounds are buffered, in an earlier round.
     #[must_use]
-    pub fn asked(&self) -> &BTreeSet<ClientId> {
+    pub fn asked(&self) -> &BTreeMap<ClientId, Task> {
         &self.asked
     }
 
@@ -126,9 +130,9 @@ impl Round {
         &self.accepted
     }
 
-    /// The attempt that each accepted update was made for.
+    /// What each accepted update was made for.
     #[must_use]
-    pub fn made_for(&self) -> &BTreeMap<ClientId, Attempt> {
+    pub fn made_for(&self) -> &BTreeMap<ClientId, Task> {
         &self.made_for
     }
 
@@ -146,14 +150,31 @@ impl Round {
         if round > self.id || (round == self.id && attempt > self.attempt) {
             return Err(RoundError::Unknown { got: round, open: self.id });
         }
-        if round == self.id && self.accepted.contains_key(&client) {
+        let task = Task { round, attempt };
+        if self.made_for.get(&client).is_some_and(|made| made.round == round) {
             return Ok(());
         }
-        let open = matches!(self.phase, Phase::Open { deadline } if now < deadline);
-        if round < self.id || attempt < self.attempt || !open {
+        let buffered = self.rules.buffered.is_some();
+        let open = match self.phase {
+            Phase::Open { deadline } => now < deadline || buffered,
+            // It is counted once there is an attempt, or the goal is reached.
+            Phase::Idle => buffered,
+            Phase::Frozen => false,
+        };
+        let known = self.asked.get(&client);
+        let stale = match (known, self.accepted.contains_key(&client)) {
+            (Some(asked), false) => *asked != task,
+            // Another update of it counts in this round.
+            (_, true) => true,
+            (None, false) => task != (Task { round: self.id, attempt: self.attempt }),
+        };
+        if !stale && buffered && known.is_some() && !open {
+            return Err(RoundError::Closing);
+        }
+        if stale || !open {
             return Err(RoundError::Stale { got: round, attempt });
         }
-        if !self.asked.contains(&client) {
+        if known.is_none() {
             return Err(RoundError::NotInCohort(client));
         }
         Ok(())
@@ -180,7 +201,8 @@ impl Round {
             Effect::Open { attempt, deadline, asked } => {
                 self.attempt = *attempt;
                 self.phase = Phase::Open { deadline: *deadline };
-                self.asked = asked.iter().copied().collect();
+                let task = self.task();
+                self.asked.extend(asked.iter().map(|&client| (client, task)));
             }
             Effect::Deadline(deadline) => self.phase = Phase::Open { deadline: *deadline },
             Effect::Abandon(attempt) => {
@@ -190,11 +212,11 @@ impl Round {
                 self.carried = self.accepted.len();
             }
             Effect::Assign { client, .. } => {
-                self.asked.insert(*client);
+                self.asked.insert(*client, self.asked_for(*client));
             }
             Effect::Accept { client, update } => {
                 self.accepted.insert(*client, *update);
-                self.made_for.insert(*client, self.attempt);
+                self.made_for.insert(*client, self.asked_for(*client));
             }
             Effect::Freeze => self.phase = Phase::Frozen,
             Effect::Wait(_) | Effect::Repeat(_) | Effect::Close => {}
@@ -216,7 +238,42 @@ impl Round {
     /// The next round: this one's snapshot is published.
     #[must_use]
     pub fn next(&self) -> Self {
-        Self::new(self.rules.clone(), self.seed, self.id.next())
+        let mut next = Self::new(self.rules.clone(), self.seed, self.id.next());
+        let first = next.oldest();
+        let goes_on = |(client, task): &(&ClientId, &Task)| {
+            task.round >= first && !self.accepted.contains_key(client)
+        };
+        let goes_on = self.asked.iter().filter(goes_on);
+        next.asked.extend(goes_on.map(|(&client, &task)| (client, task)));
+        next
+    }
+
+    /// The first round whose tasks are still good: this one, unless rounds are buffered.
+    #[must_use]
+    pub fn oldest(&self) -> RoundId {
+        oldest(&self.rules, self.id)
+    }
+
+    /// How many rounds have closed since the snapshot of each accepted update, in the order of
+    /// [`accepted`](Self::accepted); nothing where rounds are not buffered.
+    #[must_use]
+    pub fn staleness(&self) -> Vec<u32> {
+        if self.rules.buffered.is_none() {
+            return Vec::new();
+        }
+        let stale = |task: &Task| staleness(self.id, task.round);
+        self.made_for.values().map(stale).collect()
+    }
+
+    /// What `client` is asked for, or would be now.
+    #[must_use]
+    pub fn asked_for(&self, client: ClientId) -> Task {
+        self.asked.get(&client).copied().unwrap_or_else(|| self.task())
+    }
+
+    /// What clients are asked for now.
+    fn task(&self) -> Task {
+        Task { round: self.id, attempt: self.attempt }
     }
 
     /// Gives the open attempt back the time that nobody was there, and [`GRACE`] at least: clients
@@ -291,7 +348,7 @@ impl Round {
         let exhausted = self.rules.selection == Selection::Seeded
             && matches!(self.phase, Phase::Open { .. })
             && sent >= self.rules.min as usize
-            && self.asked.iter().all(has_sent);
+            && self.asked.keys().all(has_sent);
         sent >= self.rules.goal as usize || exhausted
     }
 
@@ -305,10 +362,17 @@ impl Round {
             Phase::Open { deadline } if now >= deadline => return Effect::Wait(Idle::Closing),
             Phase::Open { .. } => {}
         }
-        if self.asked.contains(&client) {
+        if self.asked.contains_key(&client) {
             return Effect::Assign { client, new: false };
         }
-        let seats = self.seats(self.carried);
+        let seats = match self.rules.buffered {
+            None => self.seats(self.carried),
+            // So many are at work at a time; who has sent is not.
+            Some(_) => {
+                let sent = |client: &&ClientId| self.accepted.contains_key(client);
+                self.rules.ask as usize + self.asked.keys().filter(sent).count()
+            }
+        };
         if self.rules.selection == Selection::FirstCome && self.asked.len() < seats {
             return Effect::Assign { client, new: true };
         }
@@ -343,6 +407,16 @@ impl Round {
 /// The attempt that follows.
 pub(crate) fn after(attempt: Attempt) -> Attempt {
     Attempt(attempt.0.saturating_add(1))
+}
+
+/// The first round whose snapshot an update may be made from that arrives in `round`.
+pub(crate) fn oldest(rules: &Cohort, round: RoundId) -> RoundId {
+    RoundId(round.0.saturating_sub(rules.staleness_max()))
+}
+
+/// Rounds that have closed since `from`, where `now` is on.
+pub(crate) fn staleness(now: RoundId, from: RoundId) -> u32 {
+    u32::try_from(now.0.saturating_sub(from.0)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use gossamer_protocol::manifest::Buffered;
 use gossamer_protocol::problem::ProblemType;
 use proptest::prelude::*;
 
@@ -18,7 +19,16 @@ fn fleet(n: u8) -> Vec<ClientId> {
 }
 
 fn rules(goal: u32, ask: u32, min: u32, selection: Selection) -> Cohort {
-    Cohort { goal, ask, min, enrolled_min: 0, deadline_s: 60, selection, retry_s: 1.0 }
+    Cohort {
+        goal,
+        ask,
+        min,
+        enrolled_min: 0,
+        deadline_s: 60,
+        selection,
+        retry_s: 1.0,
+        buffered: None,
+    }
 }
 
 fn tick<'a>(fleet: &'a [ClientId]) -> Event<'a> {
@@ -148,7 +158,7 @@ fn the_deadline_closes_with_the_minimum_and_retries_below() {
 fn a_round_that_reached_its_goal_takes_no_more_after_a_restart() {
     let mut round = open(1, 2, 1);
     round.step(&submit(0, 0, 0), NOW).expect("accepted");
-    let accepted = [(client(0), update(0), Attempt(0))];
+    let accepted = [(client(0), update(0), Task::default())];
     let asked = round.asked().clone();
     let mut again = Round::new(rules(1, 2, 1, Selection::FirstCome), 1, RoundId(0));
     let place = Place { attempt: Attempt(0), deadline: Some(DEADLINE), frozen: true };
@@ -202,8 +212,9 @@ fn any_move() -> impl Strategy<Value = Move> {
 struct Stored {
     attempt: Attempt,
     deadline: Option<Timestamp>,
-    asked: BTreeSet<ClientId>,
-    accepted: BTreeMap<ClientId, (Digest, Attempt)>,
+    round: RoundId,
+    asked: BTreeMap<ClientId, Task>,
+    accepted: BTreeMap<ClientId, (Digest, Task)>,
     frozen: bool,
 }
 
@@ -213,16 +224,19 @@ impl Stored {
             Effect::Open { attempt, deadline, asked } => {
                 self.attempt = *attempt;
                 self.deadline = Some(*deadline);
-                self.asked = asked.iter().copied().collect();
+                let task = self.task();
+                self.asked.extend(asked.iter().map(|&client| (client, task)));
             }
             Effect::Abandon(attempt) => {
                 self.attempt = Attempt(attempt.0 + 1);
                 self.deadline = None;
                 self.asked.clear();
             }
-            Effect::Assign { client, new: true } => assert!(self.asked.insert(*client)),
+            Effect::Assign { client, new: true } => {
+                assert_eq!(self.asked.insert(*client, self.task()), None);
+            }
             Effect::Accept { client, update } => {
-                let twice = self.accepted.insert(*client, (*update, self.attempt));
+                let twice = self.accepted.insert(*client, (*update, self.asked[client]));
                 assert_eq!(twice, None, "accepted twice");
             }
             Effect::Deadline(deadline) => self.deadline = Some(*deadline),
@@ -231,27 +245,43 @@ impl Stored {
         }
     }
 
+    fn task(&self) -> Task {
+        Task { round: self.round, attempt: self.attempt }
+    }
+
+    /// As the transaction that publishes leaves it.
+    fn publish(&mut self, oldest: RoundId) {
+        let round = self.round.next();
+        let mut asked = std::mem::take(&mut self.asked);
+        asked.retain(|client, task| task.round >= oldest && !self.accepted.contains_key(client));
+        *self = Self { round, asked, ..Self::default() };
+    }
+
     fn place(&self) -> Place {
         Place { attempt: self.attempt, deadline: self.deadline, frozen: self.frozen }
     }
 
-    fn accepted(&self) -> impl Iterator<Item = (ClientId, Digest, Attempt)> {
-        self.accepted.iter().map(|(&client, &(update, attempt))| (client, update, attempt))
+    fn accepted(&self) -> impl Iterator<Item = (ClientId, Digest, Task)> {
+        self.accepted.iter().map(|(&client, &(update, task))| (client, update, task))
     }
 }
 
 proptest! {
     /// Whatever happens, restarts and other processes included: an accepted update is in every later accepted set of its
     /// round, once; nothing is taken from whom nobody asked, late, or after the close; a round closes
-    /// just by its goal, by its deadline with the minimum, or when nobody is left.
+    /// just by its goal, by its deadline with the minimum, or when nobody is left. Buffered, nothing is taken
+    /// that is later than it may be, or made from a snapshot that the client was not asked to train.
     #[test]
     fn accepted_is_accepted(
         (goal, spare, min) in (1_u32..5).prop_flat_map(|goal| (Just(goal), 0_u32..3, 1..=goal)),
         seeded in any::<bool>(),
+        late in prop::option::of(0_u32..3),
         moves in prop::collection::vec(any_move(), 0..120),
     ) {
+        let seeded = seeded && late.is_none();
         let selection = if seeded { Selection::Seeded } else { Selection::FirstCome };
-        let rules = rules(goal, goal + spare, min, selection);
+        let mut rules = rules(goal, goal + spare, min, selection);
+        rules.buffered = late.map(|staleness_max| Buffered { staleness_max });
         let fleet = fleet(6);
         let mut round = Round::new(rules.clone(), 1, RoundId(0));
         // What a process has that looks now and then.
@@ -262,7 +292,9 @@ proptest! {
                 Move::Wait(ms) => { now = Timestamp(now.0 + ms); continue }
                 Move::Publish if !frozen => continue,
                 Move::Publish => {
-                    (stored, frozen, round) = (Stored::default(), false, round.next());
+                    round = round.next();
+                    stored.publish(round.oldest());
+                    frozen = false;
                     other = round.clone();
                     continue
                 }
@@ -290,17 +322,23 @@ proptest! {
             };
             for effect in &effects {
                 if let Effect::Accept { client, .. } = effect {
-                    prop_assert!(before.asked().contains(client));
+                    prop_assert!(before.asked().contains_key(client));
                     prop_assert!(!frozen, "accepted after the close");
                     let open = |phase| matches!(phase, Phase::Open { deadline } if now < deadline);
-                    prop_assert!(open(before.phase()), "accepted while not open");
+                    prop_assert!(late.is_some() || open(before.phase()), "accepted while not open");
+                    if let Event::Submit { round, attempt, .. } = event {
+                        let told = before.asked()[client];
+                        prop_assert_eq!(told, Task { round, attempt });
+                        let most = u64::from(late.unwrap_or(0));
+                        prop_assert!(before.id().0 - round.0 <= most, "{round}");
+                    }
                 }
                 stored.carry_out(effect);
                 if *effect == Effect::Close {
                     frozen = true;
                     let sent = round.accepted().len();
                     let late = stored.deadline.is_some_and(|deadline| now >= deadline);
-                    let left = stored.asked.iter().any(|c| !stored.accepted.contains_key(c));
+                    let left = stored.asked.keys().any(|c| !stored.accepted.contains_key(c));
                     prop_assert!(sent >= min as usize);
                     prop_assert!(sent >= goal as usize || late || (seeded && !left));
                 }
@@ -310,8 +348,79 @@ proptest! {
             prop_assert_eq!(round.accepted(), &known);
             prop_assert_eq!(round.asked(), &stored.asked);
             prop_assert!(round.accepted().len() <= (goal + spare) as usize);
+            let working = round.asked().keys().filter(|c| !round.accepted().contains_key(c)).count();
+            prop_assert!(working <= (goal + spare) as usize, "{working} at work");
         }
     }
+}
+
+/// Three at work at a time, two updates a round, one round late at most.
+fn buffered() -> Round {
+    let mut rules = rules(2, 3, 1, Selection::FirstCome);
+    rules.buffered = Some(Buffered { staleness_max: 1 });
+    let mut round = Round::new(rules, 1, RoundId(0));
+    round.step(&tick(&fleet(6)), NOW).expect("opens");
+    for b in 0..3 {
+        round.step(&Event::CheckIn(client(b)), NOW).expect("asked");
+    }
+    round
+}
+
+fn made(round: u64, b: u8) -> Event<'static> {
+    let (round, attempt) = (RoundId(round), Attempt(0));
+    Event::Submit { round, attempt, client: client(b), update: update(b) }
+}
+
+#[test]
+fn a_late_update_counts_in_the_round_that_is_on() {
+    let mut round = buffered();
+    let full = Effect::Wait(Idle::NotAsked);
+    assert_eq!(round.step(&Event::CheckIn(client(3)), NOW), Ok(vec![full]), "three are at work");
+    round.step(&made(0, 0), NOW).expect("taken");
+    // Its place is free for another, not for itself: it counts in this round already.
+    assert_eq!(round.step(&Event::CheckIn(client(0)), NOW), Ok(vec![Effect::Wait(Idle::Done)]));
+    let new = Effect::Assign { client: client(3), new: true };
+    assert_eq!(round.step(&Event::CheckIn(client(3)), NOW), Ok(vec![new]));
+    let last = round.step(&made(0, 1), NOW).expect("taken");
+    assert_eq!(last[1..], [Effect::Freeze, Effect::Close]);
+    // Not lost, as it would be to a round that is over: it comes again.
+    let later = round.step(&made(0, 2), NOW).expect_err("between two rounds");
+    assert_eq!((later, later.problem()), (RoundError::Closing, ProblemType::Busy));
+
+    let mut round = round.next();
+    assert_eq!(round.asked().keys().copied().collect::<Vec<_>>(), [client(2), client(3)]);
+    round.step(&tick(&fleet(6)), NOW).expect("opens");
+    // Asked again, it has the same task.
+    let same = Effect::Assign { client: client(2), new: false };
+    assert_eq!(round.step(&Event::CheckIn(client(2)), NOW), Ok(vec![same]));
+    assert_eq!(round.asked_for(client(2)), Task { round: RoundId(0), attempt: Attempt(0) });
+    round.step(&Event::CheckIn(client(0)), NOW).expect("asked");
+    let not_its_own = round.step(&made(0, 0), NOW).expect_err("of the round before");
+    assert_eq!(not_its_own, RoundError::Stale { got: RoundId(0), attempt: Attempt(0) });
+    round.step(&made(1, 0), NOW).expect("taken");
+    assert_eq!(round.step(&made(0, 2), NOW).expect("taken").len(), 3, "the goal");
+    assert_eq!(round.step(&made(0, 2), NOW), Ok(vec![Effect::Repeat(client(2))]));
+    assert_eq!(round.staleness(), [0, 1], "in client order");
+
+    // Client 3 was asked two rounds ago by now.
+    let mut round = round.next();
+    assert!(round.asked().is_empty());
+    round.step(&tick(&fleet(6)), NOW).expect("opens");
+    let late = round.step(&made(0, 3), NOW).expect_err("too late");
+    assert_eq!(late.problem(), ProblemType::StaleRound);
+    let new = Effect::Assign { client: client(3), new: true };
+    assert_eq!(round.step(&Event::CheckIn(client(3)), NOW), Ok(vec![new]));
+    assert_eq!(round.asked_for(client(3)).round, RoundId(2));
+}
+
+#[test]
+fn whoever_never_comes_back_holds_no_place_for_ever() {
+    let mut round = buffered();
+    let again = round.step(&tick(&fleet(6)), DEADLINE).expect("tries again");
+    assert_eq!(again[0], Effect::Abandon(Attempt(0)));
+    assert!(round.asked().is_empty());
+    let gone = round.step(&made(0, 1), DEADLINE).expect_err("its attempt is over");
+    assert_eq!(gone.problem(), ProblemType::StaleRound);
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) struct PublishRow<'a> {
     pub(crate) state: Digest,
     /// Whether it is the run's last.
     pub(crate) last: bool,
+    /// Who was asked in rounds before this one need not send any more.
+    pub(crate) oldest: RoundId,
 }
 
 /// Who published a snapshot.
@@ -78,10 +80,15 @@ impl Store {
             insert_record(tx, row).await?;
             insert_round(tx, row.run, closed).await?;
             let status = go_on(tx, row, held.status).await?;
-            sqlx::query("DELETE FROM asked WHERE run = $1")
-                .bind(&row.run.0[..])
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "DELETE FROM asked WHERE run = $1 AND (round < $2 OR client IN \
+                     (SELECT client FROM updates WHERE run = $1 AND round = $3))",
+            )
+            .bind(&row.run.0[..])
+            .bind(int(row.oldest.0))
+            .bind(int(closed.round.0))
+            .execute(&mut *tx)
+            .await?;
             audit::append(tx, note).await?;
             Ok(Done::Keep(Publishing::Now { version: held.version, status }))
         })

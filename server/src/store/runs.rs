@@ -118,20 +118,23 @@ impl Store {
         })
     }
 
-    /// A client's accepted update in a round: its frame's digest, and the receipt.
+    /// A client's accepted update from a round's snapshot: its frame's digest, and the receipt. It may
+    /// count in a round up to `late` after that.
     pub(crate) async fn receipt(
         &self,
         run: RunId,
         round: RoundId,
         client: ClientId,
+        late: u64,
     ) -> Result<Option<(Digest, Signed)>, StoreError> {
         let row = sqlx::query(
             "SELECT frame, receipt, signature FROM updates \
-             WHERE run = $1 AND round = $2 AND client = $3",
+             WHERE run = $1 AND client = $2 AND round >= $3 AND round <= $4 AND round - staleness = $3",
         )
         .bind(&run.0[..])
-        .bind(int(round.0))
         .bind(&client.0[..])
+        .bind(int(round.0))
+        .bind(int(round.0.saturating_add(late)))
         .fetch_optional(&self.0.database.writer)
         .await?;
         let Some(row) = row else { return Ok(None) };

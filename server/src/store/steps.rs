@@ -15,6 +15,7 @@ use super::runs::{StatusRow, attempt, status_row};
 use super::{Store, StoreError, audit};
 use crate::audit::Note;
 use crate::clock::Timestamp;
+use crate::round::{Task, staleness};
 
 /// What whoever knows nothing of a run knows: no round has this number.
 pub(crate) const NOTHING: (u64, RoundId, Attempt) = (0, RoundId(u64::MAX), Attempt(0));
@@ -38,18 +39,20 @@ pub(crate) struct Standing {
 /// What steps after some version added to a run's round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct News {
-    /// Clients asked, in the attempt that is open.
-    pub(crate) asked: Vec<ClientId>,
-    /// Updates accepted, each with the attempt it was made for.
-    pub(crate) accepted: Vec<(ClientId, Digest, Attempt)>,
+    /// Clients asked, each with what for.
+    pub(crate) asked: Vec<(ClientId, Task)>,
+    /// Updates accepted, each with what it was made for.
+    pub(crate) accepted: Vec<(ClientId, Digest, Task)>,
 }
 
 /// An update to remember.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AcceptRow<'a> {
     pub(crate) run: RunId,
+    /// The round it counts in.
     pub(crate) round: RoundId,
-    pub(crate) attempt: Attempt,
+    /// What it was made for.
+    pub(crate) task: Task,
     pub(crate) client: ClientId,
     pub(crate) frame: Digest,
     pub(crate) receipt: &'a Signed,
@@ -112,24 +115,30 @@ pub(crate) async fn news(
     let same_attempt = same_round && standing.attempt == attempt_then;
     // Every version is above -1.
     let after = |same: bool| if same { int(version) } else { -1 };
-    let asked = sqlx::query("SELECT client FROM asked WHERE run = $1 AND version > $2")
-        .bind(&run.0[..])
-        .bind(after(same_attempt))
-        .fetch_all(&mut *tx)
-        .await?;
+    let asked =
+        sqlx::query("SELECT client, round, attempt FROM asked WHERE run = $1 AND version > $2")
+            .bind(&run.0[..])
+            .bind(after(same_attempt))
+            .fetch_all(&mut *tx)
+            .await?;
     let accepted = sqlx::query(
-        "SELECT client, frame, attempt FROM updates WHERE run = $1 AND round = $2 AND version > $3",
+        "SELECT client, frame, attempt, round - staleness AS round FROM updates \
+         WHERE run = $1 AND round = $2 AND version > $3",
     )
     .bind(&run.0[..])
     .bind(int(standing.round.0))
     .bind(after(same_round))
     .fetch_all(tx)
     .await?;
-    let asked = asked.iter().map(|row| Ok(ClientId(array(row.try_get("client")?)?)));
+    let task = |row: &AnyRow| {
+        let round = RoundId(count(row.try_get("round")?)?);
+        Ok::<_, StoreError>(Task { round, attempt: attempt(row.try_get("attempt")?)? })
+    };
+    let asked = asked.iter().map(|row| Ok((ClientId(array(row.try_get("client")?)?), task(row)?)));
     let accepted = accepted.iter().map(|row| {
         let client = ClientId(array(row.try_get("client")?)?);
         let frame = Digest(array(row.try_get("frame")?)?);
-        Ok((client, frame, attempt(row.try_get("attempt")?)?))
+        Ok((client, frame, task(row)?))
     });
     Ok(News {
         asked: asked.collect::<Result<_, StoreError>>()?,
@@ -142,19 +151,18 @@ pub(crate) async fn open_attempt(
     tx: &mut AnyConnection,
     run: RunId,
     version: u64,
-    attempt: Attempt,
+    task: Task,
     deadline: Timestamp,
     asked: &[ClientId],
 ) -> Result<(), StoreError> {
     sqlx::query("UPDATE runs SET attempt = $1, deadline_ms = $2 WHERE id = $3")
-        .bind(i64::from(attempt.0))
+        .bind(i64::from(task.attempt.0))
         .bind(int(deadline.0))
         .bind(&run.0[..])
         .execute(&mut *tx)
         .await?;
-    sqlx::query("DELETE FROM asked WHERE run = $1").bind(&run.0[..]).execute(&mut *tx).await?;
     for some in asked.chunks(ROWS) {
-        add_asked(tx, run, version, some).await?;
+        add_asked(tx, run, version, task, some).await?;
     }
     Ok(())
 }
@@ -164,12 +172,18 @@ pub(crate) async fn add_asked(
     tx: &mut AnyConnection,
     run: RunId,
     version: u64,
+    task: Task,
     clients: &[ClientId],
 ) -> Result<(), StoreError> {
     let values: Vec<String> =
-        (0..clients.len()).map(|at| format!("($1, $2, ${})", at + 3)).collect();
-    let text = format!("INSERT INTO asked (run, version, client) VALUES {}", values.join(", "));
-    let mut statement = sqlx::query(AssertSqlSafe(text)).bind(&run.0[..]).bind(int(version));
+        (0..clients.len()).map(|at| format!("($1, $2, $3, $4, ${})", at + 5)).collect();
+    let values = values.join(", ");
+    let text = format!("INSERT INTO asked (run, version, round, attempt, client) VALUES {values}");
+    let mut statement = sqlx::query(AssertSqlSafe(text))
+        .bind(&run.0[..])
+        .bind(int(version))
+        .bind(int(task.round.0))
+        .bind(i64::from(task.attempt.0));
     for client in clients {
         statement = statement.bind(&client.0[..]);
     }
@@ -215,17 +229,19 @@ pub(crate) async fn accept(
     row: &AcceptRow<'_>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO updates (run, round, client, attempt, frame, receipt, signature, version) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO updates \
+             (run, round, client, attempt, frame, receipt, signature, version, staleness) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(&row.run.0[..])
     .bind(int(row.round.0))
     .bind(&row.client.0[..])
-    .bind(i64::from(row.attempt.0))
+    .bind(i64::from(row.task.attempt.0))
     .bind(&row.frame.0[..])
     .bind(&row.receipt.bytes[..])
     .bind(&row.receipt.signature.0[..])
     .bind(int(version))
+    .bind(i64::from(staleness(row.round, row.task.round)))
     .execute(tx)
     .await?;
     Ok(())

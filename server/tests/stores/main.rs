@@ -7,6 +7,7 @@ mod fixtures;
 #[path = "../fixtures/world.rs"]
 mod world;
 
+mod buffered;
 mod laws;
 mod replicas;
 mod site;

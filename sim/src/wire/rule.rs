@@ -108,6 +108,7 @@ fn manifest(layout: &Layout) -> Manifest {
             deadline_s: 1,
             selection: Selection::FirstCome,
             retry_s: 1.0,
+            buffered: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
     }

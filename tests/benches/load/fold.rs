@@ -52,7 +52,7 @@ pub(crate) fn run(teller: Teller) -> Outcome {
             let start = Instant::now();
             let mut combining = Combining::new(&terms, None)?;
             for (origin, frame) in &frames {
-                combining.add(frame, &on, origin, None)?;
+                combining.add(frame, &on, origin, None, 0)?;
             }
             std::hint::black_box(combining.finish());
             best = best.min(start.elapsed().as_secs_f64());
