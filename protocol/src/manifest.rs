@@ -12,6 +12,7 @@ use crate::modules::BadPattern;
 
 mod cohort;
 mod combine;
+mod goal;
 mod lora;
 mod method;
 mod scaffold;
@@ -19,6 +20,7 @@ mod tier;
 
 pub use cohort::{Buffered, Cohort, STALENESS_MAX, Selection};
 pub use combine::{Combine, PRODUCTS_MAX};
+pub use goal::{Evaluation, Metric, Stop};
 pub use lora::{Lora, LoraRules, Patterns, Targets};
 pub use method::{
     Alternation, Average, Coding, Coverage, Download, Feedback, Method, Ranking, Reference,
@@ -62,6 +64,12 @@ pub struct Manifest {
     pub cohort: Cohort,
     /// How the mean delta becomes a step.
     pub optimizer: ServerOptimizer,
+    /// What ends the run before its last round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+    /// Whether clients tell how well snapshots predict what they hold out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
 }
 
 /// The frozen model a run adapts; it never travels.
@@ -317,6 +325,8 @@ impl Manifest {
                 buffered: None,
             },
             optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
+            stop: None,
+            evaluation: None,
         }
     }
 
@@ -360,6 +370,7 @@ impl Manifest {
         Scaffold::check(self, field)?;
 
         Cohort::check(self, field)?;
+        Stop::check(self, field)?;
         self.optimizer.check(field)
     }
 

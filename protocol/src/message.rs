@@ -135,6 +135,41 @@ pub struct Assignment {
     pub deadline_ms: u64,
 }
 
+/// `PUT .../evaluations/{client}`: how well a round's snapshot predicts what a client holds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Targets predicted, 1 to [`TARGETS_MAX`](Self::TARGETS_MAX): tokens, or with a head sequences.
+    pub targets: u64,
+    /// Their losses' sum, in units of 1 / [`UNITS`](Self::UNITS) nats.
+    pub loss: u64,
+}
+
+impl Measured {
+    /// Units of a nat.
+    pub const UNITS: u64 = 1 << 16;
+    /// Most targets.
+    pub const TARGETS_MAX: u64 = 1 << 24;
+    /// Most that a target's loss may be on average, in nats. 2^14 clients' sums stay below 2^62.
+    pub const NATS_MAX: u64 = 1 << 8;
+
+    /// Of a sum in nats; `None` where that is out of range.
+    #[must_use]
+    pub fn new(targets: u64, nats: f64) -> Option<Self> {
+        // A sum that is no number is 0 as an integer, and must not pass for one.
+        let units = (nats * Self::UNITS as f64).round();
+        let measured = Self { targets, loss: units as u64 };
+        (units >= 0.0 && measured.is_sound()).then_some(measured)
+    }
+
+    /// Whether both are in range.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let most = self.targets.saturating_mul(Self::NATS_MAX * Self::UNITS);
+        (1..=Self::TARGETS_MAX).contains(&self.targets) && self.loss <= most
+    }
+}
+
 /// Record version.
 pub const RECORD_VERSION: u16 = 1;
 
@@ -273,6 +308,23 @@ mod tests {
         assert!(signed.open::<Vec<u8>>(&key.public(), Purpose::Receipt).is_err());
         let tampered = Signed { bytes: b"[2]".to_vec(), ..signed };
         assert!(tampered.open::<Vec<u8>>(&key.public(), Purpose::Record).is_err());
+    }
+
+    /// 3 nats are 3 * 2^16 units; what is no number, negative or too much is nothing.
+    #[test]
+    fn a_measured_loss_is_a_bounded_integer() {
+        assert_eq!(Measured::new(2, 3.0), Some(Measured { targets: 2, loss: 196_608 }));
+        assert_eq!(Measured::new(1, 256.0).map(|m| m.loss), Some(16_777_216));
+        for (targets, nats) in [
+            (0, 0.0),
+            (1, 256.1),
+            (1, f64::NAN),
+            (1, f64::INFINITY),
+            (1, -1.0),
+            ((1 << 24) + 1, 1.0),
+        ] {
+            assert_eq!(Measured::new(targets, nats), None, "{targets} {nats}");
+        }
     }
 
     #[test]

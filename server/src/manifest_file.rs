@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use gossamer_protocol::digest::{Digest, Hasher};
 use gossamer_protocol::layout::{BaseLinear, LayoutError};
 use gossamer_protocol::manifest::{
-    Base, Cohort, Head, Lora, MANIFEST_VERSION, Manifest, ManifestError, Method, ServerOptimizer,
-    Training, base_digest,
+    Base, Cohort, Evaluation, Head, Lora, MANIFEST_VERSION, Manifest, ManifestError, Method,
+    ServerOptimizer, Stop, Training, base_digest,
 };
 use gossamer_protocol::modules::BadPattern;
 use serde::Deserialize;
@@ -32,6 +32,8 @@ struct File {
     training: Training,
     cohort: Cohort,
     optimizer: ServerOptimizer,
+    stop: Option<Stop>,
+    evaluation: Option<Evaluation>,
 }
 
 #[derive(Deserialize)]
@@ -173,6 +175,8 @@ pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
         training: file.training,
         cohort: file.cohort,
         optimizer: file.optimizer,
+        stop: file.stop,
+        evaluation: file.evaluation,
     };
     match manifest.to_bytes() {
         Ok(_) => Ok(Loaded { manifest, linears }),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use gossamer_client::transport::{Slot, Transport, TransportError};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
-use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Signed};
+use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_server::coordinator::{Coordinator, CoordinatorError};
 
 /// One client's way to a coordinator in this process.
@@ -76,5 +76,11 @@ impl Transport for InProcess {
         let sent =
             self.coordinator.submit(self.caller, run, round, attempt, client, frame.clone()).await;
         sent.map_err(refused)
+    }
+
+    async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
+        let Slot { run, round, client, .. } = *slot;
+        let told = self.coordinator.measured(self.caller, run, round, client, measured).await;
+        told.map_err(refused)
     }
 }

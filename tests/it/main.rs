@@ -1,6 +1,7 @@
 //! End to end: real HTTPS, real processes, real kills.
 
 mod believed;
+mod buffered;
 mod classes;
 mod commands;
 mod faults;

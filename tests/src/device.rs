@@ -131,5 +131,7 @@ pub fn dense(name: &str, parameters: usize, clients: u32, rounds: u64) -> Manife
             buffered: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
+        stop: None,
+        evaluation: None,
     }
 }

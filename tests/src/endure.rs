@@ -115,6 +115,8 @@ fn manifest(trial: &Trial) -> Manifest {
             buffered: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
+        stop: None,
+        evaluation: None,
     }
 }
 

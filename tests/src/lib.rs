@@ -94,6 +94,8 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
             eps: 1e-8,
             weight_decay: 0.01,
         },
+        stop: None,
+        evaluation: None,
     }
 }
 

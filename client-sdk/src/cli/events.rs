@@ -22,6 +22,9 @@ pub(super) fn lines() -> Watch {
             Event::Downloaded { round, bytes } => {
                 json!({"event": "downloaded", "round": round, "bytes": bytes})
             }
+            Event::Evaluated { round, targets, nats } => {
+                json!({"event": "evaluated", "round": round, "targets": targets, "nats": nats})
+            }
             Event::Training(progress) => json!({
                 "event": "training",
                 "step": progress.step,

@@ -1,7 +1,7 @@
 //! `join`: a device takes part until the run is over.
 
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -13,7 +13,8 @@ use super::device::Device;
 use super::events;
 use crate::client::{Client, Saving, Threads};
 use crate::data::{
-    InstructionDataset, LabelledDataset, Rows, TaskError, Template, TextDataset, TrainingTask,
+    Batch, HeldOut, InstructionDataset, LabelledDataset, Rows, TaskError, Template, TextDataset,
+    TrainingTask,
 };
 use crate::model::{BaseModel, Storage};
 use crate::train::Footprint;
@@ -28,6 +29,10 @@ pub(super) struct Join {
     /// What to train on: a file, or a folder of them. See --format.
     #[arg(long)]
     data: PathBuf,
+    /// Other examples of that kind, never trained on: where the run asks this device for it, how well the adapter
+    /// predicts them is told each round, as a count and a sum.
+    #[arg(long, value_name = "DATA")]
+    held_out: Option<PathBuf>,
     /// What the data is; otherwise labelled for an encoder, and text for a decoder.
     #[arg(long)]
     format: Option<Format>,
@@ -137,14 +142,36 @@ impl Join {
 
     fn task(&self, base: &BaseModel) -> Result<Arc<dyn TrainingTask>, TaskError> {
         let by_base = || if base.bert().is_some() { Format::Labelled } else { Format::Text };
+        let held_out = self.held_out.as_deref();
         Ok(match self.format.unwrap_or_else(by_base) {
-            Format::Text => Arc::new(TextDataset::open(base, &self.data)?),
+            Format::Text => {
+                let open = |path: &Path| TextDataset::open(base, path);
+                beside(open(&self.data)?, held_out.map(open).transpose()?, TextDataset::sequences)
+            }
             Format::Instructions => {
                 let template = Template::alpaca();
-                let data = InstructionDataset::open(base, &self.data, &template, Rows::Packed)?;
-                Arc::new(data)
+                let open =
+                    |path: &Path| InstructionDataset::open(base, path, &template, Rows::Packed);
+                let held_out = held_out.map(open).transpose()?;
+                beside(open(&self.data)?, held_out, InstructionDataset::batches)
             }
-            Format::Labelled => Arc::new(LabelledDataset::open(base, &self.data)?),
+            Format::Labelled => {
+                let open = |path: &Path| LabelledDataset::open(base, path);
+                beside(open(&self.data)?, held_out.map(open).transpose()?, LabelledDataset::batches)
+            }
         })
+    }
+}
+
+fn beside<T: TrainingTask + 'static>(
+    task: T,
+    held_out: Option<T>,
+    batches: fn(&T, usize, usize) -> Vec<Batch>,
+) -> Arc<dyn TrainingTask> {
+    match held_out {
+        None => Arc::new(task),
+        Some(held_out) => {
+            Arc::new(HeldOut::new(task, move |rows, cols| batches(&held_out, rows, cols)))
+        }
     }
 }

@@ -23,6 +23,7 @@ mod app;
 mod builder;
 mod encode;
 mod error;
+mod evaluation;
 pub mod gate;
 #[cfg(test)]
 mod gate_tests;
@@ -76,6 +77,15 @@ pub enum Event<'a> {
         round: RoundId,
         /// Bytes that travelled for it: its frame's length, fewer where a difference did, or none.
         bytes: u64,
+    },
+    /// The snapshot was tried on examples that are held out, since the run asks for it: this is told.
+    Evaluated {
+        /// The round.
+        round: RoundId,
+        /// Targets predicted: tokens, or with a head sequences.
+        targets: u64,
+        /// The sum of their losses, in nats.
+        nats: f64,
     },
     /// A local step is done.
     Training(Progress),

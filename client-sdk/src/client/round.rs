@@ -1,4 +1,4 @@
-//! One round of one client: verify, download, train (`training`), deliver.
+//! One round of one client: verify, download, evaluate (`evaluation`), train (`training`), deliver.
 
 use std::sync::{Arc, PoisonError};
 
@@ -62,6 +62,7 @@ impl Client {
             Some(pending) => pending,
             None => {
                 let snapshot = self.snapshot(assignment, &terms).await?;
+                self.evaluate(assignment, &terms, &base, &snapshot, task).await?;
                 self.train(assignment, &terms, base, snapshot, task, deadline).await?
             }
         };

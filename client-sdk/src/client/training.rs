@@ -96,23 +96,7 @@ impl Client {
         });
         let Made { frame, predicted, residual, control } = loop {
             let thread = sitting.clone();
-            let (turn, size) = match &self.threads {
-                Some(threads) => (threads.share().await, threads.size()),
-                None => (None, NonZeroUsize::MIN),
-            };
-            let work = move || {
-                // Held until the threads are free, also where nobody waits for it any more.
-                let _turn = turn;
-                let refused = |e: TeamError| ClientError::Thread { message: e.to_string() };
-                Team::new(size).map_err(refused)?.run(|| thread.sit())
-            };
-            let done = tokio::task::spawn_blocking(work).await;
-            let thread = |message| ClientError::Thread { message };
-            let done = done.map_err(|e| match e.try_into_panic() {
-                Ok(panic) => thread(caught::message(&*panic)),
-                Err(cancelled) => thread(cancelled.to_string()),
-            })?;
-            match done? {
+            match self.on_threads(move || thread.sit()).await?? {
                 Ended::Made(made) => break made,
                 Ended::Paused(need, retry) => {
                     self.opened(assignment.round, deadline, Some((need, retry))).await?;
@@ -130,6 +114,31 @@ impl Client {
         self.state.write(&format!("runs/{run}/update"), frame.clone())?;
         self.state.remove(&sitting.name())?;
         Ok(Pending { slot, snapshot: assignment.snapshot, frame, predicted: Some(predicted) })
+    }
+}
+
+impl Client {
+    /// Does `work` on as many threads as a training has, once they are free.
+    pub(super) async fn on_threads<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let (turn, size) = match &self.threads {
+            Some(threads) => (threads.share().await, threads.size()),
+            None => (None, NonZeroUsize::MIN),
+        };
+        let work = move || {
+            // Held until the threads are free, also where nobody waits for it any more.
+            let _turn = turn;
+            let refused = |e: TeamError| ClientError::Thread { message: e.to_string() };
+            Ok(Team::new(size).map_err(refused)?.run(work))
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        let thread = |message| ClientError::Thread { message };
+        done.map_err(|e| match e.try_into_panic() {
+            Ok(panic) => thread(caught::message(&*panic)),
+            Err(cancelled) => thread(cancelled.to_string()),
+        })?
     }
 }
 

@@ -4,6 +4,7 @@
 //! Data never leaves this process; nothing here knows of a network. Every random choice is drawn from
 //! a [`Plan`]'s streams, so the same plan gives the same batches.
 
+mod held_out;
 mod instruction;
 mod labelled;
 mod template;
@@ -15,6 +16,7 @@ use gossamer_protocol::rng::Stream;
 
 use crate::model::ModelError;
 
+pub use held_out::HeldOut;
 pub use instruction::{Instruction, InstructionDataset, Rows};
 pub use labelled::{Example, LabelledDataset};
 pub use template::{BadTemplate, Template};
@@ -125,6 +127,15 @@ pub trait TrainingTask: Send + Sync {
     fn loss(&self, logits: &Tensor, batch: &Batch) -> Result<Option<Tensor>, TaskError> {
         let _ = (logits, batch);
         Ok(None)
+    }
+
+    /// Examples that are never trained on, in batches of at most so many rows and columns; none, the
+    /// default: this device tells no evaluation. Where a run asks for one, each round's snapshot goes through
+    /// all of them before training, and the device tells how many targets they have and the sum of their
+    /// cross-entropies, nothing else. See [`HeldOut`].
+    fn held_out(&self, rows: usize, cols: usize) -> Vec<Batch> {
+        let _ = (rows, cols);
+        Vec::new()
     }
 }
 

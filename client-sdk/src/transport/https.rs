@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
-use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Signed};
+use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
 use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
 use gossamer_protocol::sign::{Signature, SigningKey};
@@ -344,6 +344,15 @@ impl Transport for Https {
         }
         let answer = self.send(Call::new(Method::PUT, path, frame)).await?;
         self.signed(answer, DOCUMENT_MAX).await
+    }
+
+    async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
+        let Slot { run, round, client, .. } = slot;
+        let path = format!("/v1/runs/{run}/rounds/{round}/evaluations/{client}");
+        let body = json_bytes(measured)?;
+        let call = Call::new(Method::PUT, path, &body);
+        self.send(call.header(CONTENT_TYPE.as_str(), "application/json")).await?;
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
-use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Signed};
+use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use serde::{Deserialize, Serialize};
 
 use super::{Slot, Transport, TransportError};
@@ -172,5 +172,10 @@ impl Transport for Metered {
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError> {
         count(&self.meter.updates, frame.len());
         self.inner.upload(slot, frame).await.map(|signed| self.meter.hear_signed(signed))
+    }
+
+    async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
+        self.meter.say(measured);
+        self.inner.measured(slot, measured).await
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
-use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Signed};
+use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
 
 pub mod https;
@@ -63,6 +63,13 @@ pub trait Transport: Send + Sync {
 
     /// Delivers an update's frame; what comes back is the signed receipt.
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError>;
+
+    /// Tells how well the snapshot of `slot`'s round does on what the client holds out. A transport that
+    /// does not carry it, which is the default, leaves the round without.
+    async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
+        let _ = (slot, measured);
+        Err(TransportError::Malformed("this transport carries no evaluations".to_owned()))
+    }
 }
 
 /// Why an answer did not come, or was a refusal.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
-use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Signed};
+use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::rng::Stream;
 
 use super::{Slot, Transport, TransportError};
@@ -126,6 +126,10 @@ impl Transport for Retrying {
 
     async fn upload(&self, slot: &Slot, frame: &Bytes) -> Result<Signed, TransportError> {
         retry!(self, self.inner.upload(slot, frame))
+    }
+
+    async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
+        retry!(self, self.inner.measured(slot, measured))
     }
 }
 

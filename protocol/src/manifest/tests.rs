@@ -32,6 +32,8 @@ pub(crate) fn manifest() -> Manifest {
             buffered: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
+        stop: None,
+        evaluation: None,
     }
 }
 

@@ -130,6 +130,9 @@ pub enum Event {
         record: Digest,
         /// Whether it was the run's last.
         last: bool,
+        /// The rule that made it so, where that is not its number.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        why: String,
     },
     /// An attempt ended with too few updates.
     RoundAbandoned {

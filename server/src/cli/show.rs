@@ -40,17 +40,19 @@ pub(super) fn card(view: &RunView) -> String {
 
 /// One line a closed round.
 pub(super) fn rounds(rows: &[RoundRow]) -> String {
-    let head = ("round", "asked", "accepted", "loss", "bytes up", "bytes down");
+    let head = ("round", "asked", "accepted", "loss", "held out", "bytes up", "bytes down");
     let mut lines = vec![format!(
-        "{:>6}  {:>6}  {:>8}  {:>8}  {:>10}  {:>10}",
-        head.0, head.1, head.2, head.3, head.4, head.5
+        "{:>6}  {:>6}  {:>8}  {:>8}  {:>8}  {:>10}  {:>10}",
+        head.0, head.1, head.2, head.3, head.4, head.5, head.6
     )];
     for row in rows {
-        let loss = row.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+        let nats = |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |l| format!("{l:.4}"));
+        let loss = nats(row.loss);
+        let held_out = nats(row.evaluation.map(|evaluated| evaluated.loss));
         let RoundRow { round, asked, accepted, bytes_up, bytes_down, .. } = row;
         let round = round.0;
         lines.push(format!(
-            "{round:>6}  {asked:>6}  {accepted:>8}  {loss:>8}  {bytes_up:>10}  {bytes_down:>10}"
+            "{round:>6}  {asked:>6}  {accepted:>8}  {loss:>8}  {held_out:>8}  {bytes_up:>10}  {bytes_down:>10}"
         ));
     }
     lines.join("\n")

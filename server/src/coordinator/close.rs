@@ -292,7 +292,23 @@ impl Coordinator {
         let terms = Terms::new(&run.manifest, run.id, record.round);
         let shared = advance::shared_support(&snapshot_bytes, &terms)?.map(Arc::new);
         let signed = self.sign_record(&record);
-        let last = record.round.0 >= run.manifest.rounds;
+        let closed = RoundRow {
+            round,
+            closed_ms: self.now().0,
+            attempt: record.attempt,
+            asked: frozen.asked().len() as u64,
+            accepted: record.accepted,
+            examples: training.examples,
+            loss: training.loss(),
+            bytes_up: training.bytes,
+            bytes_down: run.bytes_down.load(Ordering::Relaxed),
+            evaluation: match run.manifest.evaluation {
+                Some(_) => self.0.store.evaluated(run.id, round).await?,
+                None => None,
+            },
+        };
+        let why = self.stopped_by(run, &closed).await?;
+        let last = record.round.0 >= run.manifest.rounds || why.is_some();
 
         let mut open = run.open.lock().await;
         open.dirty = true;
@@ -303,6 +319,7 @@ impl Coordinator {
             snapshot: record.snapshot,
             state: record.state,
             last,
+            why: why.as_deref().unwrap_or_default(),
             oldest: oldest(&run.manifest.cohort, record.round),
         };
         let note = self.own_note(Told::RoundClosed {
@@ -312,18 +329,8 @@ impl Coordinator {
             accepted: record.accepted,
             record: Digest::of(&signed.bytes),
             last,
+            why: why.clone().unwrap_or_default(),
         });
-        let closed = RoundRow {
-            round,
-            closed_ms: note.at.0,
-            attempt: record.attempt,
-            asked: frozen.asked().len() as u64,
-            accepted: record.accepted,
-            examples: training.examples,
-            loss: training.loss(),
-            bytes_up: training.bytes,
-            bytes_down: run.bytes_down.load(Ordering::Relaxed),
-        };
         let (version, status) = match self.0.store.publish(&row, &closed, &note).await? {
             Publishing::Now { version, status } => (version, status),
             Publishing::Before => {

@@ -106,6 +106,9 @@ pub enum CoordinatorError {
     /// The bytes are no update of this run.
     #[error("the update is malformed")]
     Frame(#[from] FrameError),
+    /// An evaluation that was not asked for, or of no targets, or of a loss out of range.
+    #[error("the run asks this client for no evaluation, or what it tells is out of range")]
+    Measured,
     /// The staged parts make something else than was announced.
     #[error("the staged bytes do not have the announced digest; the upload starts anew")]
     Staged,
@@ -181,6 +184,7 @@ impl CoordinatorError {
             Self::Frame(frame) => frame_problem(frame),
             Self::Staged | Self::WrongOffset { .. } => ProblemType::WrongOffset,
             Self::Aggregate(aggregate) => aggregate.problem(),
+            Self::Measured => ProblemType::BadValue,
             Self::Manifest(_) | Self::Snapshot(_) => ProblemType::BadRequest,
             Self::Restore { .. }
             | Self::Advance(_)
@@ -201,6 +205,8 @@ impl CoordinatorError {
             Self::Round { source, retry } if source.problem() == ProblemType::StaleRound => {
                 Some(*retry)
             }
+            // A round closes in well under this.
+            Self::Round { source: RoundError::Closing, .. } => Some(Duration::from_secs(1)),
             Self::Store(StoreError::Full) => Some(Duration::from_secs(60)),
             Self::Stopping | Self::Store(StoreError::Away(_)) => Some(Duration::from_secs(1)),
             _ => None,

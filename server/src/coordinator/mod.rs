@@ -8,6 +8,7 @@
 //! of its own, to its end, even where its caller goes away.
 //!
 //! - `clients`: tokens, enrolment, revocation, nonces. `runs`: runs and what they published.
+//! - `evaluations`: how well snapshots do, and when that is enough.
 //! - `health`: whether the server can do its work.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
 //! - `differences`: snapshots for clients that hold an earlier one. `restore`: a run carried here.
@@ -19,6 +20,7 @@ mod clients;
 mod close;
 mod differences;
 mod error;
+mod evaluations;
 mod fold;
 mod health;
 mod operators;

@@ -107,7 +107,16 @@ impl Coordinator {
             for (record, signed) in &chain[1..] {
                 let (round, snapshot, state) = (record.round, record.snapshot, record.state);
                 let oldest = round;
-                rows.push(PublishRow { run, round, record: signed, snapshot, state, last, oldest });
+                rows.push(PublishRow {
+                    run,
+                    round,
+                    record: signed,
+                    snapshot,
+                    state,
+                    last,
+                    why: "",
+                    oldest,
+                });
             }
             Ok(this.0.store.restore_rounds(&rows).await?)
         };

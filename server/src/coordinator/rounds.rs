@@ -103,7 +103,11 @@ impl Coordinator {
         };
         match status.status {
             Status::Complete => {
-                return Ok(Answer::Over { reason: "the run is complete".to_owned() });
+                let reason = match &*status.note {
+                    "" => "the run is complete".to_owned(),
+                    why => format!("the run is complete: {why}"),
+                };
+                return Ok(Answer::Over { reason });
             }
             Status::Aborted => {
                 let reason = format!("the run was aborted: {}", status.note);

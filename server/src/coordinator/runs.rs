@@ -58,8 +58,16 @@ impl Coordinator {
         let note = self.note(Told::RunCreated { run, name: manifest.name.clone() });
         let add = |this: Self| async move {
             let (round, record) = (RoundId(0), &record);
-            let first =
-                PublishRow { run, round, record, snapshot, state, last: false, oldest: round };
+            let first = PublishRow {
+                run,
+                round,
+                record,
+                snapshot,
+                state,
+                last: false,
+                why: "",
+                oldest: round,
+            };
             Ok(this.0.store.add_run(&row, &first, &note).await?)
         };
         if self.apart(add).await? {

@@ -3,7 +3,7 @@
 //! - [`serve`]: the accept loop. `connection`: one connection. `stall`: peers that do not read.
 //! - `auth`: who asks. `callers`: how many at once. `rates`: how often. `body`: bounded reading. `problem`: refusals. `count`: metrics.
 //!   `health`: for load balancers.
-//! - `enrol`, `check_in`, `records`, `objects`, `updates`: the resources.
+//! - `enrol`, `check_in`, `records`, `objects`, `updates`, `evaluations`: the resources.
 //! - `admin`: the admin API, on another listener.
 
 pub(crate) mod admin;
@@ -14,6 +14,7 @@ mod check_in;
 mod connection;
 mod count;
 mod enrol;
+mod evaluations;
 mod health;
 mod objects;
 mod problem;
@@ -98,6 +99,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/runs/{run}/records/{round}", get(records::record))
         .route("/v1/runs/{run}/objects/{digest}", get(objects::object))
         .route("/v1/runs/{run}/rounds/{round}/differences/{held}", get(objects::difference))
+        .route("/v1/runs/{run}/rounds/{round}/evaluations/{client}", put(evaluations::put))
         .route(update, put(updates::put).patch(updates::patch).head(updates::head))
         .fallback(|| async { Refusal::new(ProblemType::NoRoute, "see the documentation") })
         .method_not_allowed_fallback(|| async {

@@ -17,6 +17,7 @@
 
 pub mod cohort;
 mod event;
+pub mod stop;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

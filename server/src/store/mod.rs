@@ -8,12 +8,13 @@
 //! - [`objects`]: bytes by digest. [`staging`]: uploads that are still arriving.
 //! - `rows`: nonces, whose store it is. `clients`: clients, enrolment tokens, revocations. `operators`: who may
 //!   use the admin API. `runs`: runs. `steps`: what moves a round. `folds`: parts of one that is closed. `rounds`:
-//!   what was published. `audit`: the audit log.
+//!   what was published. `evaluations`: what clients tell of it. `audit`: the audit log.
 
 mod audit;
 mod clients;
 mod database;
 mod error;
+mod evaluations;
 pub(crate) mod folds;
 pub mod objects;
 mod operators;
@@ -38,6 +39,7 @@ pub use clients::{ClientRow, Part, TokenRow};
 use database::{Database, transact};
 pub(crate) use database::{Done, try_transact};
 pub use error::StoreError;
+pub use evaluations::Evaluated;
 pub(crate) use folds::{FoldRow, Lease};
 pub use objects::Kind;
 use objects::Objects;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use sqlx::Row as _;
 
 use super::database::{transact, try_transact};
+use super::evaluations::{Evaluated, evaluated};
 use super::rows::{array, count, int};
 use super::runs::{StatusRow, attempt, signed};
 use super::steps::hold;
@@ -25,6 +26,8 @@ pub(crate) struct PublishRow<'a> {
     pub(crate) state: Digest,
     /// Whether it is the run's last.
     pub(crate) last: bool,
+    /// Why it is, where its number does not say so.
+    pub(crate) why: &'a str,
     /// Who was asked in rounds before this one need not send any more.
     pub(crate) oldest: RoundId,
 }
@@ -61,6 +64,8 @@ pub struct RoundRow {
     pub bytes_up: u64,
     /// Bytes of snapshots and differences handed out meanwhile, by the process that closed it.
     pub bytes_down: u64,
+    /// What clients tell of the snapshot that it started from; none: nobody was asked, or told.
+    pub evaluation: Option<Evaluated>,
 }
 
 impl Store {
@@ -115,8 +120,14 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<RoundRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT round, closed_ms, attempt, asked, accepted, examples, loss, bytes_up, \
-                 bytes_down FROM rounds WHERE run = $1 AND round >= $2 ORDER BY round LIMIT $3",
+            "SELECT r.round, closed_ms, attempt, asked, accepted, examples, r.loss, bytes_up, \
+                 bytes_down, COALESCE(evaluators, 0) AS evaluators, \
+                 COALESCE(targets, 0) AS targets, COALESCE(units, 0) AS units \
+             FROM rounds r LEFT JOIN \
+                 (SELECT round, COUNT(*) AS evaluators, CAST(SUM(targets) AS BIGINT) AS targets, \
+                      CAST(SUM(loss) AS BIGINT) AS units FROM evaluations \
+                  WHERE run = $1 AND round >= $2 GROUP BY round) e ON e.round = r.round \
+             WHERE run = $1 AND r.round >= $2 ORDER BY r.round LIMIT $3",
         )
         .bind(&run.0[..])
         .bind(int(from.0))
@@ -136,6 +147,7 @@ impl Store {
                     loss: row.try_get::<Option<f64>, _>("loss")?.filter(|loss| !loss.is_nan()),
                     bytes_up: count(row.try_get("bytes_up")?)?,
                     bytes_down: count(row.try_get("bytes_down")?)?,
+                    evaluation: evaluated(row)?,
                 })
             })
             .collect()
@@ -181,14 +193,16 @@ async fn go_on(
     mut status: StatusRow,
 ) -> Result<StatusRow, StoreError> {
     if row.last && !status.status.is_over() {
-        status.status = Status::Complete;
+        status = StatusRow { status: Status::Complete, note: row.why.to_owned() };
     }
     sqlx::query(
-        "UPDATE runs SET round = $1, attempt = 0, deadline_ms = NULL, frozen = 0, status = $2 \
-         WHERE id = $3",
+        "UPDATE runs SET round = $1, attempt = 0, deadline_ms = NULL, frozen = 0, status = $2, \
+             note = $3 \
+         WHERE id = $4",
     )
     .bind(int(row.round.0))
     .bind(status.status.name())
+    .bind(&status.note[..])
     .bind(&row.run.0[..])
     .execute(tx)
     .await?;

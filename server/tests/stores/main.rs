@@ -8,6 +8,7 @@ mod fixtures;
 mod world;
 
 mod buffered;
+mod evaluations;
 mod laws;
 mod replicas;
 mod site;

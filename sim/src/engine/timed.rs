@@ -13,7 +13,7 @@ use bytes::Bytes;
 use gossamer_client::transport::{Slot, Transport, TransportError};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
-use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Signed};
+use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -112,5 +112,9 @@ impl Transport for Timed {
             detail: "lost or late in virtual time".to_owned(),
             retry_ms: None,
         }))
+    }
+
+    async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
+        self.inner.measured(slot, measured).await
     }
 }

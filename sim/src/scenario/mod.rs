@@ -115,6 +115,8 @@ impl Scenario {
             training: self.training(method),
             cohort: self.cohort.clone(),
             optimizer: method.optimizer.unwrap_or(self.optimizer),
+            stop: None,
+            evaluation: None,
         }
     }
 

@@ -111,6 +111,8 @@ fn manifest(layout: &Layout) -> Manifest {
             buffered: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
+        stop: None,
+        evaluation: None,
     }
 }
 

@@ -152,11 +152,11 @@ async function showRounds() {
   }
   if (state.chosen !== run.run) return;
   $("rounds-title").textContent = `Rounds of ${run.name}`;
-  chart($("loss"), rows, [["up", (row) => row.loss]], (v) => v.toPrecision(4), false);
+  chart($("loss"), rows, [["up", (row) => row.loss, "training"], ["down", (row) => row.evaluation?.loss, "held out"]], (v) => v.toPrecision(4), false);
   chart($("bytes"), rows, [["up", (row) => row.bytes_up], ["down", (row) => row.bytes_down]], bytes, true);
   fill($("closed"), ...rows.slice(-50).reverse().map((row) => make("tr", {},
     cell("Round", row.round), cell("", when(row.closed_ms)), cell("Updates", `${row.accepted} of ${row.asked}`),
-    cell("Loss", row.loss?.toFixed(4) ?? "\u2013"), cell("Up", bytes(row.bytes_up)), cell("Down", bytes(row.bytes_down)))));
+    cell("Loss", row.loss?.toFixed(4) ?? "\u2013"), cell("Held out", row.evaluation?.loss.toFixed(4) ?? "\u2013"), cell("Up", bytes(row.bytes_up)), cell("Down", bytes(row.bytes_down)))));
 }
 
 function chart(svg, rows, lines, tell, fromZero) {
@@ -181,13 +181,13 @@ function chart(svg, rows, lines, tell, fromZero) {
   }
   parts.push(make("text", { x: left, y: h - 2 }, `round ${first}`), make("text", { x: w - 6, y: h - 2, "text-anchor": "end" }, last === first ? "" : `round ${last}`));
   const told = [];
-  for (const [name, get] of lines) {
+  for (const [name, get, label = name] of lines) {
     const points = rows.filter((row) => get(row) != null);
     parts.push(make("polyline", { class: name, points: points.map((row) => `${x(row.round)},${y(get(row))}`).join(" ") }));
     if (points.length <= 60) {
       for (const row of points) parts.push(make("circle", { class: name, r: 3, cx: x(row.round), cy: y(get(row)) }, make("title", {}, `round ${row.round}: ${tell(get(row))}`)));
     }
-    if (points.length) told.push(`${lines.length > 1 ? `${name}: ` : ""}${tell(get(points[0]))} in round ${points[0].round}, ${tell(get(points.at(-1)))} in round ${points.at(-1).round}`);
+    if (points.length) told.push(`${lines.length > 1 ? `${label}: ` : ""}${tell(get(points[0]))} in round ${points[0].round}, ${tell(get(points.at(-1)))} in round ${points.at(-1).round}`);
   }
   svg.setAttribute("aria-label", told.join("; "));
   svg.replaceChildren(...parts);
