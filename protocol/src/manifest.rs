@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::density::Density;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::layout::{Layout, LayoutError, Part, head_pair};
 use crate::modules::BadPattern;
 
@@ -70,6 +70,9 @@ pub struct Manifest {
     /// Whether clients tell how well snapshots predict what they hold out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Evaluation>,
+    /// [`start_digest`] of the adapter that the run starts from; none: the seeded start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Digest>,
 }
 
 /// The frozen model a run adapts; it never travels.
@@ -89,6 +92,16 @@ pub fn base_digest(config: Digest, tokenizer: Digest, weights: Digest) -> Digest
         "config.json\0{config}\ntokenizer.json\0{tokenizer}\nmodel.safetensors\0{weights}\n"
     );
     Digest::of(text.as_bytes())
+}
+
+/// Names an adapter that a run starts from: the SHA-256 of `"gossamer/v1/start\0"` and its values in the
+/// layout's order, f32, little-endian.
+#[must_use]
+pub fn start_digest(theta: &[f32]) -> Digest {
+    let mut hasher = Hasher::default();
+    hasher.update(b"gossamer/v1/start\0");
+    theta.iter().for_each(|value| hasher.update(&value.to_le_bytes()));
+    hasher.finish()
 }
 
 /// A linear layer over an encoder's mean features, trained and sent with the adapter.
@@ -327,6 +340,7 @@ impl Manifest {
             optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
             stop: None,
             evaluation: None,
+            start: None,
         }
     }
 
@@ -371,6 +385,8 @@ impl Manifest {
 
         Cohort::check(self, field)?;
         Stop::check(self, field)?;
+        let known = self.start.is_none() || self.version > 1;
+        field(known, "start", "absent in version 1")?;
         self.optimizer.check(field)
     }
 

@@ -64,12 +64,12 @@ pub struct Lineage<'a> {
 }
 
 impl Lineage<'_> {
-    /// Snapshot 0.
+    /// Snapshot 0, of the adapter `theta`, or else of the seeded start.
     ///
     /// # Errors
-    /// [`SnapshotError`] where even the seeded start cannot be sent.
-    pub fn start(&self) -> Result<Outcome, SnapshotError> {
-        let state = ServerState::start(self.manifest);
+    /// [`SnapshotError`] where even that cannot be sent.
+    pub fn start(&self, theta: Option<Vec<f32>>) -> Result<Outcome, SnapshotError> {
+        let state = ServerState::start(self.manifest, theta);
         self.outcome(state, RoundId(0), None, Attempt(0), &BTreeMap::new(), &[])
     }
 

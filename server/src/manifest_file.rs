@@ -11,9 +11,10 @@ use gossamer_protocol::digest::{Digest, Hasher};
 use gossamer_protocol::layout::{BaseLinear, LayoutError};
 use gossamer_protocol::manifest::{
     Base, Cohort, Evaluation, Head, Lora, MANIFEST_VERSION, Manifest, ManifestError, Method,
-    ServerOptimizer, Stop, Training, base_digest,
+    ServerOptimizer, Stop, Training, base_digest, start_digest,
 };
 use gossamer_protocol::modules::BadPattern;
+use gossamer_protocol::peft::{self, Files, PeftError};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
@@ -57,6 +58,67 @@ pub struct Loaded {
     pub manifest: Manifest,
     /// The base model's linears.
     pub linears: Vec<BaseLinear>,
+    /// Width of the features that a head takes.
+    pub hidden: usize,
+}
+
+impl Loaded {
+    /// Sets the adapter in PEFT's `files` as the run's start; gives its values, shape `[n]`.
+    ///
+    /// # Errors
+    /// [`StartError`] where the files hold no adapter of this base model, or another than the manifest's.
+    pub fn start_from(&mut self, files: &Files) -> Result<Vec<f32>, StartError> {
+        let Manifest { base, lora, layout, .. } = &self.manifest;
+        let shapes =
+            peft::Shapes { digest: base.digest, linears: &self.linears, hidden: self.hidden };
+        let adapter = files.import(&shapes)?;
+        let (ours, theirs) = (lora.rules()?, adapter.lora.rules()?);
+        let scales = |name: &str| [ours.scale(name), theirs.scale(name)];
+        if adapter.layout != *layout {
+            let n = [layout.n(), adapter.layout.n()];
+            return Err(StartError::Layout { wanted: n[0], found: n[1] });
+        }
+        for linear in &self.linears {
+            let [wanted, found] = scales(&linear.name);
+            if wanted != found {
+                return Err(StartError::Scale { module: linear.name.clone(), wanted, found });
+            }
+        }
+        self.manifest.start = Some(start_digest(&adapter.theta));
+        Ok(adapter.theta)
+    }
+}
+
+/// Why an adapter is no start for a run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The files cannot be read as an adapter of the base model.
+    #[error("the adapter to start from")]
+    Files(#[from] PeftError),
+    /// A pattern that cannot be matched.
+    #[error("the adapter to start from")]
+    Pattern(#[from] BadPattern),
+    /// Other tensors than the manifest's: rank, targets, head, or parts that only a method has.
+    #[error(
+        "the adapter to start from has other tensors ({found} parameters) than the manifest ({wanted})"
+    )]
+    Layout {
+        /// Parameters of the manifest's layout.
+        wanted: usize,
+        /// Those of the adapter.
+        found: usize,
+    },
+    /// Another scale: the same values would mean something else.
+    #[error("the adapter to start from scales {module} by {found}, the manifest by {wanted}")]
+    Scale {
+        /// The linear.
+        module: String,
+        /// By the manifest.
+        wanted: f64,
+        /// By the adapter.
+        found: f64,
+    },
 }
 
 /// Why a file is no manifest.
@@ -177,9 +239,10 @@ pub fn load(path: &Path) -> Result<Loaded, ManifestFileError> {
         optimizer: file.optimizer,
         stop: file.stop,
         evaluation: file.evaluation,
+        start: None,
     };
     match manifest.to_bytes() {
-        Ok(_) => Ok(Loaded { manifest, linears }),
+        Ok(_) => Ok(Loaded { manifest, linears, hidden }),
         Err(ManifestError::Field { field: at, why }) => Err(field(at, format!("expected {why}"))),
         Err(other) => Err(field("", other.to_string())),
     }

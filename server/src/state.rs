@@ -36,14 +36,14 @@ pub struct ServerState {
 pub struct BadState(&'static str);
 
 impl ServerState {
-    /// The state before round 0: the seeded start.
+    /// The state before round 0: the adapter `theta`, or else the seeded start.
     #[must_use]
-    pub fn start(manifest: &Manifest) -> Self {
+    pub fn start(manifest: &Manifest, theta: Option<Vec<f32>>) -> Self {
         let n = manifest.layout.n();
         let slots = optimizer::of(&manifest.optimizer).slots();
         Self {
             steps: 0,
-            theta: manifest.layout.init(manifest.seed),
+            theta: theta.unwrap_or_else(|| manifest.layout.init(manifest.seed)),
             slots: slots.into_iter().map(|start| vec![start; n]).collect(),
             support: None,
         }

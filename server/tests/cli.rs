@@ -112,6 +112,13 @@ fn a_run_from_its_manifest_to_its_export() {
     assert!(place.bad(&["run", "resume", "s"]).contains("is aborted and stays so"));
     assert!(place.bad(&["run", "create", "s", "run.toml"]).contains("is aborted"), "not anew");
     assert!(place.bad(&["run", "show", "s", "nope"]).contains("there is no run \"nope\""));
+
+    let warm = place.json(&["run", "create", "s", "run.toml", "--from", "peft"])["run"].clone();
+    assert_ne!(warm, run.as_str(), "another start is another run");
+    let again = place.json(&["run", "create", "s", "run.toml", "--from-run", &run]);
+    assert_eq!(again["run"], warm, "it is the same adapter");
+    let nowhere = place.bad(&["run", "create", "s", "run.toml", "--from", "nowhere"]);
+    assert!(nowhere.contains("nowhere/adapter_config.json"), "{nowhere}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn one_round_as_published() {
     assert_eq!(n, flasc.start.len());
     let (run, round) = (RunId([1; 16]), RoundId(0));
     let terms = Terms::new(&manifest, run, round);
-    let mut state = ServerState::start(&manifest);
+    let mut state = ServerState::start(&manifest, None);
     state.theta = flasc.start;
 
     let frame = snapshot::take(&manifest, run, round, &mut state).expect("finite");
@@ -107,7 +107,7 @@ fn what_is_left_out_decays() {
             manifest.method.download.of = of;
             manifest.method.download.residual = residual;
             let start = if of == Reference::Change { init.clone() } else { vec![0.0; n] };
-            let mut state = ServerState::start(&manifest);
+            let mut state = ServerState::start(&manifest, None);
             // Changes of 1/64, 2/64, ...: exact, and the last quarter is the largest.
             let change = |i: usize| (i + 1) as f32 / 64.0;
             state.theta = (0..n).map(|i| start[i] + change(i)).collect();
@@ -135,7 +135,7 @@ fn what_is_rounded_away_decays() {
         for residual in [1.0, 0.5, 0.0] {
             manifest.method.download.values = values;
             manifest.method.download.residual = residual;
-            let mut state = ServerState::start(&manifest);
+            let mut state = ServerState::start(&manifest, None);
             // Six changes, so that four of the ten best are zeros.
             for i in 0..6 {
                 state.theta[3 * i] += 0.1 / (i + 1) as f32;

@@ -133,5 +133,6 @@ pub fn dense(name: &str, parameters: usize, clients: u32, rounds: u64) -> Manife
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
         stop: None,
         evaluation: None,
+        start: None,
     }
 }

@@ -117,6 +117,7 @@ fn manifest(trial: &Trial) -> Manifest {
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
         stop: None,
         evaluation: None,
+        start: None,
     }
 }
 

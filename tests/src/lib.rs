@@ -96,6 +96,7 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
         },
         stop: None,
         evaluation: None,
+        start: None,
     }
 }
 

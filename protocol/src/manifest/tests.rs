@@ -34,6 +34,7 @@ pub(crate) fn manifest() -> Manifest {
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
         stop: None,
         evaluation: None,
+        start: None,
     }
 }
 

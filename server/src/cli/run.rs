@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use gossamer_protocol::ids::{RoundId, RunId};
-use gossamer_protocol::peft;
+use gossamer_protocol::peft::{self, Files};
 use serde_json::json;
 
 use super::print;
@@ -25,6 +25,12 @@ pub(super) enum Run {
         dir: PathBuf,
         /// The run's terms, TOML.
         manifest: PathBuf,
+        /// Start from this adapter: a PEFT folder, as `run export` and PEFT write it.
+        #[arg(long, value_name = "ADAPTER")]
+        from: Option<PathBuf>,
+        /// Start from the latest adapter of that run: its id, the beginning of it, or its name.
+        #[arg(long, value_name = "RUN", conflicts_with = "from")]
+        from_run: Option<String>,
     },
     /// List all runs.
     List {
@@ -67,7 +73,17 @@ pub(super) struct One {
 
 pub(super) async fn run(command: Run, json: bool) -> Result<()> {
     match command {
-        Run::Create { dir, manifest } => create(&dir, &manifest, json).await,
+        Run::Create { dir, manifest, from, from_run } => {
+            let files = match (from, from_run) {
+                (Some(folder), _) => Some(peft_files(&folder)?),
+                (None, Some(name)) => {
+                    let (coordinator, view) = find(&dir, Some(&name)).await?;
+                    Some(coordinator.export(view.run).await?)
+                }
+                (None, None) => None,
+            };
+            create(&dir, &manifest, files.as_ref(), json).await
+        }
         Run::List { dir } => {
             let views = setup::coordinator(&dir).await?.runs().await?;
             print(json, &serde_json::to_value(&views)?, &show::table(&views))
@@ -89,10 +105,23 @@ pub(super) async fn run(command: Run, json: bool) -> Result<()> {
     }
 }
 
-async fn create(dir: &Path, manifest: &Path, json: bool) -> Result<()> {
+/// The files of an adapter's folder.
+fn peft_files(folder: &Path) -> Result<Files> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let origin = folder.join(peft::ORIGIN_FILE).is_file();
+    let origin = origin.then(|| read(peft::ORIGIN_FILE)).transpose()?;
+    Ok(Files { config: read(peft::CONFIG_FILE)?, weights: read(peft::WEIGHTS_FILE)?, origin })
+}
+
+async fn create(dir: &Path, manifest: &Path, from: Option<&Files>, json: bool) -> Result<()> {
     let coordinator = setup::coordinator(dir).await?;
-    let loaded = manifest_file::load(manifest)?;
-    let run = coordinator.create_run_on(&loaded.manifest, Some(&loaded.linears)).await?;
+    let mut loaded = manifest_file::load(manifest)?;
+    let start = from.map(|files| loaded.start_from(files)).transpose()?;
+    let linears = Some(&loaded.linears[..]);
+    let run = coordinator.create_run_from(&loaded.manifest, linears, start).await?;
     let stands = coordinator.run(run).await?.status;
     if stands.is_over() {
         bail!(

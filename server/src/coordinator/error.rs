@@ -127,6 +127,9 @@ pub enum CoordinatorError {
     /// The run's start cannot be sent.
     #[error("the run's first snapshot cannot be made")]
     Snapshot(#[from] SnapshotError),
+    /// No adapter to start a run from.
+    #[error("the run cannot start from that adapter: {0}")]
+    Start(&'static str),
     /// A run that was carried here is not what was published.
     #[error("round {round} cannot be restored: {why}")]
     Restore {
@@ -185,7 +188,7 @@ impl CoordinatorError {
             Self::Staged | Self::WrongOffset { .. } => ProblemType::WrongOffset,
             Self::Aggregate(aggregate) => aggregate.problem(),
             Self::Measured => ProblemType::BadValue,
-            Self::Manifest(_) | Self::Snapshot(_) => ProblemType::BadRequest,
+            Self::Manifest(_) | Self::Snapshot(_) | Self::Start(_) => ProblemType::BadRequest,
             Self::Restore { .. }
             | Self::Advance(_)
             | Self::Diverged { .. }

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Snapshot, Terms};
+use gossamer_protocol::frame::{FrameError, Snapshot, Terms};
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::layout::BaseLinear;
-use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::manifest::{Manifest, Reference, start_digest};
 use gossamer_protocol::message::Signed;
 use gossamer_protocol::peft::Files;
 use gossamer_protocol::sign::Purpose;
@@ -20,6 +20,31 @@ use crate::export;
 use crate::state::ServerState;
 use crate::status::Status;
 use crate::store::{Kind, PublishRow, RoundRow, RunRow, StatusRow, StoreError};
+
+/// Whether the downloads of the first rounds have all of the adapter that a run starts from: what they left out,
+/// no client would ever see.
+fn is_carried(
+    manifest: &Manifest,
+    run: RunId,
+    theta: &[f32],
+    snapshot: &[u8],
+) -> Result<bool, FrameError> {
+    let sent = match manifest.method.download.of {
+        Reference::Weights => vec![0.0; theta.len()],
+        Reference::Change => manifest.layout.init(manifest.seed),
+    };
+    let changed = |&index: &usize| theta[index] != sent[index];
+    let first = Snapshot::decode(snapshot, &Terms::new(manifest, run, RoundId(0)))?;
+    let missing = match first.values.support().indices() {
+        None => false,
+        Some(there) => (0..theta.len())
+            .filter(changed)
+            .any(|index| there.binary_search(&(index as u32)).is_err()),
+    };
+    // The first round may be dense where the others are not.
+    let second = Terms::new(manifest, run, RoundId(1)).download_entries();
+    Ok(!missing && (0..theta.len()).filter(changed).count() <= second)
+}
 
 impl Coordinator {
     /// Starts a run. The same manifest again is the same run.
@@ -40,10 +65,35 @@ impl Coordinator {
         manifest: &Manifest,
         linears: Option<&[BaseLinear]>,
     ) -> Result<RunId, CoordinatorError> {
+        self.create_run_from(manifest, linears, None).await
+    }
+
+    /// As [`create_run_on`](Self::create_run_on), of an adapter of shape `[n]`, which the manifest's `start`
+    /// names.
+    ///
+    /// # Errors
+    /// As for [`create_run`](Self::create_run), and [`CoordinatorError::Start`] where `start` is not what the
+    /// manifest names, or more than the first downloads carry.
+    pub async fn create_run_from(
+        &self,
+        manifest: &Manifest,
+        linears: Option<&[BaseLinear]>,
+        start: Option<Vec<f32>>,
+    ) -> Result<RunId, CoordinatorError> {
         let bytes = manifest.to_bytes()?;
         let digest = Digest::of(&bytes);
         let run = RunId::of(digest);
-        let outcome = Lineage { run, digest, manifest }.start()?;
+        if start.as_deref().map(start_digest) != manifest.start {
+            return Err(CoordinatorError::Start("it is not the one that the manifest names"));
+        }
+        let outcome = Lineage { run, digest, manifest }.start(start.clone())?;
+        if let Some(theta) = start
+            && !is_carried(manifest, run, &theta, &outcome.snapshot)?
+        {
+            let why = "it differs from the seeded start in more entries than a download has: give the seed it was \
+                       trained with, or a density of 1";
+            return Err(CoordinatorError::Start(why));
+        }
         let store = &self.0.store;
         let state = store.objects().put(Kind::State, outcome.state_bytes.into()).await?;
         let snapshot = store.objects().put(Kind::Snapshot, outcome.snapshot.into()).await?;

@@ -53,7 +53,7 @@ fn folder(manifest: &str) -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn a_file_becomes_a_manifest() {
     let (_dir, path) = folder(GOOD);
-    let Loaded { manifest, linears } = load(&path).expect("good");
+    let Loaded { manifest, linears, .. } = load(&path).expect("good");
     assert_eq!(linears.len(), 14);
     // A [4, 8] and B [8, 4] on q; A [4, 8] and B [4, 4] on v: 112 a layer.
     assert_eq!(manifest.layout.n(), 224);
@@ -141,7 +141,7 @@ fn a_head_is_an_encoders() {
         std::fs::write(dir.path().join("model/config.json"), config).expect("written");
         load(&path)
     };
-    let Loaded { manifest, linears } = load(&headed, encoder).expect("good");
+    let Loaded { manifest, linears, .. } = load(&headed, encoder).expect("good");
     assert_eq!((manifest.head, linears.len()), (Some(Head { classes: 3 }), 12));
     // A [4, 8] and B [8, 4] on query and value of two layers, the head's weight [3, 8] and bias.
     assert_eq!(manifest.layout.n(), 2 * 2 * 64 + 27);

@@ -117,6 +117,7 @@ impl Scenario {
             optimizer: method.optimizer.unwrap_or(self.optimizer),
             stop: None,
             evaluation: None,
+            start: None,
         }
     }
 

@@ -113,6 +113,7 @@ fn manifest(layout: &Layout) -> Manifest {
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
         stop: None,
         evaluation: None,
+        start: None,
     }
 }
 
