@@ -96,6 +96,19 @@ impl Lineage<'_> {
         self.outcome(state, round.next(), Some(parent), attempt, accepted, staleness)
     }
 
+    /// The snapshot after a round in which nobody was counted and the operator went back to `state`.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] where it cannot be sent as `round`'s.
+    pub fn back(
+        &self,
+        state: ServerState,
+        round: RoundId,
+        parent: Digest,
+    ) -> Result<Outcome, SnapshotError> {
+        self.outcome(state, round.next(), Some(parent), Attempt(0), &BTreeMap::new(), &[])
+    }
+
     /// SCAFFOLD's control variates after a round: `c + |S| / N mean(dc_k)`, whatever the optimiser. Source:
     /// arXiv:1910.06378, equation 5.
     fn controls(&self, theta: &[f32], delta: &[f32], sent: usize) -> Vec<(Range<usize>, Vec<f32>)> {

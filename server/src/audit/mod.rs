@@ -134,6 +134,17 @@ pub enum Event {
         #[serde(skip_serializing_if = "String::is_empty")]
         why: String,
     },
+    /// An operator went back to an earlier round's adapter: a round that counted nobody.
+    RolledBack {
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: RoundId,
+        /// The round that started from that adapter.
+        to: RoundId,
+        /// Digest of the record of the snapshot made of it.
+        record: Digest,
+    },
     /// An attempt ended with too few updates.
     RoundAbandoned {
         /// The run.

@@ -1,4 +1,5 @@
-//! `run create | list | show | rounds | pause | resume | abort | export | manifest`: works on the store itself, beside a
+//! `run create | list | show | rounds | pause | resume | abort | export | rollback |
+//! manifest`: works on the store itself, beside a
 //! server or without one.
 
 use std::path::{Path, PathBuf};
@@ -60,6 +61,26 @@ pub(super) enum Run {
         run: String,
         /// A folder, made where it is not there, or a file ending in `.safetensors`.
         out: PathBuf,
+        /// Not the latest one, but that which this round started from.
+        #[arg(long)]
+        round: Option<u64>,
+        /// Not the latest one, but the best: of the lowest loss on what clients hold out, or in training.
+        #[arg(long, conflicts_with = "round")]
+        best: bool,
+    },
+    /// Go back to the adapter that an earlier round started from. The run must be paused; its next round begins
+    /// with it.
+    Rollback {
+        /// The server's directory.
+        dir: PathBuf,
+        /// The run: its id, the beginning of it, or its name.
+        run: String,
+        /// The round.
+        #[arg(long, required_unless_present = "best")]
+        round: Option<u64>,
+        /// The best one: of the lowest loss on what clients hold out, or in training.
+        #[arg(long, conflicts_with = "round")]
+        best: bool,
     },
 }
 
@@ -101,7 +122,37 @@ pub(super) async fn run(command: Run, json: bool) -> Result<()> {
         Run::Pause(one) => set(one, Status::Paused, json).await,
         Run::Resume(one) => set(one, Status::Running, json).await,
         Run::Abort(one) => set(one, Status::Aborted, json).await,
-        Run::Export { dir, run, out } => write(&dir, &run, &out, json).await,
+        Run::Export { dir, run, out, round, best } => {
+            let (coordinator, view) = find(&dir, Some(&run)).await?;
+            let round = which(&coordinator, &view, round, best).await?;
+            write(&coordinator, &view, round, &out, json).await
+        }
+        Run::Rollback { dir, run, round, best } => {
+            let (coordinator, view) = find(&dir, Some(&run)).await?;
+            let Some(to) = which(&coordinator, &view, round, best).await? else {
+                bail!("name a round, or --best");
+            };
+            let next = coordinator.roll_back(view.run, to).await?;
+            let text =
+                format!("run {}: round {next} begins with the adapter of round {to}", view.run);
+            print(json, &json!({ "run": view.run, "to": to, "round": next }), &text)
+        }
+    }
+}
+
+/// The round that is meant; none: the latest.
+async fn which(
+    coordinator: &Coordinator,
+    view: &RunView,
+    round: Option<u64>,
+    best: bool,
+) -> Result<Option<RoundId>> {
+    if !best {
+        return Ok(round.map(RoundId));
+    }
+    match coordinator.best_round(view.run).await? {
+        Some((round, _)) => Ok(Some(round)),
+        None => bail!("run {} has no round with a loss yet", view.run),
     }
 }
 
@@ -152,9 +203,18 @@ async fn set(One { dir, run }: One, to: Status, json: bool) -> Result<()> {
     print(json, &json!({ "run": view.run, "status": stands }), &text)
 }
 
-async fn write(dir: &Path, run: &str, out: &Path, json: bool) -> Result<()> {
-    let (coordinator, view) = find(dir, Some(run)).await?;
-    let files = coordinator.export(view.run).await?;
+async fn write(
+    coordinator: &Coordinator,
+    view: &RunView,
+    round: Option<RoundId>,
+    out: &Path,
+    json: bool,
+) -> Result<()> {
+    let files = match round {
+        Some(round) => coordinator.export_round(view.run, round).await?,
+        None => coordinator.export(view.run).await?,
+    };
+    let round = round.unwrap_or(view.round);
     let write = |path: &Path, bytes: &[u8]| {
         std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
     };
@@ -168,8 +228,8 @@ async fn write(dir: &Path, run: &str, out: &Path, json: bool) -> Result<()> {
         }
         out.join(peft::WEIGHTS_FILE)
     };
-    let text = format!("wrote {} after round {}", file.display(), view.round);
-    print(json, &json!({ "file": file, "round": view.round, "bytes": files.weights.len() }), &text)
+    let text = format!("wrote {} after round {round}", file.display());
+    print(json, &json!({ "file": file, "round": round, "bytes": files.weights.len() }), &text)
 }
 
 /// The run that is meant.

@@ -130,6 +130,9 @@ pub enum CoordinatorError {
     /// No adapter to start a run from.
     #[error("the run cannot start from that adapter: {0}")]
     Start(&'static str),
+    /// A run that cannot go back.
+    #[error("the run cannot go back: {0}")]
+    Rollback(&'static str),
     /// A run that was carried here is not what was published.
     #[error("round {round} cannot be restored: {why}")]
     Restore {
@@ -189,6 +192,7 @@ impl CoordinatorError {
             Self::Aggregate(aggregate) => aggregate.problem(),
             Self::Measured => ProblemType::BadValue,
             Self::Manifest(_) | Self::Snapshot(_) | Self::Start(_) => ProblemType::BadRequest,
+            Self::Rollback(_) => ProblemType::Conflict,
             Self::Restore { .. }
             | Self::Advance(_)
             | Self::Diverged { .. }

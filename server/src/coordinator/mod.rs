@@ -11,7 +11,8 @@
 //! - `evaluations`: how well snapshots do, and when that is enough.
 //! - `health`: whether the server can do its work.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
-//! - `differences`: snapshots for clients that hold an earlier one. `restore`: a run carried here.
+//! - `differences`: snapshots for clients that hold an earlier one. `restore`: a run carried here. `rollback`: back
+//!   to an earlier adapter.
 //! - `simulated`: what only a simulator asks for.
 //! - `steps`: a run's copy, and what changes it. `rounds`: check-in and upload. `fold`: the sum of a
 //!   round. `close`: the tick, and from one round to the next.
@@ -25,6 +26,7 @@ mod fold;
 mod health;
 mod operators;
 mod restore;
+mod rollback;
 mod rounds;
 mod runs;
 mod sightings;

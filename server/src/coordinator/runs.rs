@@ -266,7 +266,26 @@ impl Coordinator {
             let open = self.lock(&run).await?;
             (open.round.id(), open.snapshot_bytes.clone())
         };
-        let snapshot = Snapshot::decode(&frame, &Terms::new(&run.manifest, run.id, round))?;
+        Self::files(&run, round, &frame)
+    }
+
+    /// The adapter that clients receive in `round`, as PEFT keeps it.
+    ///
+    /// # Errors
+    /// As for [`export`](Self::export), and [`CoordinatorError::UnknownRound`].
+    pub async fn export_round(
+        &self,
+        run: RunId,
+        round: RoundId,
+    ) -> Result<Files, CoordinatorError> {
+        let run = self.find(run).await?;
+        let (_, snapshot, _) = self.stored_record(&run, round).await?;
+        let frame = self.0.store.objects().get(Kind::Snapshot, snapshot).await?;
+        Self::files(&run, round, &frame)
+    }
+
+    fn files(run: &Run, round: RoundId, frame: &[u8]) -> Result<Files, CoordinatorError> {
+        let snapshot = Snapshot::decode(frame, &Terms::new(&run.manifest, run.id, round))?;
         let theta = snapshot.theta(&run.manifest);
         let linears = run.linears.as_deref().map(export::linears_from_bytes).transpose()?;
         Ok(Files::export(&run.manifest, linears.as_deref(), &theta)?)

@@ -99,6 +99,39 @@ impl Store {
         })
     }
 
+    /// Publishes another snapshot in place of what the round that is on would come to; where the run is not
+    /// paused, has moved on, or has updates in that round, nothing is done.
+    pub(crate) async fn roll_back(
+        &self,
+        row: &PublishRow<'_>,
+        closed: &RoundRow,
+        note: &Note,
+    ) -> Result<bool, StoreError> {
+        try_transact!(self, |tx| {
+            let held = hold(tx, row.run).await?;
+            let sent =
+                sqlx::query("SELECT COUNT(*) AS sent FROM updates WHERE run = $1 AND round = $2")
+                    .bind(&row.run.0[..])
+                    .bind(int(closed.round.0))
+                    .fetch_one(&mut *tx)
+                    .await?;
+            let nobody = sent.try_get::<i64, _>("sent")? == 0;
+            let waits = held.status.status == Status::Paused && !held.frozen;
+            if held.round != closed.round || !waits || !nobody {
+                return Ok(Done::Undo(false));
+            }
+            insert_record(tx, row).await?;
+            insert_round(tx, row.run, closed).await?;
+            go_on(tx, row, held.status).await?;
+            sqlx::query("DELETE FROM asked WHERE run = $1")
+                .bind(&row.run.0[..])
+                .execute(&mut *tx)
+                .await?;
+            audit::append(tx, note).await?;
+            Ok(Done::Keep(true))
+        })
+    }
+
     /// Adds rounds behind a run's first as they were published elsewhere, all or none.
     pub(crate) async fn restore_rounds(&self, rows: &[PublishRow<'_>]) -> Result<(), StoreError> {
         let Some(end) = rows.last() else { return Ok(()) };

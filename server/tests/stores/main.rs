@@ -11,4 +11,5 @@ mod buffered;
 mod evaluations;
 mod laws;
 mod replicas;
+mod rollback;
 mod site;
