@@ -56,6 +56,8 @@ async fn a_run_from_its_creation_to_its_adapter() {
     let at = |rest: &str| format!("/v1/runs/{run}{rest}");
     let paused = server.got(&eva, POST, &at("/pause"), None).await;
     assert_eq!(paused["status"], "paused");
+    let back = problem(server.api(&eva, POST, &at("/rollback"), Some(json!({ "round": 0 }))).await);
+    assert_eq!(back.await.kind, P::Conflict, "it is at round 0");
     assert_eq!(server.got(&eva, POST, &at("/resume"), None).await["status"], "running");
     let mut bytes = 0;
     for _ in 0..2 {

@@ -140,6 +140,9 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives(&[Gives::json::<RunView>(200)]).refuses(NO_CHANGE),
     route("POST", "/v1/runs/{run}/abort", O, || post(runs::abort), "End a run for good")
         .gives(&[Gives::json::<RunView>(200)]).refuses(NO_CHANGE),
+    route("POST", "/v1/runs/{run}/rollback", O, || post(runs::roll_back), "Go back to the adapter that an earlier round of a paused run started from")
+        .takes::<runs::Back>().gives(&[Gives::json::<RunView>(200)])
+        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownRun, P::UnknownRound, P::Conflict]),
     route("GET", "/v1/runs/{run}/adapter/{file}", O, || get(runs::adapter), "A file of the latest adapter, as PEFT keeps it")
         .gives(&[Gives::json::<serde_json::Map<String, serde_json::Value>>(200), Gives(200, "application/octet-stream", None)])
         .refuses(&[P::BadRequest, P::UnknownRun, P::NoRoute]),

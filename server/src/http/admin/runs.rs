@@ -136,6 +136,30 @@ pub(super) async fn abort(
     set(&admin, &caller, address(at)?, Status::Aborted).await
 }
 
+/// Where a run goes back to.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Back {
+    /// The round that started from the adapter that is wanted.
+    #[schemars(with = "u64")]
+    round: RoundId,
+}
+
+/// The run must be paused.
+pub(super) async fn roll_back(
+    State(admin): State<Admin>,
+    caller: Caller,
+    at: RunPath,
+    request: Request,
+) -> Result<Json<RunView>, Refusal> {
+    let run = address(at)?;
+    let (parts, body) = request.into_parts();
+    let Back { round } = admin.message(&parts.headers, body, 1 << 14).await?;
+    let coordinator = acting(&admin, &caller);
+    coordinator.roll_back(run, round).await?;
+    Ok(Json(coordinator.run(run).await?))
+}
+
 async fn set(
     admin: &Admin,
     caller: &Caller,
