@@ -18,7 +18,7 @@ mod method;
 mod scaffold;
 mod tier;
 
-pub use cohort::{Buffered, Cohort, STALENESS_MAX, Selection};
+pub use cohort::{Buffered, Cohort, Participation, STALENESS_MAX, Selection};
 pub use combine::{Combine, PRODUCTS_MAX};
 pub use goal::{Evaluation, Metric, Stop};
 pub use lora::{Lora, LoraRules, Patterns, Targets};
@@ -336,6 +336,7 @@ impl Manifest {
                 selection: Selection::FirstCome,
                 retry_s: cohort::retry_s(),
                 buffered: None,
+                participation: None,
             },
             optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
             stop: None,

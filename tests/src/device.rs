@@ -129,6 +129,7 @@ pub fn dense(name: &str, parameters: usize, clients: u32, rounds: u64) -> Manife
             selection: Selection::FirstCome,
             retry_s: 0.05,
             buffered: None,
+            participation: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
         stop: None,

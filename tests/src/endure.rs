@@ -113,6 +113,7 @@ fn manifest(trial: &Trial) -> Manifest {
             selection: Selection::Seeded,
             retry_s: 0.02,
             buffered: None,
+            participation: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
         stop: None,

@@ -86,6 +86,7 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
             selection: Selection::Seeded,
             retry_s: 0.02,
             buffered: None,
+            participation: None,
         },
         optimizer: ServerOptimizer::AdamW {
             lr: 0.01,

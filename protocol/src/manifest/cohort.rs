@@ -31,6 +31,9 @@ pub struct Cohort {
     /// Updates made from earlier rounds' snapshots count too; none: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buffered: Option<Buffered>,
+    /// How often one client may count; none: in each round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participation: Option<Participation>,
 }
 
 pub(super) fn retry_s() -> f64 {
@@ -58,6 +61,17 @@ pub struct Buffered {
     pub staleness_max: u32,
 }
 
+/// A client counts in at most `rounds` of any `window` rounds in a row: `{ rounds = 1, window = k }` is every
+/// k-th round at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Participation {
+    /// Rounds, at least 1.
+    pub rounds: u32,
+    /// Rounds in a row, more than `rounds`.
+    pub window: u32,
+}
+
 impl Cohort {
     /// Rounds that may have closed since the snapshot that an update was made from.
     #[must_use]
@@ -76,6 +90,11 @@ impl Cohort {
         field(c.deadline_s > 0, "cohort.deadline_s", "at least 1")?;
         let ok = c.retry_s.is_finite() && c.retry_s > 0.0 && c.retry_s <= 86_400.0;
         field(ok, "cohort.retry_s", "in (0, 86400]")?;
+        if let Some(Participation { rounds, window }) = c.participation {
+            field(manifest.version > 1, "cohort.participation", "absent in version 1")?;
+            field(rounds > 0, "cohort.participation.rounds", "at least 1")?;
+            field(window > rounds, "cohort.participation.window", "more than its rounds")?;
+        }
         let Some(Buffered { staleness_max }) = c.buffered else { return Ok(()) };
         field(manifest.version > 1, "cohort.buffered", "absent in version 1")?;
         let ok = staleness_max <= STALENESS_MAX;

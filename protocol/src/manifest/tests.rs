@@ -30,6 +30,7 @@ pub(crate) fn manifest() -> Manifest {
             selection: Selection::FirstCome,
             retry_s: 1.0,
             buffered: None,
+            participation: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
         stop: None,

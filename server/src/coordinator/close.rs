@@ -343,8 +343,9 @@ impl Coordinator {
             }
         };
         run.bytes_down.fetch_sub(closed.bytes_down, Ordering::Relaxed);
+        let resting = self.resting(run.id, &run.manifest, record.round).await?;
         open.version = version;
-        open.round = frozen.next();
+        open.round = frozen.next().resting(resting);
         open.record = Digest::of(&signed.bytes);
         open.snapshot = record.snapshot;
         open.snapshot_bytes = snapshot_bytes;

@@ -1,12 +1,13 @@
 //! A run's copy in memory, and what changes it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::Terms;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
-use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::manifest::{Manifest, Participation};
 use sqlx::AnyConnection;
 use tokio::sync::MutexGuard;
 
@@ -108,7 +109,8 @@ impl Coordinator {
         let snapshot_bytes = store.objects().get(Kind::Snapshot, snapshot).await?;
         let terms = Terms::new(manifest, run, standing.round);
         let shared = advance::shared_support(&snapshot_bytes, &terms)?.map(Arc::new);
-        let mut round = Round::new(manifest.cohort.clone(), manifest.seed, standing.round);
+        let round = Round::new(manifest.cohort.clone(), manifest.seed, standing.round);
+        let mut round = round.resting(self.resting(run, manifest, standing.round).await?);
         round.follow(place(standing), news.asked, news.accepted);
         Ok(Open {
             version: standing.version,
@@ -121,6 +123,20 @@ impl Coordinator {
             state_cached: None,
             dirty: false,
         })
+    }
+
+    /// Who may not count in `round`.
+    pub(super) async fn resting(
+        &self,
+        run: RunId,
+        manifest: &Manifest,
+        round: RoundId,
+    ) -> Result<BTreeSet<ClientId>, CoordinatorError> {
+        let Some(Participation { rounds, window }) = manifest.cohort.participation else {
+            return Ok(BTreeSet::new());
+        };
+        let from = RoundId((round.0 + 1).saturating_sub(window.into()));
+        Ok(self.0.store.frequent(run, from..round, rounds).await?.into_iter().collect())
     }
 
     /// What `act` comes to, made durable; the copy then has it.

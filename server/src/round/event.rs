@@ -142,6 +142,8 @@ pub enum Idle {
     NotAsked,
     /// The round is being closed.
     Closing,
+    /// It counted as often of late as the manifest lets it.
+    Resting,
 }
 
 impl Idle {
@@ -153,6 +155,7 @@ impl Idle {
             Self::Done => "this client's update is accepted; waiting for the others",
             Self::NotAsked => "other clients are asked in this round",
             Self::Closing => "the round is being closed",
+            Self::Resting => "this client has taken part as often as the run lets it for now",
         }
     }
 }

@@ -19,7 +19,7 @@ pub mod cohort;
 mod event;
 pub mod stop;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gossamer_protocol::digest::Digest;
@@ -49,6 +49,8 @@ pub struct Round {
     made_for: BTreeMap<ClientId, Task>,
     /// How many were accepted before this attempt opened.
     carried: usize,
+    /// Who counted so often of late that it may not in this round.
+    resting: BTreeSet<ClientId>,
 }
 
 impl Round {
@@ -65,7 +67,14 @@ impl Round {
             accepted: BTreeMap::new(),
             made_for: BTreeMap::new(),
             carried: 0,
+            resting: BTreeSet::new(),
         }
+    }
+
+    /// With those who counted so often of late that they may not in this round.
+    #[must_use]
+    pub fn resting(self, resting: BTreeSet<ClientId>) -> Self {
+        Self { resting, ..self }
     }
 
     /// Goes on where a store says the round stands. `asked` and `accepted` have what the store has and this
@@ -335,7 +344,9 @@ impl Round {
         let asked = match self.rules.selection {
             Selection::FirstCome => Vec::new(),
             Selection::Seeded => {
-                let sent = |client: &ClientId| self.accepted.contains_key(client);
+                let sent = |client: &ClientId| {
+                    self.accepted.contains_key(client) || self.resting.contains(client)
+                };
                 cohort::draw(self.seed, self.id, attempt, fleet, self.seats(carried), sent)
             }
         };
@@ -365,6 +376,9 @@ impl Round {
         }
         if self.asked.contains_key(&client) {
             return Effect::Assign { client, new: false };
+        }
+        if self.resting.contains(&client) {
+            return Effect::Wait(Idle::Resting);
         }
         let seats = match self.rules.buffered {
             None => self.seats(self.carried),

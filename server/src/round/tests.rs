@@ -28,6 +28,7 @@ fn rules(goal: u32, ask: u32, min: u32, selection: Selection) -> Cohort {
         selection,
         retry_s: 1.0,
         buffered: None,
+        participation: None,
     }
 }
 

@@ -141,6 +141,26 @@ impl Store {
         Ok(Some((Digest(array(row.try_get("frame")?)?), signed(&row, "receipt")?)))
     }
 
+    /// Clients of which at least `most` updates count in these rounds.
+    pub(crate) async fn frequent(
+        &self,
+        run: RunId,
+        rounds: std::ops::Range<RoundId>,
+        most: u32,
+    ) -> Result<Vec<ClientId>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT client FROM updates WHERE run = $1 AND round >= $2 AND round < $3 \
+             GROUP BY client HAVING COUNT(*) >= $4",
+        )
+        .bind(&run.0[..])
+        .bind(int(rounds.start.0))
+        .bind(int(rounds.end.0))
+        .bind(i64::from(most))
+        .fetch_all(&self.0.database.writer)
+        .await?;
+        rows.iter().map(|row| Ok(ClientId(array(row.try_get("client")?)?))).collect()
+    }
+
     /// Frames of rounds before `round` that are still stored.
     pub(crate) async fn counted_frames(
         &self,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, RoundId};
-use gossamer_protocol::manifest::Selection;
-use gossamer_protocol::message::{Enrolment, Record};
+use gossamer_protocol::manifest::{Participation, Selection};
+use gossamer_protocol::message::{Answer, Enrolment, Record};
 use gossamer_protocol::problem::ProblemType as P;
 use gossamer_server::coordinator::{Admission, CoordinatorError, Uploaded};
 use gossamer_server::operator::Role;
@@ -22,6 +22,7 @@ on_every_store!(
     an_update_is_taken_once,
     an_upload_in_parts_may_go_to_any_handle,
     an_attempt_with_too_few_is_tried_again,
+    nobody_counts_oftener_than_it_may,
     a_token_is_good_for_its_quota,
     who_is_revoked_stays_so,
     operators_come_and_go,
@@ -168,6 +169,53 @@ async fn an_attempt_with_too_few_is_tried_again(site: Site) {
     world.tick().await;
     let record = world.last_record(run).await;
     assert_eq!((record.round, record.attempt, record.accepted), (RoundId(1), Attempt(1), 3));
+}
+
+/// In one of any three rounds: clients 0, 1, 2 in turn, however often all of them ask.
+async fn nobody_counts_oftener_than_it_may(site: Site) {
+    let mut manifest = manifest();
+    manifest.rounds = 6;
+    (manifest.cohort.goal, manifest.cohort.ask) = (1, 1);
+    manifest.cohort.participation = Some(Participation { rounds: 1, window: 3 });
+    for (selection, reopened) in
+        [(Selection::FirstCome, false), (Selection::FirstCome, true), (Selection::Seeded, true)]
+    {
+        (manifest.cohort.selection, manifest.seed) = (selection, manifest.seed + 1);
+        let mut world = site.world().await;
+        let run = world.start(&manifest, 3).await;
+        let mut counted: Vec<u8> = Vec::new();
+        for round in 0..manifest.rounds {
+            world.tick().await;
+            if reopened {
+                world = site.again(world).await;
+            }
+            let mut asked = Vec::new();
+            for b in 0..3 {
+                match world.ask(b).await {
+                    Answer::Train(task) => asked.push((b, task)),
+                    Answer::Wait { reason, .. } => {
+                        let rests = counted.iter().rev().take(2).any(|&last| last == b);
+                        assert_eq!(reason.contains("as often"), rests, "{b} in {round}: {reason}");
+                    }
+                    over @ Answer::Over { .. } => panic!("{over:?}"),
+                }
+            }
+            let (b, task) = asked.pop().expect("somebody");
+            assert_eq!((asked.len(), task.round), (0, RoundId(round)));
+            let frame = world.frame(&manifest, &task, b).await;
+            world.send(&task, b, frame).await.expect("taken");
+            counted.push(b);
+            world.tick().await;
+        }
+        assert!(
+            counted
+                .windows(3)
+                .all(|three| three[0] != three[1] && three[1] != three[2] && three[0] != three[2]),
+            "{counted:?}"
+        );
+        let view = world.coordinator.run(run).await.expect("there");
+        assert_eq!(view.status, Status::Complete);
+    }
 }
 
 async fn a_token_is_good_for_its_quota(site: Site) {

@@ -109,6 +109,7 @@ fn manifest(layout: &Layout) -> Manifest {
             selection: Selection::FirstCome,
             retry_s: 1.0,
             buffered: None,
+            participation: None,
         },
         optimizer: ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 },
         stop: None,
