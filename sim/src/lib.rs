@@ -7,6 +7,7 @@
 //! - [`scenario`]: the file, checked.
 //! - [`languages`], [`dataset`], [`partition`]: text, and who has it.
 //! - [`base`], [`pretrain`]: the frozen model underneath, and how the embedded one was made.
+//! - [`trace`]: what a fleet was measured to do.
 //! - [`transport`], [`engine`]: the federation.
 //! - [`ranks`]: one simulation in several processes.
 //! - [`compare`]: every method and seed of a scenario, side by side; what was done before is kept.
@@ -31,5 +32,6 @@ pub mod reproduce;
 pub mod scenario;
 pub mod search;
 pub mod sweep;
+pub mod trace;
 pub mod transport;
 pub mod wire;

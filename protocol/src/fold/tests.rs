@@ -8,6 +8,31 @@ fn sparse(n: usize, entries: &[(u32, f32)]) -> Sparse {
         .expect("rising")
 }
 
+/// Two folds' words added place by place are the words of both; by hand, 0.5 and 0.25 are 2^29 and 2^28 units.
+#[test]
+fn words_add_up_to_the_sum() {
+    for average in [Average::Cohort, Average::Contributors] {
+        let mut folds = [Fold::new(3, average), Fold::new(3, average)];
+        folds[0].add(&sparse(3, &[(0, 0.5), (2, -0.5)])).expect("fits");
+        folds[1].add_weighted(&sparse(3, &[(2, 0.25)]), 2).expect("fits");
+        let [a, b] = [folds[0].to_words(), folds[1].to_words()];
+        let sum: Vec<i64> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+        let counts: &[i64] = if average == Average::Cohort { &[] } else { &[1, 0, 3] };
+        assert_eq!(sum, [&[3, 1 << 29, 0, 0][..], counts].concat());
+        let mut whole = Fold::new(3, average);
+        whole.set_words(&sum).expect("of this shape");
+        let other = folds[1].clone();
+        folds[0].merge(&other).expect("fits");
+        assert_eq!(whole, folds[0]);
+        for bad in [&sum[1..], &[], &[&[-1][..], &sum[1..]].concat()] {
+            assert_eq!(whole.set_words(bad), Err(FoldError::Bytes));
+        }
+        let full = [&[UPDATES_MAX as i64 + 1][..], &sum[1..]].concat();
+        assert_eq!(whole.set_words(&full), Err(FoldError::Full));
+        assert_eq!(whole, folds[0], "nothing changed");
+    }
+}
+
 #[test]
 fn mean_by_cohort_and_by_contributors() {
     for (average, expected) in

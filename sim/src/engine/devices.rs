@@ -9,9 +9,12 @@
 //! `N` weights of the frozen base take 2 operations forward and 2 for the gradient of what they took, a token;
 //! the `n` trained ones 2 more for their own. Bytes are those of the frames that travelled.
 
+use std::sync::Arc;
+
 use gossamer_protocol::rng::Stream;
 
 use crate::scenario::{DeviceTier, FleetSpec};
+use crate::trace::{Stretch, Trace};
 
 /// Which tier each client is in, and what a round asks of it.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Devices {
     work: f64,
     /// Memory that it takes.
     memory: u64,
+    /// What was measured of each client.
+    trace: Option<Arc<Trace>>,
 }
 
 /// A client's luck in one attempt at a round.
@@ -65,7 +70,16 @@ impl Devices {
             let last = spec.tier.len() - 1;
             tiers[client] = spec.tier.iter().position(within).unwrap_or(last);
         }
-        Self { spec: spec.clone(), tiers, work, memory }
+        Self { spec: spec.clone(), tiers, work, memory, trace: None }
+    }
+
+    /// With what was measured of each client.
+    pub(super) fn traced(self, trace: Option<Arc<Trace>>) -> Self {
+        Self { trace, ..self }
+    }
+
+    fn traced_at(&self, client: usize, now_s: f64) -> Option<&Stretch> {
+        self.trace.as_ref()?.at(client, now_s)
     }
 
     fn tier(&self, client: usize) -> &DeviceTier {
@@ -81,7 +95,7 @@ impl Devices {
             true => (from..to).contains(&hour),
             false => hour >= from || hour < to,
         });
-        fits && awake
+        fits && awake && self.traced_at(client, now_s).is_none_or(|stretch| stretch.available)
     }
 
     /// A client's luck, the same for every method.
@@ -94,14 +108,24 @@ impl Devices {
         Luck { stretch: (tier.spread * stream.normal()).exp(), drops }
     }
 
-    /// What so many bytes each way and the training take.
-    pub(super) fn spent(&self, client: usize, luck: Luck, down: u64, up: u64) -> Spent {
+    /// What so many bytes each way and the training take, begun `now_s` seconds after the first midnight.
+    pub(super) fn spent(
+        &self,
+        client: usize,
+        now_s: f64,
+        luck: Luck,
+        [down, up]: [u64; 2],
+    ) -> Spent {
         let tier = self.tier(client);
+        let traced = self.traced_at(client, now_s);
+        let flops = traced.and_then(|stretch| stretch.flops).unwrap_or(tier.flops);
+        let down_bits = traced.and_then(|stretch| stretch.down_bits).unwrap_or(tier.down_bits);
+        let up_bits = traced.and_then(|stretch| stretch.up_bits).unwrap_or(tier.up_bits);
         let transfer = |bytes: u64, bits: f64| {
             tier.latency_s + 8.0 * bytes as f64 / (bits * (1.0 - tier.loss))
         };
-        let (download_s, upload_s) = (transfer(down, tier.down_bits), transfer(up, tier.up_bits));
-        let train_s = self.work / tier.flops * luck.stretch;
+        let (download_s, upload_s) = (transfer(down, down_bits), transfer(up, up_bits));
+        let train_s = self.work / flops * luck.stretch;
         Spent {
             before_s: download_s + train_s,
             upload_s,
@@ -154,13 +178,36 @@ mod tests {
         let devices = Devices::new(&spec(), 8, 8e9, 500);
         assert_eq!(devices.tiers.iter().filter(|&&tier| tier == 0).count(), 6);
         let luck = Luck { stretch: 1.0, drops: false };
-        let phone = devices.spent(of(&devices, 0), luck, 1_000_000, 125_000);
+        let phone = devices.spent(of(&devices, 0), 0.0, luck, [1_000_000, 125_000]);
         assert_eq!((phone.before_s, phone.upload_s), (9.5, 1.5));
         assert_eq!((phone.before_joules, phone.upload_joules), (33.5, 1.5));
-        let board = devices.spent(of(&devices, 1), luck, 1_000_000, 125_000);
+        let board = devices.spent(of(&devices, 1), 0.0, luck, [1_000_000, 125_000]);
         assert!((board.before_s - 2.2).abs() < 1e-12 && (board.upload_s - 0.025).abs() < 1e-12);
         let slow = Luck { stretch: 2.0, drops: false };
-        assert_eq!(devices.spent(of(&devices, 0), slow, 1_000_000, 0).before_s, 17.5);
+        assert_eq!(devices.spent(of(&devices, 0), 0.0, slow, [1_000_000, 0]).before_s, 17.5);
+    }
+
+    /// A phone of 2e9 operations a second at 2 MB/s down, for its first ten seconds of twenty, then away.
+    #[test]
+    fn a_trace_has_the_last_word() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("trace.csv");
+        let head = "client,from_s,to_s,available,flops,down_bits";
+        let rows: String =
+            (0..8).map(|at| format!("c{at},0,10,1,2e9,16e6\nc{at},10,20,0,,\n")).collect();
+        std::fs::write(&path, format!("{head}\n{rows}")).expect("written");
+        let names: Vec<String> = (0..8).map(|at| format!("c{at}")).collect();
+        let trace = Trace::load(&path, &names).expect("sound");
+        let devices = Devices::new(&spec(), 8, 8e9, 500).traced(Some(Arc::new(trace)));
+        let phone = of(&devices, 0);
+        let luck = Luck { stretch: 1.0, drops: false };
+        let spent = devices.spent(phone, 25.0, luck, [1_000_000, 125_000]);
+        assert_eq!((spent.before_s, spent.upload_s), (0.5 + 0.5 + 4.0, 1.5));
+        assert_eq!(devices.spent(phone, 15.0, luck, [1_000_000, 0]).before_s, 9.5);
+        assert_eq!(
+            [5.0, 15.0, 25.0].map(|now_s| devices.can_begin(phone, now_s)),
+            [true, false, true]
+        );
     }
 
     #[test]

@@ -97,6 +97,9 @@ pub enum EngineError {
         /// Why.
         source: Box<EngineError>,
     },
+    /// The fleet's trace is none.
+    #[error(transparent)]
+    Trace(#[from] crate::trace::TraceError),
     /// Several processes cannot go on together.
     #[error(transparent)]
     Ranks(#[from] crate::ranks::RanksError),

@@ -18,7 +18,8 @@ use crate::dataset::Dataset;
 use crate::partition::{self, ClientText, Split};
 use crate::ranks::{self, Ranks};
 use crate::report::RoundRow;
-use crate::scenario::{Data, MethodSpec, Scenario};
+use crate::scenario::{Data, FleetSpec, MethodSpec, Scenario};
+use crate::trace::Trace;
 
 pub(crate) mod checkpoint;
 mod devices;
@@ -74,6 +75,8 @@ pub struct Laboratory {
     on_change: Option<OnChange>,
     /// This process, among those that simulate this together.
     ranks: Ranks,
+    /// What the fleet was measured to do.
+    trace: Option<Arc<Trace>>,
     /// One permit for each thread that may compute.
     threads: Arc<Semaphore>,
 }
@@ -106,6 +109,13 @@ impl Laboratory {
         let registered = scenario.registered.unwrap_or(split.train.len());
         scenario.check_registered(split.train.len())?;
         let fleet = fleet::Fleet::new(&base, &split.train, scenario.head, registered)?;
+        let trace = match scenario.fleet.as_ref().and_then(|spec| spec.trace.as_ref()) {
+            None => None,
+            Some(path) => {
+                let names: Vec<String> = (0..fleet.len()).map(|at| fleet.name(at)).collect();
+                Some(Arc::new(Trace::load(path, &names)?))
+            }
+        };
         Ok(Self {
             scenario: Arc::new(scenario),
             base,
@@ -114,6 +124,7 @@ impl Laboratory {
             fleet: Arc::new(fleet),
             on_change: None,
             ranks: Ranks::default(),
+            trace,
             threads: Arc::new(Semaphore::new(threads.get())),
         })
     }
@@ -189,7 +200,12 @@ impl Laboratory {
             part(format!("registered {registered}").as_bytes());
         }
         if let Some(fleet) = &self.scenario.fleet {
-            part(format!("{fleet:?}").as_bytes());
+            // What a trace says counts, not where it lies.
+            let spec = FleetSpec { trace: None, ..fleet.clone() };
+            part(format!("{spec:?}").as_bytes());
+            if let Some(trace) = &self.trace {
+                part(format!("{trace:?}").as_bytes());
+            }
         }
         let mut clients = |clients: &[ClientText]| {
             part(&(clients.len() as u64).to_le_bytes());

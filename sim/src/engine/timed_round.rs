@@ -53,7 +53,7 @@ impl Timing {
         let memory = Memory::of(&lab.base, manifest, false, Footprint::default()).total();
         let (queue, waiting) = mpsc::unbounded_channel();
         Self {
-            devices: Devices::new(spec, clients, work, memory),
+            devices: Devices::new(spec, clients, work, memory).traced(lab.trace.clone()),
             seed,
             queue,
             waiting: AsyncMutex::new(waiting),
@@ -123,7 +123,7 @@ impl Run<'_> {
             ready.sort_unstable();
             for (at, down, up) in ready {
                 let luck = timing.devices.luck(at, timing.seed, round, attempt);
-                let spent = timing.devices.spent(at, luck, down, up);
+                let spent = timing.devices.spent(at, seconds(began), luck, [down, up]);
                 joules += spent.before_joules + spent.upload_joules;
                 let arrives = began.after(lasting(spent.before_s + spent.upload_s));
                 order.push((arrives, at, luck.drops));

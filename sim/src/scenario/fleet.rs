@@ -1,5 +1,7 @@
 //! `[fleet]`: what devices are like, so that rounds take virtual time.
 
+use std::path::{Path, PathBuf};
+
 use serde::Deserialize;
 
 use super::file::Misfit;
@@ -11,6 +13,9 @@ pub struct FleetSpec {
     /// Draws who is in which tier, and each client's luck in each round.
     #[serde(default)]
     pub seed: u64,
+    /// When each device can begin and how fast it is, besides what its tier says; see [`crate::trace`]. Already
+    /// joined to the scenario's own folder.
+    pub trace: Option<PathBuf>,
     /// The tiers.
     #[serde(default)]
     pub tier: Vec<DeviceTier>,
@@ -55,6 +60,12 @@ pub struct DeviceTier {
 }
 
 impl FleetSpec {
+    /// With paths relative to `dir`.
+    pub(super) fn within(mut self, dir: &Path) -> Self {
+        self.trace = self.trace.map(|trace| dir.join(trace));
+        self
+    }
+
     pub(super) fn check(&self) -> Result<(), Misfit> {
         let field = |ok: bool, field: &str, why: String| {
             if ok { Ok(()) } else { Err((format!("fleet.{field}"), why)) }

@@ -170,7 +170,7 @@ impl Scenario {
             head: raw.head,
             training: raw.training,
             cohort: raw.cohort,
-            fleet: raw.fleet,
+            fleet: raw.fleet.map(|fleet| fleet.within(dir)),
             optimizer: raw.optimizer,
             methods: raw.method,
             text,
