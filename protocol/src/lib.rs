@@ -13,6 +13,7 @@
 //! - [`codec`], [`frame`]: those entries as bytes, and the frame around them.
 //! - [`budget`]: what fits into so many bytes.
 //! - [`sign`], [`request`], [`message`], [`problem`]: who says what, and how it is refused.
+//! - [`inclusion`]: that an update was counted.
 
 pub mod budget;
 pub mod codec;
@@ -22,6 +23,7 @@ pub mod fold;
 pub mod frame;
 pub mod hex;
 pub mod ids;
+pub mod inclusion;
 pub mod layout;
 pub mod manifest;
 pub mod message;

@@ -28,6 +28,8 @@ pub enum Purpose {
     Enrolment,
     /// A place in the audit log, by the server.
     Audit,
+    /// The tree of a closed round's receipts, by the server.
+    TreeHead,
 }
 
 impl Purpose {
@@ -39,6 +41,7 @@ impl Purpose {
             Self::Request => b"gossamer/v1/request\0",
             Self::Enrolment => b"gossamer/v1/enrolment\0",
             Self::Audit => b"gossamer/v1/audit\0",
+            Self::TreeHead => b"gossamer/v1/tree-head\0",
         }
     }
 
