@@ -11,6 +11,7 @@
 //! runs/{run}/snapshot.part what is there of the next one
 //! runs/{run}/training      a training between two steps
 //! runs/{run}/update        a frame that has no receipt yet
+//! receipt                  the last receipt, until its update is proven to be counted
 //! ```
 //!
 //! A file is written beside its name, synced and renamed, so that a kill leaves the old or the new.

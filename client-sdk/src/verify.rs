@@ -3,6 +3,7 @@
 
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
+use gossamer_protocol::inclusion::{Inclusion, NotIncluded};
 use gossamer_protocol::manifest::{Manifest, ManifestError};
 use gossamer_protocol::message::{
     Assignment, RECORD_VERSION, Receipt, Record, Signed, SignedError,
@@ -57,6 +58,14 @@ pub enum VerifyError {
     /// A record that does not continue the one seen before.
     #[error("the record of round {0} does not continue the chain of records seen before")]
     Fork(RoundId),
+    /// An update that has a receipt is not shown to be counted.
+    #[error("the proof that the update of round {round} is counted does not hold")]
+    NotIncluded {
+        /// The round.
+        round: RoundId,
+        /// Why.
+        source: NotIncluded,
+    },
     /// Bytes with another digest.
     #[error("the snapshot's bytes are not the signed ones")]
     Snapshot,
@@ -157,9 +166,44 @@ pub fn receipt(
     Ok(receipt)
 }
 
+/// Checks that a receipt, by its bytes, is one of those that the signed record of the next round counts.
+///
+/// # Errors
+/// [`VerifyError`] at the first thing that is off.
+pub fn included(
+    proof: &Inclusion,
+    next: &Signed,
+    key: &PublicKey,
+    receipt: &Receipt,
+    bytes: &[u8],
+) -> Result<(), VerifyError> {
+    let what = "record";
+    let opened = next.open::<Record>(key, Purpose::Record);
+    let record = opened.map_err(|source| VerifyError::Signed { what, source })?;
+    let (run, round) = (receipt.run, receipt.round);
+    for (field, same) in [("run", record.run == run), ("round", record.round == round.next())] {
+        if !same {
+            return Err(VerifyError::Other { what, field });
+        }
+    }
+    let head = &proof.head;
+    for (field, same) in [
+        ("run", head.run == run),
+        ("round", head.round == round),
+        ("record", head.record == Digest::of(&next.bytes)),
+        ("number of updates", head.size == u64::from(record.accepted)),
+    ] {
+        if !same {
+            return Err(VerifyError::Other { what: "proof", field });
+        }
+    }
+    proof.verify(key, bytes).map_err(|source| VerifyError::NotIncluded { round, source })
+}
+
 #[cfg(test)]
 mod tests {
     use gossamer_protocol::ids::Attempt;
+    use gossamer_protocol::inclusion;
     use gossamer_protocol::message::accepted_digest;
     use gossamer_protocol::sign::SigningKey;
 
@@ -254,6 +298,52 @@ mod tests {
         assert!(matches!(check(&forked, &next, Some(seen)), Err(VerifyError::Fork(_))));
         let (fifth, later) = fixture(5, Some(Digest::of(b"a fourth not seen")));
         assert!(check(&fifth, &later, Some(seen)).is_ok(), "rounds may be missed");
+    }
+
+    #[test]
+    fn a_receipt_must_be_among_those_of_the_next_record() {
+        let receipt = |b: u8| Receipt {
+            run: RunId([1; 16]),
+            round: RoundId(3),
+            attempt: Attempt(0),
+            client: gossamer_protocol::ids::ClientId([b; 16]),
+            update: Digest::of(&[b]),
+        };
+        let bytes = |b| serde_json::to_vec(&receipt(b)).expect("JSON");
+        let leaves = (0..3).map(|b| inclusion::leaf(&bytes(b))).collect();
+        let tree = inclusion::Tree::new(leaves);
+        let (mut record, _) = fixture(4, None);
+        record.accepted = 3;
+        let proof = |record: &Record| {
+            let head = inclusion::TreeHead {
+                run: record.run,
+                round: RoundId(3),
+                record: Digest::of(&sign(record).bytes),
+                size: 3,
+                root: tree.root(),
+            };
+            let (signature, path) = (head.sign(&key()), tree.path(1).expect("there"));
+            Inclusion { head, signature, index: 1, path }
+        };
+        let check = |proof: &Inclusion, record: &Record, b: u8| {
+            included(proof, &sign(record), &key().public(), &receipt(b), &bytes(b))
+        };
+        assert!(check(&proof(&record), &record, 1).is_ok());
+        let other = check(&proof(&record), &record, 2);
+        assert!(matches!(other, Err(VerifyError::NotIncluded { .. })), "{other:?}");
+        let mut next = record.clone();
+        next.state = Digest::of(b"other");
+        let other = check(&proof(&record), &next, 1);
+        assert!(matches!(other, Err(VerifyError::Other { field: "record", .. })), "{other:?}");
+        let mut more = record.clone();
+        more.accepted = 4;
+        let other = check(&proof(&more), &more, 1);
+        let size = "number of updates";
+        assert!(matches!(other, Err(VerifyError::Other { field, .. }) if field == size));
+        let mut late = record;
+        late.round = RoundId(5);
+        let other = check(&proof(&late), &late, 1);
+        assert!(matches!(other, Err(VerifyError::Other { field: "round", .. })), "{other:?}");
     }
 
     #[test]

@@ -81,12 +81,14 @@ impl Default for Store {
     }
 }
 
-/// What one client, and all who come from one address, may take; more is refused with the time to wait.
+/// What one client, one project, and all who come from one address, may take; more is refused with the time to wait.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Signed requests of one client.
     pub client: Rate,
+    /// Signed requests of all clients of one project.
+    pub project: Rate,
     /// Requests from one address: an IPv4 address, or an IPv6 network of 64 bits. Many devices may be behind one.
     pub address: Rate,
     /// Connections from one address; 0: as many as there are.
@@ -158,6 +160,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             client: Rate { a_second: 50.0, burst: 500 },
+            project: Rate { a_second: 0.0, burst: 0 },
             address: Rate { a_second: 500.0, burst: 5_000 },
             address_connections: 1_024,
         }
@@ -320,6 +323,7 @@ impl Config {
         }
         for (field, Rate { a_second: found, .. }) in [
             ("limits.client.a_second", config.limits.client),
+            ("limits.project.a_second", config.limits.project),
             ("limits.address.a_second", config.limits.address),
         ] {
             if found != 0.0 && !(1e-6..=1e6).contains(&found) {

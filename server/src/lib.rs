@@ -2,7 +2,7 @@
 //!
 //! Imports point up this list, never down.
 //!
-//! - [`clock`], [`status`], [`problem`], [`operator`], [`audit`]: words, and the audit log's chain.
+//! - [`clock`], [`status`], [`problem`], [`project`], [`operator`], [`audit`]: words, and the audit log's chain.
 //! - [`round`]: one round. Pure: it never reads a clock, a socket, a disk or a global random source.
 //! - [`aggregate`], [`optimizer`], [`state`], [`snapshot`], [`advance`]: from one round to the next, a
 //!   pure function of the accepted set, the manifest and the state.
@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod operator;
 pub mod optimizer;
 pub mod problem;
+pub mod project;
 pub mod round;
 pub mod setup;
 pub mod snapshot;

@@ -4,6 +4,8 @@ use gossamer_protocol::digest::Digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::project::{ProjectName, Scope};
+
 /// What an operator may do; each role may what those before it may.
 #[derive(
     Clone,
@@ -106,12 +108,29 @@ pub struct Operator {
     /// What it is called.
     #[schemars(with = "String")]
     pub name: OperatorName,
+    /// The project it is for; none: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub project: Scope,
     /// What it may do.
     pub role: Role,
     /// Unix time in milliseconds at which its token was made.
     pub created_ms: u64,
     /// When its token is void; none: never.
     pub expires_ms: Option<u64>,
+}
+
+impl Operator {
+    /// As the audit log calls it: with its project, where it has one, since names are a project's.
+    #[must_use]
+    pub fn called(&self) -> String {
+        called(self.project.as_ref(), &self.name)
+    }
+}
+
+/// An operator's name with its project's, where it has one.
+pub(crate) fn called(project: Option<&ProjectName>, name: &OperatorName) -> String {
+    project.map_or_else(|| name.to_string(), |project| format!("{project}/{name}"))
 }
 
 /// How an operator's token begins, so that a leaked one is recognised.

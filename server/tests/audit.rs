@@ -68,7 +68,7 @@ async fn it_tells_what_was_done_and_by_whom() {
     let dir = tempfile::tempdir().expect("a directory");
     lived(dir.path()).await;
     let store = Store::open(dir.path()).await.expect("opens");
-    let entries = store.audit(u64::MAX, 100).await.expect("read");
+    let entries = store.audit(&None, u64::MAX, 100).await.expect("read");
     let mut told = Vec::new();
     for (at, entry) in entries.iter().rev().enumerate() {
         let entry: serde_json::Value = serde_json::from_str(entry.entry.get()).expect("JSON");
@@ -90,7 +90,7 @@ async fn it_tells_what_was_done_and_by_whom() {
         "server round-closed",
     ];
     assert_eq!(told, expected);
-    assert_eq!(store.audit(3, 1).await.expect("read")[0].hash, entries[8].hash, "entry 2");
+    assert_eq!(store.audit(&None, 3, 1).await.expect("read")[0].hash, entries[8].hash, "entry 2");
 }
 
 #[tokio::test]

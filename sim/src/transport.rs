@@ -9,6 +9,7 @@ use bytes::Bytes;
 use gossamer_client::transport::{Slot, Transport, TransportError};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
+use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_server::coordinator::{Coordinator, CoordinatorError};
 
@@ -82,5 +83,9 @@ impl Transport for InProcess {
         let Slot { run, round, client, .. } = *slot;
         let told = self.coordinator.measured(self.caller, run, round, client, measured).await;
         told.map_err(refused)
+    }
+
+    async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {
+        self.coordinator.inclusion(run, round, self.caller).await.map_err(refused)
     }
 }

@@ -52,6 +52,9 @@ pub(super) fn lines() -> Watch {
                 "entries": contribution.entries,
                 "bytes": contribution.update_bytes,
             }),
+            Event::Included { round, updates } => {
+                json!({"event": "included", "round": round, "updates": updates})
+            }
             Event::Abandoned { round, reason } => {
                 json!({"event": "abandoned", "round": round, "reason": reason.to_string()})
             }

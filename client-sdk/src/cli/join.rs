@@ -67,6 +67,9 @@ pub(super) struct Join {
     /// checkpointing and in smaller parts, or not at all.
     #[arg(long, value_name = "MIB")]
     memory_max: Option<u32>,
+    /// Asks for the proof that each delivered update is counted.
+    #[arg(long)]
+    prove_inclusion: bool,
     /// Prints one JSON object a line, in place of the progress bar.
     #[arg(long)]
     json: bool,
@@ -107,6 +110,9 @@ impl Join {
         }
         let Self { checkpoint, micro_batch, .. } = self;
         builder = builder.footprint(Footprint { checkpoint, micro_batch });
+        if self.prove_inclusion {
+            builder = builder.prove_inclusion();
+        }
         if let Some(mib) = self.memory_max {
             builder = builder.memory_max(u64::from(mib) << 20);
         }

@@ -47,6 +47,7 @@ pub struct Builder {
     footprint: Footprint,
     memory_max: Option<u64>,
     threads: Option<Threads>,
+    prove: bool,
     meter: Arc<Meter>,
     transport: Option<Box<dyn Transport>>,
     shared: Arc<Shared>,
@@ -69,6 +70,7 @@ impl Builder {
             footprint: Footprint::default(),
             memory_max: None,
             threads: None,
+            prove: false,
             meter: Arc::default(),
             transport: None,
             shared: Arc::new(Shared::alone()),
@@ -175,6 +177,14 @@ impl Builder {
         self
     }
 
+    /// Asks, once a round that it delivered to is closed, for the proof that its update is counted, and believes
+    /// nothing else: told as [`Event::Included`](super::Event::Included), or an error.
+    #[must_use]
+    pub fn prove_inclusion(mut self) -> Self {
+        self.prove = true;
+        self
+    }
+
     /// Counts bytes on `meter`, which other clients may share.
     #[must_use]
     pub fn meter(mut self, meter: Arc<Meter>) -> Self {
@@ -267,6 +277,7 @@ impl Builder {
             footprint: self.footprint,
             memory_max: self.memory_max,
             threads: self.threads,
+            prove: self.prove,
             terms: Mutex::default(),
             shared: self.shared,
         })

@@ -27,6 +27,7 @@ mod evaluation;
 pub mod gate;
 #[cfg(test)]
 mod gate_tests;
+mod inclusion;
 mod round;
 mod saving;
 mod scaffold;
@@ -123,6 +124,13 @@ pub enum Event<'a> {
     },
     /// The aggregator has the update for good.
     Delivered(&'a Contribution),
+    /// The aggregator proved that the update that it gave a receipt for is counted.
+    Included {
+        /// The round.
+        round: RoundId,
+        /// How many updates were.
+        updates: u64,
+    },
     /// The round was given up; this client's work in it does not count.
     Abandoned {
         /// The round.
@@ -194,6 +202,8 @@ pub struct Client {
     footprint: Footprint,
     memory_max: Option<u64>,
     threads: Option<Threads>,
+    /// Whether what was delivered is to be proven to be counted.
+    prove: bool,
     /// Manifests this client has fetched and verified.
     terms: Mutex<HashMap<RunId, Arc<shared::RunTerms>>>,
     shared: Arc<Shared>,
@@ -235,12 +245,17 @@ impl Client {
                 Err(VerifyError::Other { what: "assignment", field: "run" }.into())
             }
             Answer::Train(assignment) => {
+                self.prove_kept().await?;
                 self.round(&assignment, task).await.map(Outcome::Delivered)
             }
             Answer::Wait { retry_ms, reason } => {
+                self.prove_kept().await?;
                 Ok(Outcome::Wait { retry: Duration::from_millis(retry_ms), reason })
             }
-            Answer::Over { reason } => Ok(Outcome::Over { reason }),
+            Answer::Over { reason } => {
+                self.prove_kept().await?;
+                Ok(Outcome::Over { reason })
+            }
         }
     }
 

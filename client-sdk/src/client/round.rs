@@ -289,7 +289,9 @@ impl Client {
         if signed.as_ref().is_err_and(is_final) {
             self.state.remove(&name)?;
         }
-        let receipt = verify::receipt(&signed?, &self.server, &slot, Digest::of(&frame))?;
+        let signed = signed?;
+        let receipt = verify::receipt(&signed, &self.server, &slot, Digest::of(&frame))?;
+        self.keep_receipt(&signed)?;
         // What it left out counts from now on; not sooner, since what is not delivered is not sent.
         for kept in ["residual", "control"].map(|name| format!("runs/{}/{name}", slot.run)) {
             let next = format!("{kept}.next");

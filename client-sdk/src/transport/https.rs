@@ -14,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
+use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
 use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
@@ -353,6 +354,11 @@ impl Transport for Https {
         let call = Call::new(Method::PUT, path, &body);
         self.send(call.header(CONTENT_TYPE.as_str(), "application/json")).await?;
         Ok(())
+    }
+
+    async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {
+        let path = format!("/v1/runs/{run}/rounds/{round}/inclusion");
+        self.json(Call::new(Method::GET, path, &NOTHING)).await
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
+use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use serde::{Deserialize, Serialize};
 
@@ -177,5 +178,9 @@ impl Transport for Metered {
     async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
         self.meter.say(measured);
         self.inner.measured(slot, measured).await
+    }
+
+    async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {
+        self.inner.inclusion(run, round).await.map(|proof| self.meter.hear(proof))
     }
 }

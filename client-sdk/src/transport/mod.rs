@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
+use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
 
@@ -69,6 +70,11 @@ pub trait Transport: Send + Sync {
     async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
         let _ = (slot, measured);
         Err(TransportError::Malformed("this transport carries no evaluations".to_owned()))
+    }
+
+    /// The proof that this client's update in a closed round is counted. A way that has none says so.
+    async fn inclusion(&self, _: RunId, round: RoundId) -> Result<Inclusion, TransportError> {
+        Err(TransportError::Malformed(format!("no way to a proof for round {round}")))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
+use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::rng::Stream;
 
@@ -130,6 +131,10 @@ impl Transport for Retrying {
 
     async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
         retry!(self, self.inner.measured(slot, measured))
+    }
+
+    async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {
+        retry!(self, self.inner.inclusion(run, round))
     }
 }
 

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::operator::{OperatorName, Role};
+use crate::project::{ProjectName, Scope};
 use crate::status::Status;
 pub(crate) use chain::Check;
 pub use chain::{Fault, Head, START};
@@ -57,6 +58,11 @@ pub enum Event {
     Serving {
         /// Its version.
         version: &'static str,
+    },
+    /// A project was made.
+    ProjectAdded {
+        /// What it is called.
+        name: ProjectName,
     },
     /// Enrolment tokens were made.
     TokensMade {
@@ -184,11 +190,19 @@ pub struct Note {
     pub at: Timestamp,
     /// Who.
     pub actor: Actor,
+    /// The project it happened in; none: the server as a whole.
+    pub project: Scope,
     /// What.
     pub event: Event,
 }
 
 impl Note {
+    /// As it happened in `project`.
+    #[must_use]
+    pub(crate) fn of(self, project: &ProjectName) -> Self {
+        Self { project: Some(project.clone()), ..self }
+    }
+
     /// The bytes of entry `seq`.
     pub(crate) fn entry(&self, seq: u64) -> Vec<u8> {
         #[derive(Serialize)]
@@ -196,10 +210,15 @@ impl Note {
             seq: u64,
             at_ms: u64,
             actor: &'a Actor,
+            /// Only where it is not the one that there always was.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            project: Option<&'a ProjectName>,
             #[serde(flatten)]
             event: &'a Event,
         }
-        let entry = Entry { seq, at_ms: self.at.0, actor: &self.actor, event: &self.event };
+        let project = self.project.as_ref().filter(|project| !project.is_default());
+        let Self { at, actor, event, .. } = self;
+        let entry = Entry { seq, at_ms: at.0, actor, project, event };
         serde_json::to_vec(&entry).expect("names and numbers are always JSON")
     }
 }
@@ -212,12 +231,17 @@ mod tests {
     fn an_entry_reads_as_documented() {
         let run = RunId([1; 16]);
         let event = Event::RunStatus { run, status: Status::Aborted, note: "by hand".into() };
-        let note = Note { at: Timestamp(5), actor: Actor::Operator("eva".into()), event };
+        let project = Some(ProjectName::default());
+        let note = Note { at: Timestamp(5), actor: Actor::Operator("eva".into()), project, event };
         let entry = String::from_utf8(note.entry(3)).expect("text");
         let expected = format!(
             "{{\"seq\":3,\"at_ms\":5,\"actor\":\"operator:eva\",\"action\":\"run-status\",\
              \"run\":\"{run}\",\"status\":\"aborted\",\"note\":\"by hand\"}}"
         );
         assert_eq!(entry, expected);
+        let note = note.of(&"acme".parse().expect("a name"));
+        let entry = String::from_utf8(note.entry(3)).expect("text");
+        let actor = "\"actor\":\"operator:eva\",";
+        assert_eq!(entry, expected.replace(actor, &format!("{actor}\"project\":\"acme\",")));
     }
 }

@@ -1,22 +1,19 @@
 //! `client list | show | revoke`.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use clap::Subcommand;
 use gossamer_protocol::ids::ClientId;
 use serde_json::json;
 
-use super::print;
+use super::{Place, print};
 use crate::coordinator::{ClientState, ClientView};
-use crate::setup;
 
 #[derive(Subcommand)]
 pub(super) enum Client {
     /// List clients by id.
     List {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// Only those behind this one.
         #[arg(long)]
         after: Option<ClientId>,
@@ -26,15 +23,15 @@ pub(super) enum Client {
     },
     /// Show a client, and what it did in each run.
     Show {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// The client.
         client: ClientId,
     },
     /// Revoke a client, for good: what it signs is refused, also by a server that is running.
     Revoke {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// The client.
         client: ClientId,
         /// Why; the audit log tells it.
@@ -45,14 +42,14 @@ pub(super) enum Client {
 
 pub(super) async fn run(command: Client, json: bool) -> Result<()> {
     match command {
-        Client::List { dir, after, limit } => {
-            let views = setup::coordinator(&dir).await?.clients(after, limit).await?;
+        Client::List { place, after, limit } => {
+            let views = place.coordinator().await?.clients(after, limit).await?;
             let mut lines = vec![format!("{:32}  {:8}  enrolled (Unix ms)", "client", "state")];
             lines.extend(views.iter().map(line));
             print(json, &serde_json::to_value(&views)?, &lines.join("\n"))
         }
-        Client::Show { dir, client } => {
-            let view = setup::coordinator(&dir).await?.client(client).await?;
+        Client::Show { place, client } => {
+            let view = place.coordinator().await?.client(client).await?;
             let mut lines = vec![line(&view)];
             lines.extend(view.row.reason.iter().map(|reason| format!("revoked: {reason}")));
             for (run, part) in view.runs.iter().flatten() {
@@ -63,8 +60,8 @@ pub(super) async fn run(command: Client, json: bool) -> Result<()> {
             }
             print(json, &serde_json::to_value(&view)?, &lines.join("\n"))
         }
-        Client::Revoke { dir, client, reason } => {
-            setup::coordinator(&dir).await?.revoke(client, &reason).await?;
+        Client::Revoke { place, client, reason } => {
+            place.coordinator().await?.revoke(client, &reason).await?;
             print(json, &json!({ "client": client }), &format!("client {client} is revoked"))
         }
     }

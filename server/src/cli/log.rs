@@ -29,7 +29,7 @@ pub(super) struct Verify {
 }
 
 pub(super) async fn log(Log { dir, last }: Log, json: bool) -> Result<()> {
-    let entries = setup::store(&dir).await?.audit(u64::MAX, last).await?;
+    let entries = setup::store(&dir).await?.audit(&None, u64::MAX, last).await?;
     let mut lines = Vec::new();
     for entry in entries.iter().rev() {
         lines.push(if json { serde_json::to_string(entry)? } else { entry.entry.to_string() });

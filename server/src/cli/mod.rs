@@ -7,6 +7,7 @@ mod client;
 mod doctor;
 mod log;
 mod operator;
+mod project;
 mod run;
 mod show;
 mod token;
@@ -23,8 +24,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::config::{self, Admin, Config};
+use crate::coordinator::Coordinator;
 use crate::http::serve::Listeners;
 use crate::problem::told;
+use crate::project::ProjectName;
 use crate::setup::{self, ServeLock};
 
 /// The Gossamer aggregator.
@@ -47,6 +50,9 @@ enum Command {
     Init(Init),
     /// Serve a directory until interrupted.
     Serve(Serve),
+    /// Projects: whose runs, clients, tokens and operators are.
+    #[command(subcommand)]
+    Project(project::Project),
     /// Enrolment tokens.
     #[command(subcommand)]
     Token(token::Token),
@@ -102,6 +108,22 @@ struct Serve {
     listen: Option<SocketAddr>,
 }
 
+/// What a command works on.
+#[derive(Args)]
+struct Place {
+    /// The server's directory.
+    dir: PathBuf,
+    /// Only what is this project's; what is made is its. Without: all there is, and the project "default".
+    #[arg(long, value_name = "NAME")]
+    project: Option<ProjectName>,
+}
+
+impl Place {
+    async fn coordinator(&self) -> Result<Coordinator> {
+        Ok(setup::coordinator(&self.dir).await?.narrowed(self.project.clone()).await?)
+    }
+}
+
 /// Parses, runs, and tells an error in one line.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -138,6 +160,7 @@ async fn dispatch(command: Command, json: bool) -> Result<()> {
     match command {
         Command::Init(args) => init(args, json).await,
         Command::Serve(args) => serve(args, json).await,
+        Command::Project(project) => project::run(project, json).await,
         Command::Token(token) => token::run(token, json).await,
         Command::Client(client) => client::run(client, json).await,
         Command::Operator(operator) => operator::run(operator, json).await,

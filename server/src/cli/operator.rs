@@ -1,22 +1,20 @@
 //! `operator add | list | revoke`: who may use the admin API.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{duration, print};
+use super::{Place, duration, print};
 use crate::operator::{OperatorName, Role};
-use crate::setup;
 
 #[derive(Subcommand)]
 pub(super) enum Operator {
-    /// Make an operator; prints its token, which is kept only as a hash.
+    /// Make an operator, of one project or of all; prints its token, which is kept only as a hash.
     Add {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// What it is called; the audit log tells it.
         name: OperatorName,
         /// What it may do.
@@ -28,13 +26,13 @@ pub(super) enum Operator {
     },
     /// List operators by name.
     List {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Void an operator's token, at once.
     Revoke {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// Which.
         name: OperatorName,
     },
@@ -42,23 +40,22 @@ pub(super) enum Operator {
 
 pub(super) async fn run(command: Operator, json: bool) -> Result<()> {
     match command {
-        Operator::Add { dir, name, role, ttl } => {
-            let (made, token) =
-                setup::coordinator(&dir).await?.add_operator(name, role, ttl).await?;
+        Operator::Add { place, name, role, ttl } => {
+            let (made, token) = place.coordinator().await?.add_operator(name, role, ttl).await?;
             print(json, &json!({ "operator": made, "token": token }), &token)
         }
-        Operator::List { dir } => {
-            let all = setup::coordinator(&dir).await?.operators().await?;
+        Operator::List { place } => {
+            let all = place.coordinator().await?.operators().await?;
             let mut lines = vec![format!("{:24}  {:8}  expires (Unix ms)", "operator", "role")];
             for one in &all {
                 let expires =
                     one.expires_ms.map_or_else(|| "never".to_owned(), |at| at.to_string());
-                lines.push(format!("{:24}  {:8}  {expires}", one.name.as_str(), one.role.name()));
+                lines.push(format!("{:24}  {:8}  {expires}", one.called(), one.role.name()));
             }
             print(json, &serde_json::to_value(&all)?, &lines.join("\n"))
         }
-        Operator::Revoke { dir, name } => {
-            setup::coordinator(&dir).await?.revoke_operator(&name).await?;
+        Operator::Revoke { place, name } => {
+            place.coordinator().await?.revoke_operator(&name).await?;
             print(json, &json!({ "operator": name }), &format!("operator {name} is revoked"))
         }
     }

@@ -10,20 +10,19 @@ use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::peft::{self, Files};
 use serde_json::json;
 
-use super::print;
-use super::show;
+use super::{Place, print, show};
 use crate::coordinator::{Coordinator, RunView};
 use crate::http::admin::NewRun;
+use crate::manifest_file;
 use crate::status::Status;
-use crate::{manifest_file, setup};
 
 /// What to do with runs.
 #[derive(Subcommand)]
 pub(super) enum Run {
     /// Start a run.
     Create {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// The run's terms, TOML.
         manifest: PathBuf,
         /// Start from this adapter: a PEFT folder, as `run export` and PEFT write it.
@@ -35,8 +34,8 @@ pub(super) enum Run {
     },
     /// List all runs.
     List {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Show a run.
     Show(One),
@@ -55,8 +54,8 @@ pub(super) enum Run {
     Rounds(One),
     /// Write the latest adapter for PEFT: a folder, or its tensors alone.
     Export {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// The run: its id, the beginning of it, or its name.
         run: String,
         /// A folder, made where it is not there, or a file ending in `.safetensors`.
@@ -71,8 +70,8 @@ pub(super) enum Run {
     /// Go back to the adapter that an earlier round started from. The run must be paused; its next round begins
     /// with it.
     Rollback {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// The run: its id, the beginning of it, or its name.
         run: String,
         /// The round.
@@ -86,49 +85,49 @@ pub(super) enum Run {
 
 #[derive(Args)]
 pub(super) struct One {
-    /// The server's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    place: Place,
     /// The run: its id, the beginning of it, or its name. Without, the only one.
     run: Option<String>,
 }
 
 pub(super) async fn run(command: Run, json: bool) -> Result<()> {
     match command {
-        Run::Create { dir, manifest, from, from_run } => {
+        Run::Create { place, manifest, from, from_run } => {
             let files = match (from, from_run) {
                 (Some(folder), _) => Some(peft_files(&folder)?),
                 (None, Some(name)) => {
-                    let (coordinator, view) = find(&dir, Some(&name)).await?;
+                    let (coordinator, view) = find(&place, Some(&name)).await?;
                     Some(coordinator.export(view.run).await?)
                 }
                 (None, None) => None,
             };
-            create(&dir, &manifest, files.as_ref(), json).await
+            create(&place, &manifest, files.as_ref(), json).await
         }
-        Run::List { dir } => {
-            let views = setup::coordinator(&dir).await?.runs().await?;
+        Run::List { place } => {
+            let views = place.coordinator().await?.runs().await?;
             print(json, &serde_json::to_value(&views)?, &show::table(&views))
         }
         Run::Show(one) => {
-            let (_, view) = find(&one.dir, one.run.as_deref()).await?;
+            let (_, view) = find(&one.place, one.run.as_deref()).await?;
             print(json, &serde_json::to_value(&view)?, &show::card(&view))
         }
         Run::Manifest { manifest } => terms(&manifest),
         Run::Rounds(one) => {
-            let (coordinator, view) = find(&one.dir, one.run.as_deref()).await?;
+            let (coordinator, view) = find(&one.place, one.run.as_deref()).await?;
             let rows = coordinator.rounds(view.run, RoundId(0), u32::MAX).await?;
             print(json, &serde_json::to_value(&rows)?, &show::rounds(&rows))
         }
         Run::Pause(one) => set(one, Status::Paused, json).await,
         Run::Resume(one) => set(one, Status::Running, json).await,
         Run::Abort(one) => set(one, Status::Aborted, json).await,
-        Run::Export { dir, run, out, round, best } => {
-            let (coordinator, view) = find(&dir, Some(&run)).await?;
+        Run::Export { place, run, out, round, best } => {
+            let (coordinator, view) = find(&place, Some(&run)).await?;
             let round = which(&coordinator, &view, round, best).await?;
             write(&coordinator, &view, round, &out, json).await
         }
-        Run::Rollback { dir, run, round, best } => {
-            let (coordinator, view) = find(&dir, Some(&run)).await?;
+        Run::Rollback { place, run, round, best } => {
+            let (coordinator, view) = find(&place, Some(&run)).await?;
             let Some(to) = which(&coordinator, &view, round, best).await? else {
                 bail!("name a round, or --best");
             };
@@ -167,8 +166,8 @@ fn peft_files(folder: &Path) -> Result<Files> {
     Ok(Files { config: read(peft::CONFIG_FILE)?, weights: read(peft::WEIGHTS_FILE)?, origin })
 }
 
-async fn create(dir: &Path, manifest: &Path, from: Option<&Files>, json: bool) -> Result<()> {
-    let coordinator = setup::coordinator(dir).await?;
+async fn create(place: &Place, manifest: &Path, from: Option<&Files>, json: bool) -> Result<()> {
+    let coordinator = place.coordinator().await?;
     let mut loaded = manifest_file::load(manifest)?;
     let start = from.map(|files| loaded.start_from(files)).transpose()?;
     let linears = Some(&loaded.linears[..]);
@@ -193,8 +192,8 @@ fn terms(file: &Path) -> Result<()> {
     print(true, &serde_json::to_value(&new)?, "")
 }
 
-async fn set(One { dir, run }: One, to: Status, json: bool) -> Result<()> {
-    let (coordinator, view) = find(&dir, run.as_deref()).await?;
+async fn set(One { place, run }: One, to: Status, json: bool) -> Result<()> {
+    let (coordinator, view) = find(&place, run.as_deref()).await?;
     let stands = coordinator.set_status(view.run, to).await?;
     if stands != to {
         bail!("run {} is {} and stays so", view.run, stands.name());
@@ -233,8 +232,8 @@ async fn write(
 }
 
 /// The run that is meant.
-async fn find(dir: &Path, name: Option<&str>) -> Result<(Coordinator, RunView)> {
-    let coordinator = setup::coordinator(dir).await?;
+async fn find(place: &Place, name: Option<&str>) -> Result<(Coordinator, RunView)> {
+    let coordinator = place.coordinator().await?;
     let views = coordinator.runs().await?;
     let means = |run: RunId, called: &str, name: &str| {
         called == name || (!name.is_empty() && run.to_string().starts_with(name))

@@ -1,6 +1,5 @@
 //! `token new | list | revoke`: enrolment tokens.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -8,7 +7,7 @@ use clap::Subcommand;
 use gossamer_protocol::digest::Digest;
 use serde_json::json;
 
-use super::{duration, print};
+use super::{Place, duration, print};
 use crate::config::Config;
 use crate::setup;
 
@@ -16,8 +15,8 @@ use crate::setup;
 pub(super) enum Token {
     /// Make enrolment tokens.
     New {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// How many.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         count: u32,
@@ -30,13 +29,13 @@ pub(super) enum Token {
     },
     /// List enrolment tokens by the hashes of their secrets, the one that lasts longest first.
     List {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Void an enrolment token; who enrolled with it stays.
     Revoke {
-        /// The server's directory.
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// The hash of its secret, as `token list` shows it.
         token: Digest,
     },
@@ -44,17 +43,17 @@ pub(super) enum Token {
 
 pub(super) async fn run(command: Token, json: bool) -> Result<()> {
     match command {
-        Token::New { dir, count, quota, ttl } => {
-            let config = Config::load(&dir)?;
-            let coordinator = setup::coordinator(&dir).await?;
+        Token::New { place, count, quota, ttl } => {
+            let config = Config::load(&place.dir)?;
+            let coordinator = place.coordinator().await?;
             let mut tokens = Vec::new();
             for secret in coordinator.new_tokens(count as usize, quota, ttl).await? {
                 tokens.push(setup::join_token(&config, secret)?.encode());
             }
             print(json, &json!(tokens), &tokens.join("\n"))
         }
-        Token::List { dir } => {
-            let rows = setup::coordinator(&dir).await?.tokens(100_000).await?;
+        Token::List { place } => {
+            let rows = place.coordinator().await?.tokens(100_000).await?;
             let mut lines = vec![format!("{:64}  {:>9}  expires (Unix ms)", "token", "used")];
             for row in &rows {
                 let used = format!("{}/{}", row.used, row.quota);
@@ -62,8 +61,8 @@ pub(super) async fn run(command: Token, json: bool) -> Result<()> {
             }
             print(json, &serde_json::to_value(&rows)?, &lines.join("\n"))
         }
-        Token::Revoke { dir, token } => {
-            setup::coordinator(&dir).await?.revoke_token(token).await?;
+        Token::Revoke { place, token } => {
+            place.coordinator().await?.revoke_token(token).await?;
             print(json, &json!({ "token": token }), &format!("token {token} is void"))
         }
     }

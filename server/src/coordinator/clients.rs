@@ -9,7 +9,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RunId};
 use gossamer_protocol::message::{Enrolled, Enrolment};
-use gossamer_protocol::sign::PublicKey;
 use ring::rand::SecureRandom as _;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -17,7 +16,7 @@ use serde::Serialize;
 use super::{Coordinator, CoordinatorError, Sighting};
 use crate::audit::{Actor, Event as Told};
 use crate::clock::Timestamp;
-use crate::store::{ClientRow, Enrolling, Part, TokenRow};
+use crate::store::{ClientRow, Enrolling, Member, Part, TokenRow};
 
 /// Whether a client may take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -58,7 +57,8 @@ impl Coordinator {
         Ok(self.new_tokens(1, 1, ttl).await?.remove(0))
     }
 
-    /// Makes `count` enrolment tokens, each good for `quota` clients: all of them, or none.
+    /// Makes `count` enrolment tokens, each good for `quota` clients of this handle's project: all of them, or
+    /// none.
     ///
     /// # Errors
     /// [`CoordinatorError::Store`] where they cannot be kept.
@@ -74,9 +74,11 @@ impl Coordinator {
         let secrets: Vec<String> = (0..count).map(|_| secret()).collect();
         let hashes: Vec<Digest> = secrets.iter().map(|secret| token_hash(secret)).collect();
         let expires = self.0.clock.now().after(ttl);
-        let note = self.note(Told::TokensMade { count, quota, expires_ms: expires.0 });
+        let project = self.home();
+        let note = Told::TokensMade { count, quota, expires_ms: expires.0 };
+        let note = self.note(note).of(&project);
         let add = |this: Self| async move {
-            Ok(this.0.store.add_tokens(&hashes, quota, expires, &note).await?)
+            Ok(this.0.store.add_tokens(&hashes, &project, quota, expires, &note).await?)
         };
         self.apart(add).await?;
         self.changed();
@@ -100,12 +102,12 @@ impl Coordinator {
         let now = self.0.clock.now();
         let (token, key) = (token_hash(&enrolment.secret), enrolment.public_key);
         // Anybody may guess: a guess costs one read, neither a signature's check nor the writer.
-        if !self.0.store.has_token(token).await? {
-            return Err(CoordinatorError::BadToken);
-        }
+        let project = self.0.store.token_project(token).await?;
+        let project = project.ok_or(CoordinatorError::BadToken)?;
         enrolment.verify().map_err(|_| CoordinatorError::BadProof)?;
         let client = ClientId::of(&key.0);
         let note = self.acting(Actor::Client(client)).note(Told::Enrolled { client });
+        let note = note.of(&project);
         let enrol =
             |this: Self| async move { Ok(this.0.store.enrol(token, &key, now, &note).await?) };
         let came_to = self.apart(enrol).await?;
@@ -115,7 +117,7 @@ impl Coordinator {
             Enrolling::Revoked => return Err(CoordinatorError::Revoked(client)),
         }
         let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
-        fleet.insert(client, enrolment.public_key);
+        fleet.insert(client, Member { key, project });
         drop(fleet);
         self.changed();
         Ok((Enrolled { client }, came_to == Enrolling::New))
@@ -126,7 +128,7 @@ impl Coordinator {
     /// # Errors
     /// The store's.
     pub async fn tokens(&self, limit: u32) -> Result<Vec<TokenRow>, CoordinatorError> {
-        Ok(self.0.store.tokens(limit).await?)
+        Ok(self.0.store.tokens(&self.2, limit).await?)
     }
 
     /// Voids an enrolment token, by the hash of its secret; who enrolled with it stays.
@@ -134,7 +136,10 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownToken`], and the store's.
     pub async fn revoke_token(&self, token: Digest) -> Result<(), CoordinatorError> {
-        let note = self.note(Told::TokenRevoked { token });
+        let project = self.0.store.token_project(token).await?;
+        let project = project.filter(|project| self.sees(project));
+        let project = project.ok_or(CoordinatorError::UnknownToken(token))?;
+        let note = self.note(Told::TokenRevoked { token }).of(&project);
         let drop =
             move |this: Self| async move { Ok(this.0.store.drop_token(token, &note).await?) };
         if self.apart(drop).await? {
@@ -151,9 +156,9 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownClient`], and the store's.
     pub async fn revoke(&self, client: ClientId, reason: &str) -> Result<(), CoordinatorError> {
-        self.client(client).await?;
+        let project = self.client(client).await?.row.project;
         let reason = reason.to_owned();
-        let note = self.note(Told::ClientRevoked { client, reason: reason.clone() });
+        let note = self.note(Told::ClientRevoked { client, reason: reason.clone() }).of(&project);
         let revoke =
             move |this: Self| async move { Ok(this.0.store.revoke(client, &reason, &note).await?) };
         self.apart(revoke).await?;
@@ -173,8 +178,8 @@ impl Coordinator {
         let enrolled = self.0.store.enrolled(Some(enrolment)).await?;
         if !enrolled.is_empty() {
             let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
-            for (entry, client, key) in enrolled {
-                fleet.insert(client, key);
+            for (entry, client, member) in enrolled {
+                fleet.insert(client, member);
                 fleet.enrolment = fleet.enrolment.max(entry);
             }
             drop(fleet);
@@ -202,7 +207,7 @@ impl Coordinator {
         after: Option<ClientId>,
         limit: u32,
     ) -> Result<Vec<ClientView>, CoordinatorError> {
-        let rows = self.0.store.client_rows(after, limit).await?;
+        let rows = self.0.store.client_rows(&self.2, after, limit).await?;
         Ok(rows.into_iter().map(|row| self.client_view(row, None)).collect())
     }
 
@@ -211,7 +216,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownClient`], and the store's.
     pub async fn client(&self, client: ClientId) -> Result<ClientView, CoordinatorError> {
-        let found = self.0.store.client_row(client).await?;
+        let found = self.0.store.client_row(&self.2, client).await?;
         let (row, parts) = found.ok_or(CoordinatorError::UnknownClient(client))?;
         Ok(self.client_view(row, Some(parts)))
     }
@@ -226,31 +231,39 @@ impl Coordinator {
     /// How many clients were revoked.
     #[must_use]
     pub fn revoked_len(&self) -> usize {
-        self.0.fleet.read().unwrap_or_else(PoisonError::into_inner).revoked.len()
+        let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
+        match &self.2 {
+            None => fleet.revoked.len(),
+            scope => fleet.revoked.values().filter(|project| *project == scope).count(),
+        }
     }
 
     /// How many clients are enrolled.
     #[must_use]
     pub fn fleet_len(&self) -> usize {
-        self.0.fleet.read().unwrap_or_else(PoisonError::into_inner).ids.len()
+        let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
+        match &self.2 {
+            None => fleet.ids.values().map(Vec::len).sum(),
+            Some(project) => fleet.of(project).len(),
+        }
     }
 
-    /// The key of an enrolled client; where it is not known, another process may have enrolled it.
-    pub(crate) async fn key_of(&self, client: ClientId) -> Result<PublicKey, CoordinatorError> {
-        match self.known_key(client) {
+    /// An enrolled client; where it is not known, another process may have enrolled it.
+    pub(crate) async fn member(&self, client: ClientId) -> Result<Member, CoordinatorError> {
+        match self.known_member(client) {
             Err(CoordinatorError::UnknownClient(_)) if self.0.store.is_shared() => {
                 self.refresh_fleet().await?;
-                self.known_key(client)
+                self.known_member(client)
             }
             known => known,
         }
     }
 
-    fn known_key(&self, client: ClientId) -> Result<PublicKey, CoordinatorError> {
+    fn known_member(&self, client: ClientId) -> Result<Member, CoordinatorError> {
         let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
-        match fleet.keys.get(&client) {
-            Some(key) => Ok(*key),
-            None if fleet.revoked.contains(&client) => Err(CoordinatorError::Revoked(client)),
+        match fleet.members.get(&client) {
+            Some(member) => Ok(member.clone()),
+            None if fleet.revoked.contains_key(&client) => Err(CoordinatorError::Revoked(client)),
             None => Err(CoordinatorError::UnknownClient(client)),
         }
     }

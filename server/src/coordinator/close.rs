@@ -35,7 +35,7 @@ impl Coordinator {
     /// # Errors
     /// The store's.
     pub async fn take_over(&self) -> Result<(), CoordinatorError> {
-        self.apart(|this| async move { this.take_over_all().await }).await
+        self.apart(|this| async move { this.within(None).take_over_all().await }).await
     }
 
     async fn take_over_all(&self) -> Result<(), CoordinatorError> {
@@ -77,7 +77,7 @@ impl Coordinator {
     /// # Errors
     /// The first [`CoordinatorError`]; what failed is tried again at the next tick.
     pub async fn tick(&self) -> Result<(), CoordinatorError> {
-        self.apart(|this| async move { this.tick_all().await }).await
+        self.apart(|this| async move { this.within(None).tick_all().await }).await
     }
 
     async fn tick_all(&self) -> Result<(), CoordinatorError> {
@@ -331,6 +331,7 @@ impl Coordinator {
             last,
             why: why.clone().unwrap_or_default(),
         });
+        let note = note.of(&run.project);
         let (version, status) = match self.0.store.publish(&row, &closed, &note).await? {
             Publishing::Now { version, status } => (version, status),
             Publishing::Before => {

@@ -14,6 +14,7 @@ use crate::advance::AdvanceError;
 use crate::aggregate::AggregateError;
 use crate::operator::OperatorName;
 use crate::problem::{problem, told};
+use crate::project::ProjectName;
 use crate::round::RoundError;
 use crate::snapshot::SnapshotError;
 use crate::state::BadState;
@@ -38,6 +39,15 @@ pub enum CoordinatorError {
     /// No such operator.
     #[error("there is no operator {0}")]
     UnknownOperator(OperatorName),
+    /// There is one of that name.
+    #[error("there is a project {0} already")]
+    ProjectExists(ProjectName),
+    /// No such project.
+    #[error("there is no project {0}")]
+    UnknownProject(ProjectName),
+    /// Another project has that very run: ids come from the terms alone.
+    #[error("run {0} is another project's, from the same manifest: give another seed")]
+    RunTaken(RunId),
     /// The client was revoked.
     #[error("client {0} was revoked by the operator")]
     Revoked(ClientId),
@@ -70,6 +80,22 @@ pub enum CoordinatorError {
         run: RunId,
         /// The object.
         object: Digest,
+    },
+    /// The client has no update among those that the round counted.
+    #[error("no update of client {client} is counted in round {round}")]
+    NotCounted {
+        /// The round.
+        round: RoundId,
+        /// The client.
+        client: ClientId,
+    },
+    /// The receipts of a round that closed elsewhere.
+    #[error("the receipts of round {round} of run {run} are not kept here")]
+    NoReceipts {
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: RoundId,
     },
     /// The snapshot itself is to be fetched.
     #[error("round {round} has no difference from round {held}: fetch the snapshot itself")]
@@ -175,15 +201,22 @@ impl CoordinatorError {
     pub fn problem_type(&self) -> ProblemType {
         match self {
             Self::BadToken => ProblemType::BadToken,
-            Self::UnknownToken(_) | Self::UnknownOperator(_) => ProblemType::UnknownName,
-            Self::OperatorExists(_) => ProblemType::NameTaken,
+            Self::UnknownToken(_) | Self::UnknownOperator(_) | Self::UnknownProject(_) => {
+                ProblemType::UnknownName
+            }
+            Self::OperatorExists(_) | Self::ProjectExists(_) | Self::RunTaken(_) => {
+                ProblemType::NameTaken
+            }
             Self::Revoked(_) => ProblemType::Revoked,
             Self::BadProof => ProblemType::BadSignature,
             Self::UnknownClient(_) => ProblemType::UnknownClient,
             Self::UnknownRun(_) => ProblemType::UnknownRun,
             Self::RunOver { .. } => ProblemType::RunOver,
             Self::UnknownRound { .. } => ProblemType::UnknownRound,
-            Self::UnknownObject { .. } | Self::NoDifference { .. } => ProblemType::UnknownObject,
+            Self::UnknownObject { .. }
+            | Self::NoDifference { .. }
+            | Self::NotCounted { .. }
+            | Self::NoReceipts { .. } => ProblemType::UnknownObject,
             Self::NotYours { .. } => ProblemType::NotYours,
             Self::Round { source, .. } => source.problem(),
             Self::TooLarge { .. } => ProblemType::TooLarge,

@@ -24,8 +24,8 @@ impl Coordinator {
         client: ClientId,
         measured: &Measured,
     ) -> Result<(), CoordinatorError> {
-        self.key_of(caller).await?;
-        let run = self.find(run).await?;
+        let seen = self.as_client(caller).await?;
+        let run = seen.find(run).await?;
         if caller != client {
             return Err(CoordinatorError::NotYours { caller, owner: client });
         }

@@ -7,13 +7,14 @@
 //! marked, since it may or may not have been changed, and looked after again. What writes runs in a task
 //! of its own, to its end, even where its caller goes away.
 //!
-//! - `clients`: tokens, enrolment, revocation, nonces. `runs`: runs and what they published.
+//! - `projects`: what a handle sees. `clients`: tokens, enrolment, revocation, nonces. `runs`: runs and
+//!   what they published.
 //! - `evaluations`: how well snapshots do, and when that is enough.
 //! - `health`: whether the server can do its work.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
-//! - `differences`: snapshots for clients that hold an earlier one. `restore`: a run carried here. `rollback`: back
-//!   to an earlier adapter.
-//! - `simulated`: what only a simulator asks for.
+//! - `differences`: snapshots for clients that hold an earlier one. `inclusion`: that an update was
+//!   counted. `restore`: a run carried here. `rollback`: back to an earlier adapter. `simulated`: what only
+//!   a simulator asks for.
 //! - `steps`: a run's copy, and what changes it. `rounds`: check-in and upload. `fold`: the sum of a
 //!   round. `close`: the tick, and from one round to the next.
 
@@ -24,7 +25,9 @@ mod error;
 mod evaluations;
 mod fold;
 mod health;
+mod inclusion;
 mod operators;
+mod projects;
 mod restore;
 mod rollback;
 mod rounds;
@@ -38,7 +41,7 @@ mod uploads;
 
 mod view;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -69,15 +72,16 @@ use crate::advance::Lineage;
 use crate::audit::{Actor, Event as Told, Note};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
+use crate::project::{ProjectName, Scope};
 use crate::round::Round;
 use crate::state::ServerState;
 use crate::status::Status;
-use crate::store::{RunRow, StatusRow, Store};
+use crate::store::{Member, RunRow, StatusRow, Store};
 
 /// The aggregator itself, without a network. A cheap handle; what is done through it is noted as its
-/// actor's.
+/// actor's, and it sees what is in its scope.
 #[derive(Clone)]
-pub struct Coordinator(Arc<Shared>, Actor);
+pub struct Coordinator(Arc<Shared>, Actor, Scope);
 
 struct Shared {
     store: Store,
@@ -89,6 +93,8 @@ struct Shared {
     ticking: Mutex<Timestamp>,
     /// One difference between snapshots is made at a time.
     differencing: Mutex<()>,
+    /// What closed rounds accepted.
+    counted: Mutex<inclusion::Counted>,
     folding: RwLock<Folding>,
     /// Who folds with this process, where a simulation has several.
     peers: RwLock<Option<Arc<dyn Peers>>>,
@@ -115,10 +121,11 @@ impl std::fmt::Debug for Coordinator {
 /// Everyone enrolled.
 #[derive(Default)]
 struct Fleet {
-    keys: HashMap<ClientId, PublicKey>,
-    /// In rising order: cohorts are drawn from it.
-    ids: Vec<ClientId>,
-    revoked: HashSet<ClientId>,
+    members: HashMap<ClientId, Member>,
+    /// By project, in rising order: cohorts are drawn from it.
+    ids: BTreeMap<ProjectName, Vec<ClientId>>,
+    /// Each with its project.
+    revoked: HashMap<ClientId, Scope>,
     /// The last revocation in it.
     revocation: u64,
     /// The audit entry of the last enrolment in it.
@@ -126,20 +133,32 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn insert(&mut self, client: ClientId, key: PublicKey) {
-        if !self.revoked.contains(&client) && self.keys.insert(client, key).is_none() {
-            let place = self.ids.partition_point(|id| *id < client);
-            self.ids.insert(place, client);
+    fn insert(&mut self, client: ClientId, member: Member) {
+        if self.revoked.contains_key(&client) {
+            return;
+        }
+        let project = member.project.clone();
+        if self.members.insert(client, member).is_none() {
+            let ids = self.ids.entry(project).or_default();
+            let place = ids.partition_point(|id| *id < client);
+            ids.insert(place, client);
         }
     }
 
     fn revoke(&mut self, client: ClientId) {
-        if self.keys.remove(&client).is_some()
-            && let Ok(place) = self.ids.binary_search(&client)
+        let project = self.members.remove(&client).map(|member| member.project);
+        let ids = project.as_ref().and_then(|project| self.ids.get_mut(project));
+        if let Some(ids) = ids
+            && let Ok(place) = ids.binary_search(&client)
         {
-            self.ids.remove(place);
+            ids.remove(place);
         }
-        self.revoked.insert(client);
+        self.revoked.insert(client, project);
+    }
+
+    /// The clients of a project, in rising order.
+    fn of(&self, project: &ProjectName) -> &[ClientId] {
+        self.ids.get(project).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -153,6 +172,8 @@ struct Runs {
 /// A run in memory.
 struct Run {
     id: RunId,
+    /// Whose it is: its clients are this project's.
+    project: ProjectName,
     /// Of the signed manifest.
     digest: Digest,
     manifest: Arc<Manifest>,
@@ -220,8 +241,8 @@ impl Coordinator {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CoordinatorError> {
         let mut fleet = Fleet::default();
-        for (entry, client, key) in store.enrolled(None).await? {
-            fleet.insert(client, key);
+        for (entry, client, member) in store.enrolled(None).await? {
+            fleet.insert(client, member);
             fleet.enrolment = fleet.enrolment.max(entry);
         }
         for (seq, client) in store.revoked(0).await? {
@@ -237,6 +258,7 @@ impl Coordinator {
             runs: RwLock::default(),
             ticking: Mutex::default(),
             differencing: Mutex::default(),
+            counted: Mutex::default(),
             folding: RwLock::default(),
             peers: RwLock::default(),
             dropped_refused: AtomicU64::new(0),
@@ -247,7 +269,7 @@ impl Coordinator {
             ticked: std::sync::Mutex::default(),
             changes: watch::Sender::new(0),
         });
-        let coordinator = Self(shared, Actor::Local);
+        let coordinator = Self(shared, Actor::Local, None);
         for row in rows {
             coordinator.load(row).await?;
         }
@@ -257,7 +279,7 @@ impl Coordinator {
     /// A handle on the same coordinator through which `actor` acts.
     #[must_use]
     pub fn acting(&self, actor: Actor) -> Self {
-        Self(self.0.clone(), actor)
+        Self(self.0.clone(), actor, self.2.clone())
     }
 
     /// How large rounds are folded from now on, where processes share the store.
@@ -271,12 +293,12 @@ impl Coordinator {
 
     /// What the audit log is to say of what this handle's actor does now.
     fn note(&self, event: Told) -> Note {
-        Note { at: self.now(), actor: self.1.clone(), event }
+        Note { at: self.now(), actor: self.1.clone(), project: self.2.clone(), event }
     }
 
     /// What it is to say of what the server does by itself.
     fn own_note(&self, event: Told) -> Note {
-        Note { at: self.now(), actor: Actor::Server, event }
+        Note { at: self.now(), actor: Actor::Server, project: None, event }
     }
 
     /// The key that clients pin.
@@ -318,6 +340,7 @@ impl Coordinator {
         let open = self.read_open(row.id, &manifest).await?;
         let run = Arc::new(Run {
             id: row.id,
+            project: row.project,
             digest: Digest::of(&row.manifest.bytes),
             manifest: Arc::new(manifest),
             signed: row.manifest,
@@ -353,13 +376,17 @@ impl Coordinator {
         }
     }
 
-    /// A run; where it is not in memory yet, another process may have made it.
+    /// A run that this handle sees; where it is not in memory yet, another process may have made it.
     async fn find(&self, run: RunId) -> Result<Arc<Run>, CoordinatorError> {
-        if let Some(known) = self.known(run) {
-            return Ok(known);
-        }
-        let row = if self.0.store.is_shared() { self.0.store.run_row(run).await? } else { None };
-        self.load(row.ok_or(CoordinatorError::UnknownRun(run))?).await
+        let found = match self.known(run) {
+            Some(known) => Some(known),
+            None if self.0.store.is_shared() => match self.0.store.run_row(run).await? {
+                Some(row) => Some(self.load(row).await?),
+                None => None,
+            },
+            None => None,
+        };
+        found.filter(|run| self.sees_run(run)).ok_or(CoordinatorError::UnknownRun(run))
     }
 
     fn known(&self, run: RunId) -> Option<Arc<Run>> {
@@ -367,9 +394,10 @@ impl Coordinator {
         runs.by_id.get(&run).cloned()
     }
 
-    /// All runs, oldest first.
+    /// All runs that this handle sees, oldest first.
     fn all(&self) -> Vec<Arc<Run>> {
         let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner);
-        runs.order.iter().filter_map(|id| runs.by_id.get(id).cloned()).collect()
+        let all = runs.order.iter().filter_map(|id| runs.by_id.get(id).cloned());
+        all.filter(|run| self.sees_run(run)).collect()
     }
 }

@@ -9,7 +9,8 @@ use crate::operator::{self, Operator, OperatorName, Role};
 use crate::store::Entry;
 
 impl Coordinator {
-    /// Makes an operator; gives its token, which is kept only as a hash.
+    /// Makes an operator of this handle's project, or of all of them; gives its token, which is kept only as a
+    /// hash.
     ///
     /// # Errors
     /// [`CoordinatorError::OperatorExists`], and the store's.
@@ -24,7 +25,7 @@ impl Coordinator {
     ) -> Result<(Operator, String), CoordinatorError> {
         let now = self.now();
         let expires_ms = ttl.map(|ttl| now.after(ttl).0);
-        let made = Operator { name, role, created_ms: now.0, expires_ms };
+        let made = Operator { name, project: self.2.clone(), role, created_ms: now.0, expires_ms };
         let token = operator::token(&secret());
         let hash = operator::token_hash(&token).ok_or(CoordinatorError::Stopping)?;
         let event = Told::OperatorAdded { name: made.name.clone(), role, expires_ms };
@@ -39,13 +40,15 @@ impl Coordinator {
         }
     }
 
-    /// Voids an operator's token.
+    /// Voids the token of an operator of this handle's project; of one that sees all projects, where the handle
+    /// does.
     ///
     /// # Errors
     /// [`CoordinatorError::UnknownOperator`], and the store's.
     pub async fn revoke_operator(&self, name: &OperatorName) -> Result<(), CoordinatorError> {
         let (note, row) = (self.note(Told::OperatorRevoked { name: name.clone() }), name.clone());
-        let drop = |this: Self| async move { Ok(this.0.store.drop_operator(&row, &note).await?) };
+        let drop =
+            |this: Self| async move { Ok(this.0.store.drop_operator(&this.2, &row, &note).await?) };
         if self.apart(drop).await? {
             self.changed();
             Ok(())
@@ -54,12 +57,12 @@ impl Coordinator {
         }
     }
 
-    /// Every operator, by name.
+    /// Every operator that this handle sees, by name.
     ///
     /// # Errors
     /// The store's.
     pub async fn operators(&self) -> Result<Vec<Operator>, CoordinatorError> {
-        Ok(self.0.store.operators().await?)
+        Ok(self.0.store.operators(&self.2).await?)
     }
 
     /// Whose token that is, unless it is nobody's or void.
@@ -71,12 +74,12 @@ impl Coordinator {
         Ok(self.0.store.operator(hash, self.now()).await?)
     }
 
-    /// The `limit` entries of the audit log before entry `before`, latest first.
+    /// The `limit` entries of the audit log that this handle sees before entry `before`, latest first.
     ///
     /// # Errors
     /// The store's.
     pub async fn audit(&self, before: u64, limit: u32) -> Result<Vec<Entry>, CoordinatorError> {
-        Ok(self.0.store.audit(before, limit).await?)
+        Ok(self.0.store.audit(&self.2, before, limit).await?)
     }
 
     /// The `limit` entries behind entry `after`, in order.
@@ -85,6 +88,6 @@ impl Coordinator {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Entry>, CoordinatorError> {
-        Ok(self.0.store.audit_after(after, limit).await?)
+        Ok(self.0.store.audit_after(&self.2, after, limit).await?)
     }
 }

@@ -65,7 +65,7 @@ impl Coordinator {
             oldest: next,
         };
         let record = Digest::of(&signed.bytes);
-        let note = self.note(Told::RolledBack { run: run.id, round, to, record });
+        let note = self.note(Told::RolledBack { run: run.id, round, to, record }).of(&run.project);
         let closed = RoundRow {
             round,
             closed_ms: note.at.0,

@@ -50,9 +50,11 @@ impl Coordinator {
         client: ClientId,
         check_in: &CheckIn,
     ) -> Result<Answer, CoordinatorError> {
-        self.is_member(client).await?;
         let only = check_in.run;
-        self.apart(move |this| async move { this.answer(client, only).await }).await
+        self.as_client(client)
+            .await?
+            .apart(move |this| async move { this.answer(client, only).await })
+            .await
     }
 
     async fn answer(
@@ -162,8 +164,7 @@ impl Coordinator {
     /// # Errors
     /// As for [`submit`](Self::submit).
     pub async fn admit(&self, caller: ClientId, to: &Admission) -> Result<usize, CoordinatorError> {
-        self.is_member(caller).await?;
-        let run = self.find(to.run).await?;
+        let run = self.as_client(caller).await?.find(to.run).await?;
         if caller != to.client {
             return Err(CoordinatorError::NotYours { caller, owner: to.client });
         }

@@ -47,10 +47,11 @@ fn is_carried(
 }
 
 impl Coordinator {
-    /// Starts a run. The same manifest again is the same run.
+    /// Starts a run of this handle's project. The same manifest again is the same run.
     ///
     /// # Errors
-    /// [`CoordinatorError::Manifest`] where a field is out of range, and the store's.
+    /// [`CoordinatorError::Manifest`] where a field is out of range, [`CoordinatorError::RunTaken`] where another
+    /// project has it, and the store's.
     pub async fn create_run(&self, manifest: &Manifest) -> Result<RunId, CoordinatorError> {
         self.create_run_on(manifest, None).await
     }
@@ -100,12 +101,14 @@ impl Coordinator {
         let record = self.sign_record(&outcome.record);
         let row = RunRow {
             id: run,
+            project: self.home(),
             manifest: Signed::new(&self.0.key, Purpose::Manifest, bytes),
             linears: linears.map(export::linears_to_bytes),
             status: StatusRow { status: Status::Running, note: String::new() },
             round: RoundId(0),
         };
-        let note = self.note(Told::RunCreated { run, name: manifest.name.clone() });
+        let project = row.project.clone();
+        let note = self.note(Told::RunCreated { run, name: manifest.name.clone() }).of(&project);
         let add = |this: Self| async move {
             let (round, record) = (RoundId(0), &record);
             let first = PublishRow {
@@ -124,6 +127,9 @@ impl Coordinator {
             tracing::info!(%run, name = %manifest.name, "run created");
         }
         let row = store.run_row(run).await?.ok_or(StoreError::Row("a run is gone"))?;
+        if row.project != project {
+            return Err(CoordinatorError::RunTaken(run));
+        }
         self.load(row).await?;
         self.changed();
         self.0.due.notify_one();
@@ -142,7 +148,7 @@ impl Coordinator {
     pub(super) async fn end(&self, run: &Run, to: StatusRow) -> Result<Status, CoordinatorError> {
         let id = run.id;
         let note = Told::RunStatus { run: id, status: to.status, note: to.note.clone() };
-        let note = self.note(note);
+        let note = self.note(note).of(&run.project);
         let set =
             move |this: Self| async move { Ok(this.0.store.set_status(id, &to, &note).await?) };
         let stands = self.apart(set).await?;

@@ -110,7 +110,9 @@ impl Coordinator {
     pub fn seen_within(&self, within_ms: u64) -> usize {
         let since = self.now().0.saturating_sub(within_ms);
         let sightings = self.0.sightings.lock().unwrap_or_else(PoisonError::into_inner);
-        sightings.clients.values().filter(|s| s.seen_ms.is_some_and(|seen| seen >= since)).count()
+        let seen =
+            sightings.clients.iter().filter(|(_, s)| s.seen_ms.is_some_and(|at| at >= since));
+        seen.filter(|(client, _)| self.is_ours(client)).count()
     }
 
     /// The audit entry that refusals are due, once they were counted for a while.

@@ -32,10 +32,11 @@ impl Coordinator {
     /// heard in process; over a network nobody could prove to be one of them.
     pub fn enrol_all(&self, clients: impl IntoIterator<Item = ClientId>) {
         let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
-        fleet.ids.extend(clients);
-        fleet.ids.sort_unstable();
-        fleet.ids.dedup();
-        fleet.ids.shrink_to_fit();
+        let ids = fleet.ids.entry(self.home()).or_default();
+        ids.extend(clients);
+        ids.sort_unstable();
+        ids.dedup();
+        ids.shrink_to_fit();
     }
 
     /// Folds rounds with `peers` from now on.
@@ -61,14 +62,5 @@ impl Coordinator {
             this.accept(&run, &to, update).await
         };
         self.apart(take).await.map(drop)
-    }
-
-    /// Whether `client` may take part.
-    pub(super) async fn is_member(&self, client: ClientId) -> Result<(), CoordinatorError> {
-        let known = {
-            let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
-            fleet.ids.binary_search(&client).is_ok()
-        };
-        if known { Ok(()) } else { self.key_of(client).await.map(drop) }
     }
 }

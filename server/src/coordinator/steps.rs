@@ -171,7 +171,7 @@ impl Coordinator {
                 let open_round = open.round.id().0 < run.manifest.rounds;
                 let may_open = run.is(Status::Running) && open_round;
                 let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
-                open.round.decide(&Event::Tick { fleet: &fleet.ids, may_open }, now)
+                open.round.decide(&Event::Tick { fleet: fleet.of(&run.project), may_open }, now)
             }
             Act::CheckIn(client) => open.round.decide(&Event::CheckIn(client), now),
             Act::Submit(..) if run.is_over() => return Err(over(run)),
@@ -255,7 +255,8 @@ impl Coordinator {
                 Effect::Abandon(attempt) => {
                     let (attempt, accepted) = (after(*attempt), open.round.accepted().len());
                     let told = Told::RoundAbandoned { run: run.id, round, attempt, accepted };
-                    steps::abandon(tx, run.id, attempt, &self.own_note(told)).await?;
+                    steps::abandon(tx, run.id, attempt, &self.own_note(told).of(&run.project))
+                        .await?;
                 }
                 Effect::Assign { client, new: true } => {
                     let task = open.round.asked_for(*client);

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Coordinator, CoordinatorError, Run};
+use crate::project::ProjectName;
 use crate::round::Phase;
 use crate::status::Status;
 
@@ -15,6 +16,9 @@ pub struct RunView {
     /// Its id.
     #[schemars(with = "String")]
     pub run: RunId,
+    /// Whose it is.
+    #[schemars(with = "String")]
+    pub project: ProjectName,
     /// What people call it.
     pub name: String,
     /// Whether it goes on.
@@ -87,6 +91,7 @@ impl Coordinator {
         let status = run.status();
         Ok(RunView {
             run: run.id,
+            project: run.project.clone(),
             name: run.manifest.name.clone(),
             status: status.status,
             note: status.note,

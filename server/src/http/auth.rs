@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::App;
+use super::problem::Refusal;
+use crate::clock::Timestamp;
+use crate::coordinator::Coordinator;
+use crate::store::Member;
 use axum::http::header;
 use axum::http::request::Parts;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::problem::ProblemType;
 use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
-use gossamer_protocol::sign::PublicKey;
-
-use super::App;
-use super::problem::Refusal;
-use crate::clock::Timestamp;
 
 /// How far ahead an expiry may lie: a lifetime, and as much again for a clock that runs ahead.
 const AHEAD_MAX_MS: u64 = 2 * LIFETIME_MS;
@@ -31,7 +31,14 @@ impl Who {
 /// A header that names an enrolled client and the present time, not proven yet.
 pub(crate) struct Claim {
     authorization: Authorization,
-    key: PublicKey,
+    member: Member,
+}
+
+/// A client that signed.
+pub(crate) struct Caller {
+    pub(crate) client: ClientId,
+    /// What it sees: its project.
+    pub(crate) coordinator: Coordinator,
 }
 
 impl Claim {
@@ -42,7 +49,7 @@ impl Claim {
         let header = header.ok_or_else(|| unsigned("there is no Authorization header"))?;
         let text = header.to_str().map_err(|_| unsigned("the header is not text"))?;
         let authorization: Authorization = text.parse().map_err(|e| unsigned(&format!("{e}")))?;
-        let key = app.coordinator.key_of(authorization.client).await?;
+        let member = app.coordinator.member(authorization.client).await?;
         if let Some(who) = parts.extensions.get::<Who>() {
             let _ = who.0.set(authorization.client);
         }
@@ -51,7 +58,7 @@ impl Claim {
             let detail = format!("it expires at {expires}, and it is {now} here (Unix ms)");
             return Err(Refusal::new(ProblemType::Expired, detail));
         }
-        Ok(Self { authorization, key })
+        Ok(Self { authorization, member })
     }
 
     /// The client it names.
@@ -67,28 +74,30 @@ impl Claim {
         app: &App,
         parts: &Parts,
         body: &[u8],
-    ) -> Result<ClientId, Refusal> {
+    ) -> Result<Caller, Refusal> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let request = Request { method: parts.method.as_str(), path, body: Digest::of(body) };
         let Authorization { client, nonce, expires_ms, .. } = self.authorization;
         self.authorization
-            .verify(&self.key, &request)
+            .verify(&self.member.key, &request)
             .map_err(|e| Refusal::new(ProblemType::BadSignature, e.to_string()))?;
         if let Some(who) = parts.extensions.get::<Who>() {
             let _ = who.1.set(());
         }
         // Not before: a stranger must not use up somebody's tokens.
         app.client_rates.take(client, "client")?;
+        let project = self.member.project;
+        app.project_rates.take(project.clone(), "project")?;
         // Last: a nonce that a stranger made up is not worth a row.
         if !app.coordinator.use_nonce(client, &nonce, Timestamp(expires_ms)).await? {
             return Err(Refusal::new(ProblemType::Replayed, "sign each request anew"));
         }
         app.coordinator.saw(client);
-        Ok(client)
+        Ok(Caller { client, coordinator: app.coordinator.within(Some(project)) })
     }
 }
 
 /// Both steps for a request without a body.
-pub(crate) async fn caller(app: &App, parts: &Parts) -> Result<ClientId, Refusal> {
+pub(crate) async fn caller(app: &App, parts: &Parts) -> Result<Caller, Refusal> {
     Claim::read(app, parts).await?.prove(app, parts, b"").await
 }

@@ -16,7 +16,7 @@ pub(crate) async fn check_in(
     let claim = Claim::read(&app, &parts).await?;
     let _underway = app.enter(claim.client())?;
     let read = app.bodies.read_message(&parts.headers, body).await?;
-    let client = claim.prove(&app, &parts, &read.bytes).await?;
+    let caller = claim.prove(&app, &parts, &read.bytes).await?;
     let check_in: CheckIn = body::message(&read.bytes)?;
-    Ok(Json(app.coordinator.check_in(client, &check_in).await?))
+    Ok(Json(caller.coordinator.check_in(caller.client, &check_in).await?))
 }

@@ -24,7 +24,7 @@ pub(crate) async fn put(
     let claim = Claim::read(&app, &parts).await?;
     let _underway = app.enter(claim.client())?;
     let read = app.bodies.read_message(&parts.headers, body).await?;
-    let caller = claim.prove(&app, &parts, &read.bytes).await?;
+    let caller = claim.prove(&app, &parts, &read.bytes).await?.client;
     let measured: Measured = body::message(&read.bytes)?;
     app.coordinator.measured(caller, run, round, client, &measured).await?;
     Ok(StatusCode::NO_CONTENT)

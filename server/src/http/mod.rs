@@ -3,7 +3,7 @@
 //! - [`serve`]: the accept loop. `connection`: one connection. `stall`: peers that do not read.
 //! - `auth`: who asks. `callers`: how many at once. `rates`: how often. `body`: bounded reading. `problem`: refusals. `count`: metrics.
 //!   `health`: for load balancers.
-//! - `enrol`, `check_in`, `records`, `objects`, `updates`, `evaluations`: the resources.
+//! - `enrol`, `check_in`, `records`, `objects`, `updates`, `inclusion`, `evaluations`: the resources.
 //! - `admin`: the admin API, on another listener.
 
 pub(crate) mod admin;
@@ -16,6 +16,7 @@ mod count;
 mod enrol;
 mod evaluations;
 mod health;
+mod inclusion;
 mod objects;
 mod problem;
 mod rates;
@@ -31,7 +32,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use axum::{Json, Router};
 use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::problem::ProblemType;
@@ -39,6 +40,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::coordinator::{Coordinator, Health};
+use crate::project::ProjectName;
 use auth::Who;
 use body::Limits;
 use callers::{Callers, REQUESTS_MAX, Underway};
@@ -60,6 +62,8 @@ pub(crate) struct App {
     pub(crate) callers: Callers<ClientId>,
     /// How often each client may ask.
     pub(crate) client_rates: Arc<Rates<ClientId>>,
+    /// How often all clients of one project may.
+    pub(crate) project_rates: Arc<Rates<ProjectName>>,
     /// How often all who ask from one address may.
     pub(crate) address_rates: Arc<Rates<Source>>,
     /// What bodies may take.
@@ -77,6 +81,7 @@ impl App {
             enrolments: Arc::new(Semaphore::new(config.requests_max.div_ceil(4) as usize)),
             callers: Callers::new(REQUESTS_MAX),
             client_rates: Arc::new(Rates::new(config.limits.client)),
+            project_rates: Arc::new(Rates::new(config.limits.project)),
             address_rates: Arc::new(Rates::new(config.limits.address)),
             bodies: Limits::new(pause, config.bodies_bytes_max),
         }
@@ -88,19 +93,33 @@ impl App {
     }
 }
 
+/// The methods of a route, its path, and what answers.
+type Route = (&'static [&'static str], &'static str, fn() -> MethodRouter<App>);
+
+const UPDATE: &str = "/v1/runs/{run}/rounds/{round}/attempts/{attempt}/updates/{client}";
+const DIFFERENCE: &str = "/v1/runs/{run}/rounds/{round}/differences/{held}";
+
+/// Every route of clients: the router is made of it, and a test asks each for what is another project's.
+#[rustfmt::skip]
+const ROUTES: &[Route] = &[
+    (&["POST"], "/v1/enrol", || post(enrol::enrol)),
+    (&["POST"], "/v1/check-in", || post(check_in::check_in)),
+    (&["GET"], "/v1/runs/{run}/manifest", || get(records::manifest)),
+    (&["GET"], "/v1/runs/{run}/records/{round}", || get(records::record)),
+    (&["GET"], "/v1/runs/{run}/objects/{digest}", || get(objects::object)),
+    (&["GET"], "/v1/runs/{run}/rounds/{round}/inclusion", || get(inclusion::inclusion)),
+    (&["PUT"], "/v1/runs/{run}/rounds/{round}/evaluations/{client}", || put(evaluations::put)),
+    (&["GET"], DIFFERENCE, || get(objects::difference)),
+    (&["PUT", "PATCH", "HEAD"], UPDATE, || put(updates::put).patch(updates::patch).head(updates::head)),
+];
+
 /// Every route there is.
 pub(crate) fn router(app: App) -> Router {
     let counting = Counting(app.coordinator.clone(), "clients");
-    let update = "/v1/runs/{run}/rounds/{round}/attempts/{attempt}/updates/{client}";
-    Router::new()
-        .route("/v1/enrol", post(enrol::enrol))
-        .route("/v1/check-in", post(check_in::check_in))
-        .route("/v1/runs/{run}/manifest", get(records::manifest))
-        .route("/v1/runs/{run}/records/{round}", get(records::record))
-        .route("/v1/runs/{run}/objects/{digest}", get(objects::object))
-        .route("/v1/runs/{run}/rounds/{round}/differences/{held}", get(objects::difference))
-        .route("/v1/runs/{run}/rounds/{round}/evaluations/{client}", put(evaluations::put))
-        .route(update, put(updates::put).patch(updates::patch).head(updates::head))
+    let routes = ROUTES
+        .iter()
+        .fold(Router::new(), |router, (_, path, handler)| router.route(path, handler()));
+    routes
         .fallback(|| async { Refusal::new(ProblemType::NoRoute, "see the documentation") })
         .method_not_allowed_fallback(|| async {
             Refusal::new(ProblemType::Method, "the route has other methods")
@@ -151,3 +170,6 @@ async fn work(app: App, request: Request, next: Next) -> Response {
 pub(crate) fn busy() -> Refusal {
     Refusal::after(ProblemType::Busy, "too many requests at once", Duration::from_millis(1_500))
 }
+
+#[cfg(test)]
+mod projects_tests;

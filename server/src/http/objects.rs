@@ -23,16 +23,15 @@ pub(crate) async fn object(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (parts, _) = request.into_parts();
-    auth::caller(&app, &parts).await?;
+    let coordinator = auth::caller(&app, &parts).await?.coordinator;
     let (run, digest) = address(at)?;
-    let bytes = match app.coordinator.object_at_hand(run, digest).await? {
+    let bytes = match coordinator.object_at_hand(run, digest).await? {
         Some(bytes) => bytes,
         // A copy of its own, which is in memory until the client has taken it.
         None => {
-            let (len, mut share) =
-                (app.coordinator.object_len(run, digest).await?, Share::default());
+            let (len, mut share) = (coordinator.object_len(run, digest).await?, Share::default());
             app.bodies.grow(&mut share, usize::try_from(len).unwrap_or(usize::MAX))?;
-            Limits::hold(app.coordinator.object(run, digest).await?, share).shared()
+            Limits::hold(coordinator.object(run, digest).await?, share).shared()
         }
     };
     let len = bytes.len();
@@ -63,9 +62,9 @@ pub(crate) async fn difference(
     at: Result<Path<(RunId, RoundId, RoundId)>, PathRejection>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    auth::caller(&app, &request.into_parts().0).await?;
+    let coordinator = auth::caller(&app, &request.into_parts().0).await?.coordinator;
     let (run, round, held) = address(at)?;
-    let difference = app.coordinator.difference(run, round, held).await?;
+    let difference = coordinator.difference(run, round, held).await?;
     app.coordinator.handed_out(run, difference.len());
     let mut response = difference.into_response();
     describe(response.headers_mut());

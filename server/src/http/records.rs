@@ -34,9 +34,9 @@ pub(crate) async fn manifest(
     at: Result<Path<RunId>, PathRejection>,
     request: Request,
 ) -> Result<SignedBytes, Refusal> {
-    auth::caller(&app, &request.into_parts().0).await?;
+    let coordinator = auth::caller(&app, &request.into_parts().0).await?.coordinator;
     let run = address(at)?;
-    Ok(SignedBytes(app.coordinator.manifest(run).await?))
+    Ok(SignedBytes(coordinator.manifest(run).await?))
 }
 
 pub(crate) async fn record(
@@ -44,9 +44,9 @@ pub(crate) async fn record(
     at: Result<Path<(RunId, RoundId)>, PathRejection>,
     request: Request,
 ) -> Result<SignedBytes, Refusal> {
-    auth::caller(&app, &request.into_parts().0).await?;
+    let coordinator = auth::caller(&app, &request.into_parts().0).await?.coordinator;
     let (run, round) = address(at)?;
-    Ok(SignedBytes(app.coordinator.record(run, round).await?))
+    Ok(SignedBytes(coordinator.record(run, round).await?))
 }
 
 /// The ids in a path.

@@ -81,7 +81,7 @@ pub(crate) async fn head(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (parts, _) = request.into_parts();
-    let caller = auth::caller(&app, &parts).await?;
+    let caller = auth::caller(&app, &parts).await?.client;
     let to = admission(at)?;
     app.coordinator.admit(caller, &to).await?;
     let stands = app.coordinator.offset(&to, header(&parts.headers, DIGEST)?).await?;
@@ -102,7 +102,7 @@ async fn receive(app: &App, at: UpdatePath, request: Request) -> Result<Received
         }
     };
     let body = app.bodies.read(&parts.headers, body, limit).await?;
-    let caller = claim.prove(app, &parts, &body.bytes).await?;
+    let caller = claim.prove(app, &parts, &body.bytes).await?.client;
     Ok(Received { to, caller, body, parts, _underway: underway })
 }
 

@@ -10,6 +10,7 @@ use super::database::transact;
 use super::rows::{array, count, int};
 use super::{Store, StoreError};
 use crate::audit::{Check, Fault, Head, Note, START};
+use crate::project::{Scope, text};
 
 /// Rows read at a time.
 const PAGE: i64 = 1_000;
@@ -63,10 +64,11 @@ pub(super) async fn append(tx: &mut AnyConnection, note: &Note) -> Result<u64, S
     };
     let entry = note.entry(head.seq + 1);
     let head = head.then(&entry);
-    sqlx::query("INSERT INTO audit (seq, entry, hash) VALUES ($1, $2, $3)")
+    sqlx::query("INSERT INTO audit (seq, entry, hash, project) VALUES ($1, $2, $3, $4)")
         .bind(int(head.seq))
         .bind(&entry)
         .bind(&head.hash.0[..])
+        .bind(text(&note.project))
         .execute(tx)
         .await?;
     Ok(head.seq)
@@ -79,33 +81,45 @@ impl Store {
         Ok(())
     }
 
-    /// The `limit` entries before entry `before`, latest first.
+    /// The `limit` entries in `scope` before entry `before`, latest first; those of the server itself are in
+    /// no project.
     ///
     /// # Errors
     /// [`StoreError`] where they cannot be read.
-    pub async fn audit(&self, before: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+    pub async fn audit(
+        &self,
+        scope: &Scope,
+        before: u64,
+        limit: u32,
+    ) -> Result<Vec<Entry>, StoreError> {
         let rows = sqlx::query(
-            "SELECT seq, entry, hash FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
+            "SELECT seq, entry, hash FROM audit WHERE seq < $1 AND ($3 = '' OR project = $3) \
+             ORDER BY seq DESC LIMIT $2",
         )
         .bind(int(before))
         .bind(i64::from(limit))
+        .bind(text(scope))
         .fetch_all(&self.0.database.reader)
         .await?;
         rows.iter().map(entry).collect()
     }
 
-    /// The `limit` entries behind entry `after`, in order.
+    /// The `limit` entries in `scope` behind entry `after`, in order.
     pub(crate) async fn audit_after(
         &self,
+        scope: &Scope,
         after: u64,
         limit: u32,
     ) -> Result<Vec<Entry>, StoreError> {
-        let rows =
-            sqlx::query("SELECT seq, entry, hash FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2")
-                .bind(int(after))
-                .bind(i64::from(limit))
-                .fetch_all(&self.0.database.reader)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT seq, entry, hash FROM audit WHERE seq > $1 AND ($3 = '' OR project = $3) \
+             ORDER BY seq LIMIT $2",
+        )
+        .bind(int(after))
+        .bind(i64::from(limit))
+        .bind(text(scope))
+        .fetch_all(&self.0.database.reader)
+        .await?;
         rows.iter().map(entry).collect()
     }
 

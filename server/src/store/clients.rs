@@ -1,4 +1,4 @@
-//! Clients, enrolment tokens and revocations.
+//! Clients and revocations.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,10 @@ use sqlx::any::AnyRow;
 
 use super::database::transact;
 use super::rows::{array, count, int};
-use super::{Store, StoreError, audit};
+use super::{Store, StoreError, audit, projects};
 use crate::audit::Note;
 use crate::clock::Timestamp;
+use crate::project::{ProjectName, Scope, text};
 
 /// What an enrolment came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,24 +24,20 @@ pub(crate) enum Enrolling {
     New,
     /// This key used this token before: its reply was lost.
     Again,
-    /// No such token, or used up by other keys, or too old.
+    /// No such token, or used up by other keys, or too old, or the client is there already with
+    /// another key or in another project.
     Refused,
     /// The key was revoked.
     Revoked,
 }
 
-/// An enrolment token as listed: not its secret, which is not kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct TokenRow {
-    /// Names it: the hash of its secret.
-    #[schemars(with = "String")]
-    pub token: Digest,
-    /// Unix time in milliseconds at which it is void.
-    pub expires_ms: u64,
-    /// How many clients it is good for.
-    pub quota: u32,
-    /// How many enrolled with it.
-    pub used: u32,
+/// What is to be known of an enrolled client to serve it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// What it signs with.
+    pub(crate) key: PublicKey,
+    /// Whose it is.
+    pub(crate) project: ProjectName,
 }
 
 /// A client as stored.
@@ -49,6 +46,9 @@ pub struct ClientRow {
     /// Its name.
     #[schemars(with = "String")]
     pub client: ClientId,
+    /// Whose it is.
+    #[schemars(with = "String")]
+    pub project: ProjectName,
     /// Unix time in milliseconds at which it enrolled; none: before that was noted.
     pub enrolled_ms: Option<u64>,
     /// When it was revoked, if it was.
@@ -69,67 +69,6 @@ pub struct Part {
 }
 
 impl Store {
-    /// Keeps the hashes of tokens' secrets, each good for `quota` clients, at once.
-    pub(crate) async fn add_tokens(
-        &self,
-        hashes: &[Digest],
-        quota: u32,
-        expires: Timestamp,
-        note: &Note,
-    ) -> Result<(), StoreError> {
-        transact!(self, |tx| {
-            audit::lock(tx).await?;
-            audit::append(tx, note).await?;
-            for hash in hashes {
-                sqlx::query("INSERT INTO tokens (hash, expires_ms, quota) VALUES ($1, $2, $3)")
-                    .bind(&hash.0[..])
-                    .bind(int(expires.0))
-                    .bind(i64::from(quota))
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Whether there is such a token, used or not.
-    pub(crate) async fn has_token(&self, hash: Digest) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT hash FROM tokens WHERE hash = $1")
-            .bind(&hash.0[..])
-            .fetch_optional(&self.0.database.reader)
-            .await?;
-        Ok(row.is_some())
-    }
-
-    /// Every token, the one that lasts longest first.
-    pub(crate) async fn tokens(&self, limit: u32) -> Result<Vec<TokenRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT hash, expires_ms, quota, \
-             (SELECT COUNT(*) FROM token_uses AS u WHERE u.hash = tokens.hash) AS used \
-             FROM tokens ORDER BY expires_ms DESC, hash LIMIT $1",
-        )
-        .bind(i64::from(limit))
-        .fetch_all(&self.0.database.reader)
-        .await?;
-        let small = |value: i64| u32::try_from(value).map_err(|_| StoreError::Row("a quota"));
-        rows.iter()
-            .map(|row| {
-                Ok(TokenRow {
-                    token: Digest(array(row.try_get("hash")?)?),
-                    expires_ms: count(row.try_get("expires_ms")?)?,
-                    quota: small(row.try_get("quota")?)?,
-                    used: small(row.try_get("used")?)?,
-                })
-            })
-            .collect()
-    }
-
-    /// Voids a token; false where there is none of that hash.
-    pub(crate) async fn drop_token(&self, hash: Digest, note: &Note) -> Result<bool, StoreError> {
-        let statement = || sqlx::query("DELETE FROM tokens WHERE hash = $1").bind(&hash.0[..]);
-        self.noted(statement, note).await
-    }
-
     /// Uses a token for `key`, at once with the client's row.
     pub(crate) async fn enrol(
         &self,
@@ -142,19 +81,26 @@ impl Store {
         transact!(self, |tx| {
             audit::lock(tx).await?;
             let row = sqlx::query(
-                "SELECT expires_ms, quota, \
+                "SELECT expires_ms, quota, project, \
                  (SELECT COUNT(*) FROM token_uses WHERE hash = $1) AS used, \
                  (SELECT COUNT(*) FROM token_uses WHERE hash = $1 AND client = $2) AS again, \
-                 (SELECT COUNT(*) FROM revocations WHERE client = $2) AS revoked \
+                 (SELECT COUNT(*) FROM revocations WHERE client = $2) AS revoked, \
+                 (SELECT COUNT(*) FROM clients WHERE id = $2 \
+                 AND (public_key <> $3 OR project <> tokens.project)) AS other \
                  FROM tokens WHERE hash = $1",
             )
             .bind(&token.0[..])
             .bind(&client.0[..])
+            .bind(&key.0[..])
             .fetch_optional(&mut *tx)
             .await?;
             let Some(row) = row else { return Ok(Enrolling::Refused) };
             if row.try_get::<i64, _>("revoked")? > 0 {
                 return Ok(Enrolling::Revoked);
+            }
+            // A key that was changed for another does not come back, and nobody is of two projects.
+            if row.try_get::<i64, _>("other")? > 0 {
+                return Ok(Enrolling::Refused);
             }
             if row.try_get::<i64, _>("again")? > 0 {
                 return Ok(Enrolling::Again);
@@ -170,13 +116,14 @@ impl Store {
                 .await?;
             let entry = audit::append(tx, note).await?;
             sqlx::query(
-                "INSERT INTO clients (id, public_key, enrolled_ms, entry) VALUES ($1, $2, $3, $4) \
-                 ON CONFLICT DO NOTHING",
+                "INSERT INTO clients (id, public_key, enrolled_ms, entry, project) \
+                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
             )
             .bind(&client.0[..])
             .bind(&key.0[..])
             .bind(int(now.0))
             .bind(int(entry))
+            .bind(row.try_get::<String, _>("project")?)
             .execute(&mut *tx)
             .await?;
             Ok(Enrolling::New)
@@ -187,14 +134,15 @@ impl Store {
     pub(crate) async fn enrolled(
         &self,
         after: Option<u64>,
-    ) -> Result<Vec<(u64, ClientId, PublicKey)>, StoreError> {
+    ) -> Result<Vec<(u64, ClientId, Member)>, StoreError> {
         // Who enrolled before entries were noted has none.
-        let text = "SELECT id, public_key, COALESCE(entry, 0) AS entry FROM clients";
+        let text = "SELECT id, public_key, project, COALESCE(entry, 0) AS entry FROM clients";
         let rows = match after {
             None => sqlx::query(text).fetch_all(&self.0.database.writer).await?,
             Some(after) => {
                 sqlx::query(
-                    "SELECT id, public_key, entry FROM clients WHERE entry > $1 ORDER BY entry",
+                    "SELECT id, public_key, project, entry FROM clients WHERE entry > $1 \
+                     ORDER BY entry",
                 )
                 .bind(int(after))
                 .fetch_all(&self.0.database.reader)
@@ -205,7 +153,8 @@ impl Store {
             .map(|row| {
                 let id = ClientId(array(row.try_get("id")?)?);
                 let key = PublicKey(array(row.try_get("public_key")?)?);
-                Ok((count(row.try_get("entry")?)?, id, key))
+                let project = projects::name(row.try_get("project")?)?;
+                Ok((count(row.try_get("entry")?)?, id, Member { key, project }))
             })
             .collect()
     }
@@ -240,33 +189,38 @@ impl Store {
         self.noted(statement, note).await
     }
 
-    /// `limit` clients behind `after`, by id.
+    /// `limit` clients in `scope` behind `after`, by id.
     pub(crate) async fn client_rows(
         &self,
+        scope: &Scope,
         after: Option<ClientId>,
         limit: u32,
     ) -> Result<Vec<ClientRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, enrolled_ms, at_ms, reason FROM clients \
-             LEFT JOIN revocations ON client = id WHERE id > $1 ORDER BY id LIMIT $2",
+            "SELECT id, project, enrolled_ms, at_ms, reason FROM clients \
+             LEFT JOIN revocations ON client = id \
+             WHERE id > $1 AND ($3 = '' OR project = $3) ORDER BY id LIMIT $2",
         )
         .bind(after.map_or_else(Vec::new, |after| after.0.to_vec()))
         .bind(i64::from(limit))
+        .bind(text(scope))
         .fetch_all(&self.0.database.reader)
         .await?;
         rows.iter().map(client).collect()
     }
 
-    /// One client, and what it did in each run.
+    /// One client in `scope`, and what it did in each run.
     pub(crate) async fn client_row(
         &self,
+        scope: &Scope,
         id: ClientId,
     ) -> Result<Option<(ClientRow, BTreeMap<RunId, Part>)>, StoreError> {
         let row = sqlx::query(
-            "SELECT id, enrolled_ms, at_ms, reason FROM clients \
-             LEFT JOIN revocations ON client = id WHERE id = $1",
+            "SELECT id, project, enrolled_ms, at_ms, reason FROM clients \
+             LEFT JOIN revocations ON client = id WHERE id = $1 AND ($2 = '' OR project = $2)",
         )
         .bind(&id.0[..])
+        .bind(text(scope))
         .fetch_optional(&self.0.database.reader)
         .await?;
         let Some(row) = row else { return Ok(None) };
@@ -291,6 +245,7 @@ fn client(row: &AnyRow) -> Result<ClientRow, StoreError> {
     let moment = |at: Option<i64>| at.map(count).transpose();
     Ok(ClientRow {
         client: ClientId(array(row.try_get("id")?)?),
+        project: projects::name(row.try_get("project")?)?,
         enrolled_ms: moment(row.try_get("enrolled_ms")?)?,
         revoked_ms: moment(row.try_get("at_ms")?)?,
         reason: row.try_get("reason")?,

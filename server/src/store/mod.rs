@@ -6,8 +6,8 @@
 //!
 //! - `database`: connections and transactions. `error`: what the store could not do. [`places`]: where.
 //! - [`objects`]: bytes by digest. [`staging`]: uploads that are still arriving.
-//! - `rows`: nonces, whose store it is. `clients`: clients, enrolment tokens, revocations. `operators`: who may
-//!   use the admin API. `runs`: runs. `steps`: what moves a round. `folds`: parts of one that is closed. `rounds`:
+//! - `rows`: nonces, whose store it is. `projects`: whose the rest is. `clients`: clients, revocations.
+//!   `tokens`: enrolment tokens. `operators`: who may use the admin API. `runs`: runs. `steps`: what moves a round. `folds`: parts of one that is closed. `rounds`:
 //!   what was published. `evaluations`: what clients tell of it. `audit`: the audit log.
 
 mod audit;
@@ -19,11 +19,13 @@ pub(crate) mod folds;
 pub mod objects;
 mod operators;
 pub mod places;
+mod projects;
 mod rounds;
 mod rows;
 mod runs;
 pub mod staging;
 pub(crate) mod steps;
+mod tokens;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,8 +36,8 @@ use sqlx::any::AnyArguments;
 use sqlx::query::Query;
 
 pub use audit::{AuditError, Entry};
-pub(crate) use clients::Enrolling;
-pub use clients::{ClientRow, Part, TokenRow};
+pub use clients::{ClientRow, Part};
+pub(crate) use clients::{Enrolling, Member};
 use database::{Database, transact};
 pub(crate) use database::{Done, try_transact};
 pub use error::StoreError;
@@ -49,6 +51,7 @@ pub(crate) use rounds::{PublishRow, Publishing};
 pub(crate) use runs::{RunRow, StatusRow};
 use staging::Staging;
 pub(crate) use steps::{AcceptRow, News, Standing};
+pub use tokens::TokenRow;
 
 use crate::audit::Note;
 

@@ -5,13 +5,14 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::rows::{count, int};
-use super::{Store, StoreError};
+use super::{Store, StoreError, projects};
 use crate::audit::Note;
 use crate::clock::Timestamp;
 use crate::operator::{Operator, OperatorName, Role};
+use crate::project::{Scope, text};
 
 impl Store {
-    /// Adds an operator; false where there is one of that name.
+    /// Adds an operator; false where its project has one of that name.
     pub(crate) async fn add_operator(
         &self,
         operator: &Operator,
@@ -20,34 +21,42 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let statement = || {
             sqlx::query(
-                "INSERT INTO operators (name, role, hash, created_ms, expires_ms) \
-                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING",
+                "INSERT INTO operators (name, role, hash, created_ms, expires_ms, project) \
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (project, name) DO NOTHING",
             )
             .bind(operator.name.as_str())
             .bind(operator.role.name())
             .bind(&hash.0[..])
             .bind(int(operator.created_ms))
             .bind(operator.expires_ms.map(int))
+            .bind(text(&operator.project))
         };
         self.noted(statement, note).await
     }
 
-    /// Drops an operator; false where there is none of that name.
+    /// Drops an operator of `project`, or of all; false where there is none of that name.
     pub(crate) async fn drop_operator(
         &self,
+        project: &Scope,
         name: &OperatorName,
         note: &Note,
     ) -> Result<bool, StoreError> {
-        let statement = || sqlx::query("DELETE FROM operators WHERE name = $1").bind(name.as_str());
+        let statement = || {
+            let row = "DELETE FROM operators WHERE name = $1 AND project = $2";
+            sqlx::query(row).bind(name.as_str()).bind(text(project))
+        };
         self.noted(statement, note).await
     }
 
-    /// Every operator, by name.
-    pub(crate) async fn operators(&self) -> Result<Vec<Operator>, StoreError> {
-        let rows =
-            sqlx::query("SELECT name, role, created_ms, expires_ms FROM operators ORDER BY name")
-                .fetch_all(&self.0.database.reader)
-                .await?;
+    /// The operators in `scope`, by name.
+    pub(crate) async fn operators(&self, scope: &Scope) -> Result<Vec<Operator>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT name, project, role, created_ms, expires_ms FROM operators \
+             WHERE $1 = '' OR project = $1 ORDER BY name, project",
+        )
+        .bind(text(scope))
+        .fetch_all(&self.0.database.reader)
+        .await?;
         rows.iter().map(operator).collect()
     }
 
@@ -58,7 +67,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Operator>, StoreError> {
         let row = sqlx::query(
-            "SELECT name, role, created_ms, expires_ms FROM operators \
+            "SELECT name, project, role, created_ms, expires_ms FROM operators \
              WHERE hash = $1 AND (expires_ms IS NULL OR expires_ms > $2)",
         )
         .bind(&hash.0[..])
@@ -71,9 +80,11 @@ impl Store {
 
 fn operator(row: &AnyRow) -> Result<Operator, StoreError> {
     let name: String = row.try_get("name")?;
+    let project: String = row.try_get("project")?;
     let expires: Option<i64> = row.try_get("expires_ms")?;
     Ok(Operator {
         name: name.try_into().map_err(|_| StoreError::Row("an operator's name"))?,
+        project: if project.is_empty() { None } else { Some(projects::name(project)?) },
         role: Role::named(row.try_get("role")?).ok_or(StoreError::Row("a role"))?,
         created_ms: count(row.try_get("created_ms")?)?,
         expires_ms: expires.map(count).transpose()?,

@@ -13,14 +13,16 @@ use super::database::{transact, try_transact};
 use super::rounds::{PublishRow, insert_record};
 use super::rows::{array, count, int};
 use super::steps::hold;
-use super::{Done, Store, StoreError, audit};
+use super::{Done, Store, StoreError, audit, projects};
 use crate::audit::Note;
+use crate::project::ProjectName;
 use crate::status::Status;
 
 /// A run as stored.
 #[derive(Clone, Debug)]
 pub(crate) struct RunRow {
     pub(crate) id: RunId,
+    pub(crate) project: ProjectName,
     pub(crate) manifest: Signed,
     pub(crate) linears: Option<Vec<u8>>,
     pub(crate) status: StatusRow,
@@ -46,8 +48,8 @@ impl Store {
         transact!(self, |tx| {
             audit::lock(tx).await?;
             let done = sqlx::query(
-                "INSERT INTO runs (id, manifest, signature, linears, status, note, round, attempt) \
-             VALUES ($1, $2, $3, $4, $5, $6, 0, 0) ON CONFLICT (id) DO NOTHING",
+                "INSERT INTO runs (id, manifest, signature, linears, status, note, project, round, attempt) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0) ON CONFLICT (id) DO NOTHING",
             )
             .bind(&row.id.0[..])
             .bind(&row.manifest.bytes[..])
@@ -55,6 +57,7 @@ impl Store {
             .bind(row.linears.clone())
             .bind(row.status.status.name())
             .bind(&row.status.note[..])
+            .bind(row.project.as_str())
             .execute(&mut *tx)
             .await?;
             if done.rows_affected() == 0 {
@@ -69,7 +72,8 @@ impl Store {
     /// Every run, oldest first.
     pub(crate) async fn run_rows(&self) -> Result<Vec<RunRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, manifest, signature, linears, status, note, round FROM runs ORDER BY seq",
+            "SELECT id, project, manifest, signature, linears, status, note, round FROM runs \
+             ORDER BY seq",
         )
         .fetch_all(&self.0.database.writer)
         .await?;
@@ -79,7 +83,8 @@ impl Store {
     /// One run.
     pub(crate) async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
         let row = sqlx::query(
-            "SELECT id, manifest, signature, linears, status, note, round FROM runs WHERE id = $1",
+            "SELECT id, project, manifest, signature, linears, status, note, round FROM runs \
+             WHERE id = $1",
         )
         .bind(&run.0[..])
         .fetch_optional(&self.0.database.writer)
@@ -161,6 +166,29 @@ impl Store {
         rows.iter().map(|row| Ok(ClientId(array(row.try_get("client")?)?))).collect()
     }
 
+    /// What a round accepted, in rising order of clients: each with its frame's digest and its receipt.
+    pub(crate) async fn receipts(
+        &self,
+        run: RunId,
+        round: RoundId,
+    ) -> Result<Vec<(ClientId, Digest, Vec<u8>)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT client, frame, receipt FROM updates WHERE run = $1 AND round = $2 \
+             ORDER BY client",
+        )
+        .bind(&run.0[..])
+        .bind(int(round.0))
+        .fetch_all(&self.0.database.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let client = ClientId(array(row.try_get("client")?)?);
+                let frame = Digest(array(row.try_get("frame")?)?);
+                Ok((client, frame, row.try_get("receipt")?))
+            })
+            .collect()
+    }
+
     /// Frames of rounds before `round` that are still stored.
     pub(crate) async fn counted_frames(
         &self,
@@ -198,6 +226,7 @@ impl Store {
 fn run_row(row: &AnyRow) -> Result<RunRow, StoreError> {
     Ok(RunRow {
         id: RunId(array(row.try_get("id")?)?),
+        project: projects::name(row.try_get("project")?)?,
         manifest: signed(row, "manifest")?,
         linears: row.try_get("linears")?,
         status: status_row(row)?,

@@ -1,5 +1,6 @@
 use super::staging::{Key, Staged};
 use super::*;
+use crate::project::ProjectName;
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
@@ -7,7 +8,7 @@ use gossamer_protocol::problem::ProblemType;
 
 fn note(at: crate::clock::Timestamp) -> crate::audit::Note {
     let event = crate::audit::Event::TokensMade { count: 1, quota: 1, expires_ms: 1 };
-    crate::audit::Note { at, actor: crate::audit::Actor::Local, event }
+    crate::audit::Note { at, actor: crate::audit::Actor::Local, project: None, event }
 }
 
 async fn stores() -> (tempfile::TempDir, [Store; 2]) {
@@ -118,7 +119,8 @@ async fn two_processes_write_and_neither_is_told_busy() {
             let now = crate::clock::Timestamp(1);
             for i in 0..40_u8 {
                 if n < 2 {
-                    store.add_tokens(&[Digest::of(&[n as u8, i])], 1, now, &note(now)).await?;
+                    let (hash, project) = (Digest::of(&[n as u8, i]), ProjectName::default());
+                    store.add_tokens(&[hash], &project, 1, now, &note(now)).await?;
                 } else {
                     store.use_nonce(ClientId([n as u8; 16]), &[i; 16], now).await?;
                     store.set_alive(now).await?;
@@ -130,7 +132,8 @@ async fn two_processes_write_and_neither_is_told_busy() {
     while let Some(done) = writing.join_next().await {
         done.expect("no panic").expect("each waits for the others");
     }
-    assert!(first.has_token(Digest::of(&[1, 39])).await.expect("told"));
+    let there = first.token_project(Digest::of(&[1, 39])).await.expect("told");
+    assert_eq!(there, Some(ProjectName::default()));
 }
 
 /// Two that want the same parts: each gets its own, and whoever's lease is over has folded in vain.

@@ -10,6 +10,7 @@ mod world;
 mod buffered;
 mod evaluations;
 mod laws;
+mod projects;
 mod replicas;
 mod rollback;
 mod site;

@@ -62,7 +62,15 @@ pub(super) async fn operator(
     Ok(operator)
 }
 
-/// The coordinator as `caller` acts through it.
-pub(super) fn acting(admin: &Admin, caller: &Caller) -> Coordinator {
-    admin.coordinator.acting(Actor::Operator(caller.name.to_string()))
+/// The coordinator as `operator` acts through it: it sees the operator's project.
+pub(super) fn acting(admin: &Admin, operator: &Operator) -> Coordinator {
+    let coordinator = admin.coordinator.within(operator.project.clone());
+    coordinator.acting(Actor::Operator(operator.called()))
+}
+
+/// Refuses an operator of one project what is about all of them.
+pub(super) fn must_see_all(operator: &Operator) -> Result<(), Refusal> {
+    let Some(project) = &operator.project else { return Ok(()) };
+    let detail = format!("{} is for project {project}; this needs one for all", operator.name);
+    Err(Refusal::new(ProblemType::Forbidden, detail))
 }

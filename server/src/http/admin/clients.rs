@@ -26,17 +26,19 @@ pub(super) struct Clients {
 
 pub(super) async fn list(
     State(admin): State<Admin>,
+    caller: Caller,
     asked: Result<Query<Clients>, QueryRejection>,
 ) -> Result<Json<Vec<ClientView>>, Refusal> {
     let Clients { after, limit } = query(asked)?;
-    Ok(Json(admin.coordinator.clients(after, page(limit, 100)?).await?))
+    Ok(Json(acting(&admin, &caller).clients(after, page(limit, 100)?).await?))
 }
 
 pub(super) async fn show(
     State(admin): State<Admin>,
+    caller: Caller,
     at: Result<Path<ClientId>, PathRejection>,
 ) -> Result<Json<ClientView>, Refusal> {
-    Ok(Json(admin.coordinator.client(address(at)?).await?))
+    Ok(Json(acting(&admin, &caller).client(address(at)?).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -58,6 +60,7 @@ pub(super) async fn revoke(
         let detail = format!("reason: expected at most {REASON_MAX} bytes, not {}", reason.len());
         return Err(Refusal::new(ProblemType::BadRequest, detail));
     }
-    acting(&admin, &caller).revoke(client, &reason).await?;
-    Ok(Json(admin.coordinator.client(client).await?))
+    let coordinator = acting(&admin, &caller);
+    coordinator.revoke(client, &reason).await?;
+    Ok(Json(coordinator.client(client).await?))
 }

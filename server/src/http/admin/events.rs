@@ -20,6 +20,7 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::auth::{Caller, acting};
 use super::server::Clients;
 use super::{Admin, auth};
 use crate::http::problem::Refusal;
@@ -47,11 +48,12 @@ struct Stream {
 
 pub(super) async fn events(
     State(admin): State<Admin>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let place = admin.streams.clone().try_acquire_owned();
     let place = place.map_err(|_| crate::http::busy())?;
-    let last = admin.coordinator.audit(u64::MAX, 1).await?;
+    let last = acting(&admin, &caller).audit(u64::MAX, 1).await?;
     let stream = Stream {
         changes: admin.coordinator.changes(),
         admin,
@@ -100,8 +102,8 @@ impl Stream {
     /// What was not told yet; none where it is not to be told any more.
     async fn news(&mut self) -> Option<Vec<Event>> {
         // A failure ends the stream, and the dashboard opens another.
-        auth::operator(&self.admin, &self.headers, Role::Viewer).await.ok()?;
-        let coordinator = &self.admin.coordinator;
+        let operator = auth::operator(&self.admin, &self.headers, Role::Viewer).await.ok()?;
+        let coordinator = acting(&self.admin, &operator);
         let mut news = Vec::new();
         let runs = coordinator.runs().await.ok()?;
         let runs = serde_json::to_string(&runs).expect("names and numbers are always JSON");
@@ -109,7 +111,7 @@ impl Stream {
             news.push(Event::default().event("runs").data(&runs));
             self.runs = Some(runs);
         }
-        let clients = Clients::of(&self.admin);
+        let clients = Clients::of(&coordinator);
         if self.clients != Some(clients) {
             news.push(told("clients", &clients));
             self.clients = Some(clients);

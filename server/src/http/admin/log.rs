@@ -6,6 +6,7 @@ use axum::extract::{Query, State};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::auth::{Caller, acting};
 use super::{Admin, page, query};
 use crate::http::problem::Refusal;
 use crate::store::Entry;
@@ -19,8 +20,10 @@ pub(super) struct Log {
 
 pub(super) async fn list(
     State(admin): State<Admin>,
+    caller: Caller,
     asked: Result<Query<Log>, QueryRejection>,
 ) -> Result<Json<Vec<Entry>>, Refusal> {
     let Log { before, limit } = query(asked)?;
-    Ok(Json(admin.coordinator.audit(before.unwrap_or(u64::MAX), page(limit, 100)?).await?))
+    let coordinator = acting(&admin, &caller);
+    Ok(Json(coordinator.audit(before.unwrap_or(u64::MAX), page(limit, 100)?).await?))
 }

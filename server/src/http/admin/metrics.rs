@@ -1,17 +1,26 @@
-//! `GET /metrics`: for a viewer, or for anybody where the configuration says so.
+//! `GET /metrics`: for a viewer of all projects, or for anybody where the configuration says so.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 
-use super::Admin;
 use super::server::Clients;
+use super::{Admin, auth};
 use crate::http::problem::Refusal;
 use crate::metrics::{CONTENT_TYPE, Now};
+use crate::operator::Operator;
 
-pub(super) async fn metrics(State(admin): State<Admin>) -> Result<Response, Refusal> {
+pub(super) async fn metrics(
+    State(admin): State<Admin>,
+    caller: Option<Extension<Operator>>,
+) -> Result<Response, Refusal> {
+    // Where it is open to all, nobody was asked who it is.
+    if let Some(Extension(operator)) = caller {
+        auth::must_see_all(&operator)?;
+    }
     let runs = admin.coordinator.runs().await?;
-    let Clients { enrolled, revoked, here } = Clients::of(&admin);
+    let Clients { enrolled, revoked, here } = Clients::of(&admin.coordinator);
     let disk_free = admin.coordinator.disk_free();
     let now = Now { runs: &runs, enrolled, revoked, here, disk_free };
     let text = admin.coordinator.metrics().text(&now);

@@ -11,6 +11,7 @@ mod log;
 mod metrics;
 mod openapi;
 mod operators;
+mod projects;
 pub(crate) mod routes;
 mod runs;
 mod server;

@@ -6,15 +6,17 @@ use gossamer_protocol::problem::ProblemType as P;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    Admin, clients, dashboard, events, log, metrics, openapi, operators, runs, server, tokens,
+    Admin, clients, dashboard, events, log, metrics, openapi, operators, projects, runs, server,
+    tokens,
 };
 use crate::coordinator::{ClientView, Health, RunView};
 use crate::http::health::alive;
 use crate::operator::{Operator, Role};
+use crate::project::Project;
 use crate::store::{Entry, RoundRow, TokenRow};
 
 /// The schema of a type.
-pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
 /// A route.
 pub(crate) struct Route {
@@ -26,9 +28,9 @@ pub(crate) struct Route {
     /// What it does, in a few words.
     pub(crate) does: &'static str,
     /// The parameters behind a `?`.
-    pub(super) query: Option<SchemaOf>,
+    pub(crate) query: Option<SchemaOf>,
     /// The body it takes.
-    pub(super) takes: Option<SchemaOf>,
+    pub(crate) takes: Option<SchemaOf>,
     /// What it gives where it does what was asked.
     pub(super) gives: &'static [Gives],
     /// What it refuses besides callers below its role.
@@ -95,12 +97,12 @@ const fn open(
 use Role::{Admin as A, Operator as O, Viewer as V};
 
 /// The one route that the configuration may open.
-pub(super) const METRICS: &str = "/metrics";
+pub(crate) const METRICS: &str = "/metrics";
 
 const NO_RUN: &[P] = &[P::BadRequest, P::UnknownRun];
 const NO_CHANGE: &[P] = &[P::BadRequest, P::UnknownRun, P::RunOver];
 const NO_NAME: &[P] = &[P::BadRequest, P::UnknownName];
-const NO_BODY: &[P] = &[P::BadRequest, P::TooLarge];
+const NO_BODY: &[P] = &[P::BadRequest, P::TooLarge, P::UnknownName];
 
 /// All of them.
 #[rustfmt::skip]
@@ -117,7 +119,7 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives(&[Gives(200, "", None)]),
     open("GET", "/readyz", || get(server::ready), "Whether the server can do its work: asked of the store and the disk")
         .gives(&[Gives::json::<Health>(200), Gives::json::<Health>(503)]),
-    route("GET", METRICS, V, || get(metrics::metrics), "Metrics as OpenMetrics text; open to all where the configuration says so")
+    route("GET", METRICS, V, || get(metrics::metrics), "Metrics as OpenMetrics text, for operators of all projects; open to all where the configuration says so")
         .gives(&[Gives(200, "application/openmetrics-text", None)]),
     open("GET", "/openapi.json", || get(openapi::document), "This API, as OpenAPI 3.1")
         .gives(&[Gives::json::<serde_json::Map<String, serde_json::Value>>(200)]),
@@ -129,7 +131,7 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives(&[Gives::json::<Vec<RunView>>(200)]),
     route("POST", "/v1/runs", O, || post(runs::create), "Create a run; 200 where it was there already")
         .takes::<runs::NewRun>().gives(&[Gives::json::<RunView>(201), Gives::json::<RunView>(200)])
-        .refuses(&[P::BadRequest, P::TooLarge, P::RunOver]),
+        .refuses(&[P::BadRequest, P::TooLarge, P::RunOver, P::UnknownName, P::NameTaken]),
     route("GET", "/v1/runs/{run}", V, || get(runs::show), "A run, with its manifest")
         .gives(&[Gives::json::<runs::RunDetail>(200)]).refuses(NO_RUN),
     route("GET", "/v1/runs/{run}/rounds", V, || get(runs::rounds), "What came of each closed round")
@@ -163,9 +165,14 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives(&[Gives::json::<Vec<Operator>>(200)]),
     route("POST", "/v1/operators", A, || post(operators::create), "Make an operator")
         .takes::<operators::NewOperator>().gives(&[Gives::json::<operators::Made>(201)])
-        .refuses(&[P::BadRequest, P::TooLarge, P::NameTaken]),
+        .refuses(&[P::BadRequest, P::TooLarge, P::NameTaken, P::UnknownName]),
     route("DELETE", "/v1/operators/{name}", A, || delete(operators::revoke), "Void an operator's token")
-        .gives(&[Gives(204, "", None)]).refuses(NO_NAME),
+        .query::<operators::Which>().gives(&[Gives(204, "", None)]).refuses(NO_NAME),
+    route("GET", "/v1/projects", V, || get(projects::list), "Projects by name")
+        .gives(&[Gives::json::<Vec<Project>>(200)]),
+    route("POST", "/v1/projects", A, || post(projects::create), "Make a project; for operators of all projects")
+        .takes::<projects::NewProject>().gives(&[Gives::json::<Project>(201)])
+        .refuses(&[P::BadRequest, P::TooLarge, P::NameTaken]),
     route("GET", "/v1/audit", V, || get(log::list), "The audit log, latest first")
         .query::<log::Log>().gives(&[Gives::json::<Vec<Entry>>(200)]).refuses(&[P::BadRequest]),
 ];

@@ -22,6 +22,7 @@ use crate::coordinator::{CoordinatorError, RunView};
 use crate::http::body::{Limits, Share};
 use crate::http::problem::Refusal;
 use crate::http::records::address;
+use crate::project::ProjectName;
 use crate::status::Status;
 use crate::store::RoundRow;
 
@@ -41,6 +42,10 @@ pub(crate) struct NewRun {
     /// frozen A, whose shapes the layout does not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     linears: Option<BTreeMap<String, [usize; 2]>>,
+    /// Whose it is to be; none: the caller's project, or the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    project: Option<ProjectName>,
 }
 
 impl NewRun {
@@ -54,6 +59,7 @@ impl NewRun {
         Ok(Self {
             manifest: manifest.expect("a manifest is written as JSON"),
             linears: Some(linears.iter().map(shape).collect()),
+            project: None,
         })
     }
 }
@@ -68,17 +74,21 @@ pub(super) struct RunDetail {
     manifest: Box<RawValue>,
 }
 
-pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Vec<RunView>>, Refusal> {
-    Ok(Json(admin.coordinator.runs().await?))
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    caller: Caller,
+) -> Result<Json<Vec<RunView>>, Refusal> {
+    Ok(Json(acting(&admin, &caller).runs().await?))
 }
 
 pub(super) async fn show(
     State(admin): State<Admin>,
+    caller: Caller,
     at: RunPath,
 ) -> Result<Json<RunDetail>, Refusal> {
-    let run = address(at)?;
-    let view = admin.coordinator.run(run).await?;
-    let signed = admin.coordinator.manifest(run).await?;
+    let (run, coordinator) = (address(at)?, acting(&admin, &caller));
+    let view = coordinator.run(run).await?;
+    let signed = coordinator.manifest(run).await?;
     let manifest =
         serde_json::from_slice(&signed.bytes).expect("a manifest was parsed to be there");
     Ok(Json(RunDetail { view, manifest }))
@@ -101,8 +111,8 @@ pub(super) async fn create(
     let linears: Option<Vec<BaseLinear>> =
         new.linears.map(|shapes| shapes.into_iter().map(linear).collect());
     let id = RunId::of(Digest::of(&manifest.to_bytes().map_err(malformed)?));
-    let known = admin.coordinator.run(id).await.is_ok();
-    let coordinator = acting(&admin, &caller);
+    let coordinator = acting(&admin, &caller).narrowed(new.project).await?;
+    let known = coordinator.run(id).await.is_ok();
     let run = coordinator.create_run_on(&manifest, linears.as_deref()).await?;
     let view = coordinator.run(run).await?;
     if view.status.is_over() {
@@ -185,21 +195,23 @@ pub(super) struct Rounds {
 
 pub(super) async fn rounds(
     State(admin): State<Admin>,
+    caller: Caller,
     at: RunPath,
     asked: Result<Query<Rounds>, QueryRejection>,
 ) -> Result<Json<Vec<RoundRow>>, Refusal> {
     let (run, Rounds { from, limit }) = (address(at)?, query(asked)?);
     let limit = page(limit, 1_000)?;
-    Ok(Json(admin.coordinator.rounds(run, from.unwrap_or(RoundId(0)), limit).await?))
+    Ok(Json(acting(&admin, &caller).rounds(run, from.unwrap_or(RoundId(0)), limit).await?))
 }
 
 /// A file of the latest adapter, as PEFT keeps it.
 pub(super) async fn adapter(
     State(admin): State<Admin>,
+    caller: Caller,
     at: Result<Path<(RunId, String)>, PathRejection>,
 ) -> Result<Response, Refusal> {
     let (run, wanted) = address(at)?;
-    let files = admin.coordinator.export(run).await?;
+    let files = acting(&admin, &caller).export(run).await?;
     let names: Vec<&str> = files.iter().map(|(name, _)| name).collect();
     let Some((_, bytes)) = files.iter().find(|(name, _)| *name == wanted) else {
         let detail = format!("expected one of {}", names.join(", "));

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
-use super::auth::Caller;
-use crate::coordinator::Health;
+use super::auth::{Caller, acting};
+use crate::coordinator::{Coordinator, Health};
 use crate::http::health;
 use crate::operator::Operator;
 
@@ -38,11 +38,12 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn of(admin: &Admin) -> Self {
+    /// Those that `coordinator` sees.
+    pub(super) fn of(coordinator: &Coordinator) -> Self {
         Self {
-            enrolled: admin.coordinator.fleet_len(),
-            revoked: admin.coordinator.revoked_len(),
-            here: admin.coordinator.seen_within(HERE_MS),
+            enrolled: coordinator.fleet_len(),
+            revoked: coordinator.revoked_len(),
+            here: coordinator.seen_within(HERE_MS),
         }
     }
 }
@@ -57,7 +58,7 @@ pub(super) async fn show(State(admin): State<Admin>, caller: Caller) -> Json<Ser
         server_key: admin.coordinator.public_key(),
         started_ms: admin.started.0,
         now_ms: admin.coordinator.now().0,
-        clients: Clients::of(&admin),
+        clients: Clients::of(&acting(&admin, &caller)),
         operator: caller.0,
     })
 }

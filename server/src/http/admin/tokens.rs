@@ -13,6 +13,7 @@ use super::auth::{Caller, acting};
 use super::{Admin, page, query, ttl};
 use crate::http::problem::Refusal;
 use crate::http::records::address;
+use crate::project::ProjectName;
 use crate::setup;
 use crate::store::TokenRow;
 
@@ -29,9 +30,10 @@ pub(super) struct Tokens {
 
 pub(super) async fn list(
     State(admin): State<Admin>,
+    caller: Caller,
     asked: Result<Query<Tokens>, QueryRejection>,
 ) -> Result<Json<Vec<TokenRow>>, Refusal> {
-    Ok(Json(admin.coordinator.tokens(page(query(asked)?.limit, 100)?).await?))
+    Ok(Json(acting(&admin, &caller).tokens(page(query(asked)?.limit, 100)?).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -42,6 +44,9 @@ pub(super) struct NewTokens {
     #[serde(default = "one_client")]
     quota: u32,
     ttl_s: u64,
+    /// Whose clients are to enrol with them; none: the caller's project, or the default one.
+    #[schemars(with = "Option<String>")]
+    project: Option<ProjectName>,
 }
 
 fn one() -> usize {
@@ -64,7 +69,8 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<(StatusCode, Json<Made>), Refusal> {
     let (parts, body) = request.into_parts();
-    let NewTokens { count, quota, ttl_s } = admin.message(&parts.headers, body, 1 << 14).await?;
+    let new: NewTokens = admin.message(&parts.headers, body, 1 << 14).await?;
+    let NewTokens { count, quota, ttl_s, project } = new;
     let refuse = |field: &str, max: u64, got: u64| {
         let detail = format!("{field}: expected 1 to {max}, not {got}");
         Err(Refusal::new(ProblemType::BadRequest, detail))
@@ -76,7 +82,8 @@ pub(super) async fn create(
         return refuse("quota", QUOTA_MAX.into(), quota.into());
     }
     let ttl = ttl(ttl_s)?;
-    let secrets = acting(&admin, &caller).new_tokens(count, quota, ttl).await?;
+    let coordinator = acting(&admin, &caller).narrowed(project).await?;
+    let secrets = coordinator.new_tokens(count, quota, ttl).await?;
     let tokens = secrets
         .into_iter()
         .map(|secret| Ok(setup::join_token(&admin.config, secret)?.encode()))
