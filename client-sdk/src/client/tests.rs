@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::{FrameError, Snapshot, Terms};
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
+use gossamer_protocol::inclusion::{Inclusion, Tree, TreeHead, leaf};
 use gossamer_protocol::manifest::{MANIFEST_VERSION, Manifest, Reference};
 use gossamer_protocol::message::{
     Answer, Assignment, CheckIn, Enrolled, Enrolment, JoinToken, RECORD_VERSION, Receipt, Record,
@@ -45,6 +46,10 @@ pub(super) struct Script {
     manifests: AtomicU32,
     /// Frames that were taken.
     pub(super) uploads: Mutex<Vec<Bytes>>,
+    /// What was given for them.
+    receipts: Mutex<Vec<Vec<u8>>>,
+    /// Whether the first of them is not counted.
+    forgets: AtomicBool,
 }
 
 impl Script {
@@ -82,6 +87,8 @@ impl Script {
             check_ins: AtomicU32::new(0),
             manifests: AtomicU32::new(0),
             uploads: Mutex::default(),
+            receipts: Mutex::default(),
+            forgets: AtomicBool::new(false),
         };
         script.answers = Mutex::new(answers(&script.assignment()).into());
         Arc::new(script)
@@ -145,7 +152,7 @@ impl Transport for Way {
             snapshot_bytes: self.0.snapshot.len() as u64,
             state: Digest::of(b"state"),
             attempt: Attempt(0),
-            accepted: 0,
+            accepted: if round == RoundId(0) { 0 } else { self.counted().len() as u32 },
             accepted_set: accepted_digest(&[].into()),
             staleness: Vec::new(),
         };
@@ -188,7 +195,28 @@ impl Transport for Way {
         let Slot { run, round, attempt, client } = *slot;
         let receipt = Receipt { run, round, attempt, client, update: Digest::of(frame) };
         let bytes = serde_json::to_vec(&receipt).expect("JSON");
+        self.0.receipts.lock().expect("no panic").push(bytes.clone());
         Ok(Signed::new(&self.0.key, Purpose::Receipt, bytes))
+    }
+
+    async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {
+        let counted = self.counted();
+        let tree = Tree::new(counted.iter().map(|receipt| leaf(receipt)).collect());
+        let record = Digest::of(&self.record(run, round.next()).await?.bytes);
+        let head = TreeHead { run, round, record, size: tree.size(), root: tree.root() };
+        let (signature, path) = (head.sign(&self.0.key), tree.path(0).expect("one"));
+        Ok(Inclusion { head, signature, index: 0, path })
+    }
+}
+
+impl Way {
+    /// The receipts that it counts: where it lies, another's in place of the first.
+    fn counted(&self) -> Vec<Vec<u8>> {
+        let mut receipts = self.0.receipts.lock().expect("no panic").clone();
+        if self.0.forgets.load(Ordering::Relaxed) {
+            receipts[0] = b"another's".to_vec();
+        }
+        receipts
     }
 }
 
@@ -215,6 +243,32 @@ fn counting(
 
 pub(super) fn train(times: usize) -> impl FnOnce(&Assignment) -> Vec<Answer> {
     move |assignment| vec![Answer::Train(assignment.clone()); times]
+}
+
+#[tokio::test]
+async fn what_is_delivered_is_proven_to_be_counted_where_that_is_asked_for() {
+    let (base, manifest, task) = setting();
+    let included =
+        |event: &Event<'_>| matches!(event, Event::Included { round: RoundId(0), updates: 1 });
+    let script = Script::new(&manifest, train(1));
+    let (builder, told) = counting(script.builder(&base).prove_inclusion(), included);
+    let client = builder.connect().await.expect("enrols");
+    assert_eq!(client.run(&task).await.expect("is over"), 1);
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+
+    let script = Script::new(&manifest, train(1));
+    script.forgets.store(true, Ordering::Relaxed);
+    let (builder, told) = counting(script.builder(&base).prove_inclusion(), included);
+    let client = builder.connect().await.expect("enrols");
+    let refused = client.run(&task).await.expect_err("it is not in there");
+    let lie = matches!(refused, ClientError::Verify(VerifyError::NotIncluded { .. }));
+    assert!(lie, "{refused:?}");
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+
+    let script = Script::new(&manifest, train(1));
+    script.forgets.store(true, Ordering::Relaxed);
+    let client = script.builder(&base).connect().await.expect("enrols");
+    assert_eq!(client.run(&task).await.expect("does not ask"), 1);
 }
 
 #[tokio::test]

@@ -127,10 +127,10 @@ impl Names {
 /// What never was, with the form of what is there.
 fn nobodys(name: &str) -> &'static str {
     match name {
-        "run" => "0123456789abcdef0123456789abcdef",
-        "client" => "123456789abcdef0123456789abcdef0",
-        "digest" => "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-        "token" => "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0",
+        "run" => "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1",
+        "client" => "b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2",
+        "digest" => "c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3",
+        "token" => "d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4",
         "name" => "operator-of-nothing",
         other => panic!("{other:?} in a path: say here what never was"),
     }
