@@ -105,7 +105,7 @@ pub fn manifest(base: &BaseModel, clients: u32, rounds: u64) -> Manifest {
 #[must_use]
 pub fn unlimited() -> Limits {
     let free = Rate { a_second: 0.0, burst: 1 };
-    Limits { client: free, address: free, address_connections: 0 }
+    Limits { client: free, project: free, address: free, address_connections: 0 }
 }
 
 /// The seed of client `n`'s key.
