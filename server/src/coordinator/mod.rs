@@ -36,7 +36,7 @@ mod sightings;
 mod simulated;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod uploads;
 
 mod view;

@@ -1,9 +1,9 @@
 //! Faults in the middle: a store that fails between two writes, a caller that goes away.
 
 #[path = "../../tests/fixtures/mod.rs"]
-mod fixtures;
+pub(crate) mod fixtures;
 #[path = "../../tests/fixtures/world.rs"]
-mod world;
+pub(crate) mod world;
 
 use std::future::Future;
 use std::task::{Context, Poll, Waker};

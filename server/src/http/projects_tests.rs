@@ -1,11 +1,6 @@
 //! Every route of both listeners, asked by one project for what is another's: the answer is the one for what
 //! never was. Made of the lists of routes, so that a new route fails here until it says what is foreign to it.
 
-#[path = "../../tests/fixtures/mod.rs"]
-mod fixtures;
-#[path = "../../tests/fixtures/world.rs"]
-mod world;
-
 use std::time::Duration;
 
 use axum::body::Body;
@@ -21,10 +16,10 @@ use tower::ServiceExt as _;
 
 use super::admin::{self, Admin, routes};
 use super::*;
+use crate::coordinator::tests::fixtures::{id, key, manifest};
+use crate::coordinator::tests::world::World;
 use crate::operator::Role;
 use crate::project::ProjectName;
-use fixtures::{id, key, manifest};
-use world::World;
 
 /// What a path or a body names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,7 +262,11 @@ async fn a_clients_route_knows_nothing_of_another_project() {
                 let mut ask = async |whose: Whose| {
                     let path =
                         stage.path(path, |name| if named.contains(&name) { whose } else { Ours });
-                    let part = if ["PUT", "PATCH"].contains(method) { &b"part"[..] } else { b"" };
+                    let part: &[u8] = match *method {
+                        "PUT" if path.contains("/evaluations/") => br#"{"targets":1,"loss":1}"#,
+                        "PUT" | "PATCH" => b"part",
+                        _ => b"",
+                    };
                     let told = stage.signed(method, &path, part.to_vec()).await;
                     stage.plain(told)
                 };
