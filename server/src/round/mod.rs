@@ -227,6 +227,10 @@ impl Round {
             Effect::Accept { client, update } => {
                 self.accepted.insert(*client, *update);
                 self.made_for.insert(*client, self.asked_for(*client));
+                // What is late comes also before the next attempt opens, and is carried into it.
+                if self.phase == Phase::Idle {
+                    self.carried = self.accepted.len();
+                }
             }
             Effect::Freeze => self.phase = Phase::Frozen,
             Effect::Wait(_) | Effect::Repeat(_) | Effect::Close => {}
