@@ -1,6 +1,5 @@
 //! `gossamer-sim`: simulated federations from the command line.
 
-use std::collections::HashSet;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -12,7 +11,7 @@ use cli::pretrain::Pretrain;
 use cli::reproduce::Reproduce;
 use cli::search::Search;
 use cli::session::Session;
-use cli::simulate::{Common, keep_methods};
+use cli::simulate::{Common, keep_methods, keep_seeds};
 use cli::sweep::Sweep;
 use cli::wire::Wire;
 
@@ -117,10 +116,7 @@ fn together(command: Command, session: &Session) -> anyhow::Result<()> {
             if !methods.is_empty() {
                 keep_methods(&mut scenario, &methods)?;
             }
-            if !seeds.is_empty() {
-                let mut seen = HashSet::new();
-                scenario.seeds = seeds.into_iter().filter(|seed| seen.insert(*seed)).collect();
-            }
+            keep_seeds(&mut scenario, &seeds);
             common.run(scenario, resume, session.ranks())
         }
         _ => Ok(()),

@@ -12,6 +12,7 @@ use crate::report::claims::{Claims, Families, Thriftiest};
 use crate::report::html::{self, Section};
 use crate::report::table::{Table, bytes, times};
 use crate::report::{ReportError, read_rows};
+use crate::scenario::Scenario;
 
 /// The studies: the names of their scenario files, and what each is.
 pub const STUDIES: [(&str, &str); 2] = [
@@ -57,12 +58,22 @@ pub struct Verdict {
 }
 
 impl Study {
-    /// Of the rows in `dir`, a comparison's folder; none where they do not have what the claims are about.
+    /// Of the rows in `dir`, a comparison's folder, of the methods and seeds that `scenario` has: others may be left
+    /// from other settings. None where they do not have what the claims are about.
     ///
     /// # Errors
     /// [`ReportError`] where rows cannot be read.
-    pub fn read(name: &str, about: &str, dir: &Path) -> Result<Option<Self>, ReportError> {
-        let rows = read_rows(&dir.join("metrics.jsonl"))?;
+    pub fn read(
+        name: &str,
+        about: &str,
+        dir: &Path,
+        scenario: &Scenario,
+    ) -> Result<Option<Self>, ReportError> {
+        let mut rows = read_rows(&dir.join("metrics.jsonl"))?;
+        rows.retain(|row| {
+            scenario.seeds.contains(&row.seed)
+                && scenario.methods.iter().any(|method| method.name == row.method)
+        });
         let study = Claims::of(&rows, &FAMILIES).map(|claims| {
             let verdicts = verdicts(&claims);
             Self { name: name.to_owned(), about: about.to_owned(), claims, verdicts }
@@ -101,7 +112,7 @@ pub fn verdicts(claims: &Claims) -> Vec<Verdict> {
             "what {baseline} reached at best, {method} reached with {} fewer bytes",
             times(*fewer)
         ),
-        None => "FLASC reaches what no sparse baseline that learned did".to_owned(),
+        None => "there is no sparse baseline that learned and whose best FLASC reaches".to_owned(),
     };
     let sparse = Verdict {
         claim: "FLASC: up to 5 times fewer bytes than sparse baselines at equal or better quality",
@@ -224,7 +235,6 @@ mod tests {
     use super::*;
     use crate::report::Interval;
     use crate::report::claims::{AgainstDense, AgainstSparse, AtEqualBytes};
-    use crate::scenario::Scenario;
 
     fn claims(fewer: f64, as_good: bool, of_sparse: f64, better: f64) -> Claims {
         let interval = |mean| Interval { mean, half: Some(0.01), n: 3 };
@@ -265,6 +275,28 @@ mod tests {
         assert_eq!(holds(claims(10.0, true, 5.0, 0.1)), [true, true, true]);
         assert_eq!(holds(claims(9.9, true, 4.9, 0.005)), [false, false, false]);
         assert_eq!(holds(claims(14.0, false, 6.0, -0.1)), [false, true, false]);
+    }
+
+    /// A folder may hold methods and seeds that an earlier call had.
+    #[test]
+    fn just_what_was_asked_for_is_judged() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let rows = crate::report::tests::rows();
+        let lines = rows.iter().map(|row| serde_json::to_string(row).expect("JSON") + "\n");
+        std::fs::write(dir.path().join("metrics.jsonl"), lines.collect::<String>())
+            .expect("written");
+        let text = include_str!("../scenarios/thesis/shakespeare.toml");
+        let mut scenario = Scenario::parse(text, Path::new("")).expect("a scenario");
+        scenario.seeds = vec![1, 3];
+        scenario.methods.retain(|method| ["dense", "flasc-1/4"].contains(&method.name.as_str()));
+        let read =
+            |scenario: &Scenario| Study::read("s", "about", dir.path(), scenario).expect("rows");
+        let study = read(&scenario).expect("claims");
+        let names: Vec<&str> =
+            study.claims.against_dense.iter().map(|of| of.method.as_str()).collect();
+        assert_eq!((study.claims.seeds, names), (2, vec!["flasc-1/4"]));
+        scenario.methods.truncate(1);
+        assert!(read(&scenario).is_none(), "dense alone makes no claim");
     }
 
     /// Every method that the claims are about is in both studies, under the names they are known by.

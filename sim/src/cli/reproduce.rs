@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use gossamer_sim::reproduce::{self, STUDIES, Study};
 
 use super::say;
-use super::simulate::{Keep, keep_methods};
+use super::simulate::{Keep, command, keep_methods, keep_seeds};
 
 #[derive(Subcommand)]
 pub(crate) enum Reproduce {
@@ -55,9 +55,7 @@ impl Thesis {
             if !self.methods.is_empty() {
                 keep_methods(&mut scenario, &self.methods)?;
             }
-            if !self.seeds.is_empty() {
-                scenario.seeds.clone_from(&self.seeds);
-            }
+            keep_seeds(&mut scenario, &self.seeds);
             anyhow::Ok((*name, *about, scenario))
         };
         let studies: Vec<_> = studies.into_iter().map(load).collect::<anyhow::Result<_>>()?;
@@ -66,8 +64,8 @@ impl Thesis {
         for (name, about, scenario) in studies {
             eprintln!("{name}: {about}");
             let dir = out.join(name);
-            self.keep.simulate(scenario, dir.clone(), true)?;
-            let study = Study::read(name, about, &dir)?;
+            self.keep.simulate(scenario.clone(), dir.clone(), true)?;
+            let study = Study::read(name, about, &dir, &scenario)?;
             done.push(study.with_context(|| {
                 format!("{name}: the claims need dense and a method of FLASC, and neither diverged")
             })?);
@@ -90,10 +88,4 @@ impl Thesis {
         }
         say(&format!("{text}Report: {}", out.join("thesis.html").display()))
     }
-}
-
-/// As it was given.
-fn command() -> String {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    format!("gossamer-sim {}", words.join(" "))
 }

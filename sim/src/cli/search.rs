@@ -33,7 +33,7 @@ impl Search {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let mut scenario = self.common.load()?;
         keep_methods(&mut scenario, std::slice::from_ref(&self.method))?;
-        let out = self.common.out(&format!("{}-search", scenario.name));
+        let out = self.common.keep.out(&format!("{}-search", scenario.name));
         let method = &scenario.methods[0];
         let (lora, upload) = (scenario.lora(method), method.method.upload.density);
         let start = Setting { rank: lora.rank, density: upload.into() };
@@ -45,7 +45,7 @@ impl Search {
             let name = format!("rank={}--density={}", setting.rank, setting.density);
             eprintln!("{}", name.replace("--", ", "));
             let scenario = at(&scenario, setting, scale)?;
-            let outcome = self.common.simulate(scenario, out.join(name), false)?;
+            let outcome = self.common.keep.simulate(scenario, out.join(name), false)?;
             let method = outcome.comparison.methods.first().context("a method has a summary")?;
             let loss = match (method.diverged, method.final_loss) {
                 (0, Some(loss)) => loss.mean,
@@ -57,7 +57,7 @@ impl Search {
         std::fs::write(out.join("search.csv"), csv::table(&table))?;
         let json = serde_json::to_string_pretty(&trials)? + "\n";
         std::fs::write(out.join("search.json"), &json)?;
-        match (self.common.json(), trials.iter().rev().find(|trial| trial.taken)) {
+        match (self.common.keep.json(), trials.iter().rev().find(|trial| trial.taken)) {
             (true, _) => say(&json),
             (false, None) => say(&format!("{}Nothing fits the budget", table.text())),
             (false, Some(Trial { setting: Setting { rank, density }, .. })) => {

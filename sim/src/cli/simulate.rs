@@ -1,5 +1,6 @@
 //! What `run` and `compare` share.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ pub(crate) struct Common {
     /// The scenario, a TOML file.
     scenario: PathBuf,
     #[command(flatten)]
-    keep: Keep,
+    pub(crate) keep: Keep,
 }
 
 /// How comparisons are run, and where what they find is kept.
@@ -50,40 +51,18 @@ impl Common {
         &self.scenario
     }
 
-    pub(crate) fn json(&self) -> bool {
-        self.keep.json
-    }
-
-    /// Where to write, by default `out/NAME`.
-    pub(crate) fn out(&self, name: &str) -> PathBuf {
-        self.keep.out(name)
-    }
-
     pub(crate) fn load(&self) -> anyhow::Result<Scenario> {
         self.keep.load(&self.scenario)
     }
 
-    pub(crate) fn adjusted(&self, scenario: Scenario) -> anyhow::Result<Scenario> {
-        self.keep.adjusted(scenario)
-    }
-
-    pub(crate) fn simulate(
-        &self,
-        scenario: Scenario,
-        out: PathBuf,
-        resume: bool,
-    ) -> anyhow::Result<Outcome> {
-        self.keep.simulate(scenario, out, resume)
-    }
-
     pub(crate) fn run(&self, scenario: Scenario, resume: bool, ranks: Ranks) -> anyhow::Result<()> {
-        let (out, rank) = (self.out(&scenario.name), ranks.rank());
+        let (out, rank) = (self.keep.out(&scenario.name), ranks.rank());
         let began = Instant::now();
         let outcome = self.keep.simulate_among(scenario, out.clone(), resume, ranks)?;
         if rank > 0 {
             return Ok(());
         }
-        if self.json() {
+        if self.keep.json {
             return say(&serde_json::to_string_pretty(&outcome)?);
         }
         let comparison = &outcome.comparison;
@@ -168,7 +147,7 @@ impl Keep {
 }
 
 /// This process's command, as a shell would take it.
-fn command() -> String {
+pub(crate) fn command() -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
     let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
         true => word,
@@ -184,6 +163,14 @@ fn memory_peak() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(1024.0 * peak.trim().strip_suffix(" kB")?.parse::<f64>().ok()?)
+}
+
+/// Has these seeds, each once, in place of the file's where there are any.
+pub(crate) fn keep_seeds(scenario: &mut Scenario, seeds: &[u64]) {
+    if !seeds.is_empty() {
+        let mut seen = HashSet::new();
+        scenario.seeds = seeds.iter().copied().filter(|seed| seen.insert(*seed)).collect();
+    }
 }
 
 /// Leaves just the methods of these names.

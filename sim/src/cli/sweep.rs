@@ -31,20 +31,20 @@ impl Sweep {
         let dir = path.parent().unwrap_or(Path::new(""));
         let points = sweep::points(&text, dir, &self.over)?;
         let name = &points.first().context("no point to run")?.scenario.name;
-        let out = self.common.out(&format!("{name}-sweep"));
+        let out = self.common.keep.out(&format!("{name}-sweep"));
         let mut swept = Vec::new();
         let n = points.len();
         for (at, point) in points.into_iter().enumerate() {
             eprintln!("point {} of {n}: {}", at + 1, point.name());
-            let scenario = self.common.adjusted(point.scenario.clone())?;
+            let scenario = self.common.keep.adjusted(point.scenario.clone())?;
             let folder: PathBuf = out.join(point.folder());
-            let outcome = self.common.simulate(scenario, folder, self.resume)?;
+            let outcome = self.common.keep.simulate(scenario, folder, self.resume)?;
             swept.extend(Swept::of(&point, &outcome.comparison));
             let table = sweep::table(&swept);
             std::fs::write(out.join("sweep.csv"), csv::table(&table))?;
             std::fs::write(out.join("sweep.json"), serde_json::to_string_pretty(&swept)? + "\n")?;
         }
-        match self.common.json() {
+        match self.common.keep.json() {
             true => say(&serde_json::to_string_pretty(&swept)?),
             false => {
                 let table = sweep::table(&swept).text();
