@@ -414,6 +414,23 @@ fn a_late_update_counts_in_the_round_that_is_on() {
     assert_eq!(round.asked_for(client(3)).round, RoundId(2));
 }
 
+/// Between two attempts an update is carried into the next, in whichever process it is seen.
+#[test]
+fn what_comes_before_an_attempt_opens_is_carried_into_it() {
+    let mut round = buffered();
+    round.step(&made(0, 0), NOW).expect("taken");
+    round.step(&made(0, 1), NOW).expect("the goal");
+    let mut round = round.next();
+    let mut other = round.clone();
+    let taken = round.step(&made(0, 2), NOW).expect("taken before the round opens");
+    assert_eq!(taken.len(), 1, "{taken:?}");
+    let task = Task { round: RoundId(0), attempt: Attempt(0) };
+    let place = Place { attempt: Attempt(0), deadline: None, frozen: false };
+    let accepted = round.accepted()[&client(2)];
+    other.follow(place, [(client(2), task)], [(client(2), accepted, task)]);
+    assert_eq!(other, round);
+}
+
 #[test]
 fn whoever_never_comes_back_holds_no_place_for_ever() {
     let mut round = buffered();
