@@ -44,7 +44,7 @@ async fn what_was_found_is_seen() {
     std::fs::create_dir_all(&pictures).expect("a folder");
     browser.screen(1280, 900, "light").await;
     browser.open(&format!("file://{}", out.join("report.html").display())).await;
-    browser.until("document.querySelectorAll('svg.plot').length === 5").await;
+    browser.until("document.querySelectorAll('svg.plot').length === 7").await;
     let page = browser.eval("document.body.innerText").await;
     let page = page.as_str().expect("text");
     for seen in [
@@ -53,6 +53,8 @@ async fn what_was_found_is_seen() {
         "Loss for all bytes",
         "Loss and virtual time",
         "At equal bytes",
+        "Clients and tiers",
+        "worst 10 %",
         "Who got what",
         "diverged, round 1",
         "95 % t-interval over 2 seeds",
@@ -64,7 +66,14 @@ async fn what_was_found_is_seen() {
     let drawn = "[...document.querySelectorAll('svg.plot')].map(plot => plot.textContent).join()";
     let drawn = browser.eval(drawn).await;
     let drawn = drawn.as_str().expect("text");
-    for seen in ["too fast (diverged)", "none better for fewer bytes", "seconds of virtual time"] {
+    for seen in [
+        "too fast (diverged)",
+        "none better for fewer bytes",
+        "seconds of virtual time",
+        "each client, after the last round",
+        "of the worst tenth of clients",
+        "board",
+    ] {
         assert!(drawn.contains(seen), "{seen:?} is in no plot");
     }
     // Bands of two seeds: filled shapes that are not dots.

@@ -86,6 +86,11 @@ impl Devices {
         &self.spec.tier[self.tiers[client]]
     }
 
+    /// What a client's tier is called.
+    pub(super) fn tier_name(&self, client: usize) -> &str {
+        &self.tier(client).name
+    }
+
     /// Whether a client can begin `now_s` seconds after the first midnight.
     pub(super) fn can_begin(&self, client: usize, now_s: f64) -> bool {
         let tier = self.tier(client);

@@ -1,13 +1,16 @@
-//! Loss, and accuracy where there is a head, on text no client trains on.
+//! Loss, and accuracy where there is a head, on text no client trains on; of all together, or also of each client.
 
-use gossamer_client::data::{Batch, LabelledDataset, TextDataset};
+use std::collections::HashMap;
+use std::ops::Range;
+
+use gossamer_client::data::{Batch, Example, LabelledDataset, TextDataset};
 use gossamer_client::model::BaseModel;
 use gossamer_client::train::{Evaluation, TrainError, evaluate};
 use gossamer_protocol::manifest::{Head, Manifest};
 use gossamer_protocol::rng::Stream;
 
 use super::EngineError;
-use crate::partition::ClientText;
+use crate::partition::{ClientText, Split};
 use crate::scenario::Scenario;
 
 /// Sequences read side by side, at most: logits are `rows x cols x vocabulary`.
@@ -16,7 +19,17 @@ const ROWS: usize = 16;
 /// Held-out windows or examples, each read once.
 pub struct Heldout {
     batches: Vec<Batch>,
+    /// Whose they are, where clients are told apart.
+    owners: Vec<Owner>,
     clients: usize,
+}
+
+/// One client's share of the batches.
+pub(super) struct Owner {
+    pub(super) name: String,
+    /// Its place among those that text is dealt to, where it trains.
+    pub(super) place: Option<usize>,
+    batches: Range<usize>,
 }
 
 impl Heldout {
@@ -24,24 +37,41 @@ impl Heldout {
     /// from each; or with a head `eval.examples` examples, drawn from all of theirs.
     pub(super) fn new(
         base: &BaseModel,
-        clients: &[ClientText],
+        split: &Split,
         scenario: &Scenario,
     ) -> Result<Self, EngineError> {
-        let eval = &scenario.eval;
+        let (eval, clients) = (&scenario.eval, &split.heldout);
         let clients = &clients[..eval.clients.unwrap_or(clients.len()).min(clients.len())];
         let cols = scenario.training.context as usize;
-        if let Some(head) = scenario.head {
-            let batches = examples(base, clients, scenario, head)?;
-            return Ok(Self { batches, clients: clients.len() });
+        let by_client = match scenario.head {
+            Some(head) => examples(base, clients, scenario, head)?,
+            None => {
+                let each = eval.tokens.map(|tokens| (tokens / (clients.len() * cols)).max(1));
+                let mut by_client = Vec::new();
+                for (at, client) in clients.iter().enumerate() {
+                    let data = TextDataset::new(base, &client.documents);
+                    let data = data.map_err(|e| EngineError::data(client, e))?;
+                    let windows = data.sequences(ROWS, cols);
+                    by_client
+                        .push((at, first_windows(windows, each.unwrap_or(usize::MAX)).collect()));
+                }
+                by_client
+            }
+        };
+        let places: HashMap<&str, usize> =
+            split.train.iter().enumerate().map(|(at, client)| (client.name.as_str(), at)).collect();
+        let (mut batches, mut owners) = (Vec::new(), Vec::new());
+        for (at, mut of) in by_client {
+            let from = batches.len();
+            batches.append(&mut of);
+            // Too short a text has no window.
+            if eval.by_client && batches.len() > from {
+                let name = clients[at].name.clone();
+                let place = places.get(name.as_str()).copied();
+                owners.push(Owner { name, place, batches: from..batches.len() });
+            }
         }
-        let each = eval.tokens.map(|tokens| (tokens / (clients.len() * cols)).max(1));
-        let mut batches = Vec::new();
-        for client in clients {
-            let data = TextDataset::new(base, &client.documents);
-            let data = data.map_err(|e| EngineError::data(client, e))?;
-            batches.extend(first_windows(data.sequences(ROWS, cols), each.unwrap_or(usize::MAX)));
-        }
-        Ok(Self { batches, clients: clients.len() })
+        Ok(Self { batches, owners, clients: clients.len() })
     }
 
     /// Clients read.
@@ -56,6 +86,11 @@ impl Heldout {
         self.batches.iter().map(Batch::learned).sum()
     }
 
+    /// Whose text it is, where clients are told apart.
+    pub(super) fn owners(&self) -> &[Owner] {
+        &self.owners
+    }
+
     /// Reads everything with the adapter `theta`.
     pub(super) fn evaluate(
         &self,
@@ -65,21 +100,46 @@ impl Heldout {
     ) -> Result<Evaluation, TrainError> {
         evaluate(base, manifest, theta, &self.batches)
     }
+
+    /// Reads one client's text with the adapter `theta`.
+    pub(super) fn evaluate_owner(
+        &self,
+        base: &BaseModel,
+        manifest: &Manifest,
+        theta: &[f32],
+        owner: &Owner,
+    ) -> Result<Evaluation, TrainError> {
+        evaluate(base, manifest, theta, &self.batches[owner.batches.clone()])
+    }
 }
 
+/// The examples drawn, by client; where clients are not told apart, all as if they were the first's.
 fn examples(
     base: &BaseModel,
     clients: &[ClientText],
     scenario: &Scenario,
     head: Head,
-) -> Result<Vec<Batch>, EngineError> {
-    let mut all: Vec<_> = clients.iter().flat_map(ClientText::examples).collect();
+) -> Result<Vec<(usize, Vec<Batch>)>, EngineError> {
+    let eval = &scenario.eval;
+    let of = |(at, client): (usize, &ClientText)| {
+        client.examples().into_iter().map(move |example| (at, example)).collect::<Vec<_>>()
+    };
+    let mut all: Vec<(usize, Example)> = clients.iter().enumerate().flat_map(of).collect();
     // A file may have its classes one after the other.
     Stream::new(scenario.partition.seed, "sim/heldout/examples", &[]).shuffle(&mut all);
-    all.truncate(scenario.eval.examples.unwrap_or(usize::MAX));
-    let data = LabelledDataset::new(base, &all, head.classes);
-    let data = data.map_err(EngineError::Heldout)?;
-    Ok(data.batches(ROWS, scenario.training.context as usize))
+    all.truncate(eval.examples.unwrap_or(usize::MAX));
+    if eval.by_client {
+        all.sort_by_key(|(at, _)| *at);
+    } else {
+        all.iter_mut().for_each(|(at, _)| *at = 0);
+    }
+    let batches = |group: &[(usize, Example)]| {
+        let examples: Vec<Example> = group.iter().map(|(_, example)| example.clone()).collect();
+        let data = LabelledDataset::new(base, &examples, head.classes);
+        let data = data.map_err(EngineError::Heldout)?;
+        Ok((group[0].0, data.batches(ROWS, scenario.training.context as usize)))
+    };
+    all.chunk_by(|(a, _), (b, _)| a == b).map(batches).collect()
 }
 
 /// The first `most` rows of `batches`.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use gossamer_client::client::{Client, Contribution, Event, Outcome, Shared, Watch};
 use gossamer_client::state::State;
-use gossamer_client::train::{Control, Evaluation};
+use gossamer_client::train::Control;
 use gossamer_client::transport::Transport;
 use gossamer_client::transport::metered::{Meter, Traffic};
 use gossamer_protocol::digest::Digest;
@@ -291,42 +291,14 @@ impl Run<'_> {
         Ok(done.into_iter().map(|(_, contribution)| contribution).collect())
     }
 
-    /// The adapter that clients of `round` receive.
-    pub(super) async fn received(&self, round: u64) -> Result<Vec<f32>, EngineError> {
+    /// What clients of `round` are sent.
+    pub(super) async fn snapshot(&self, round: u64) -> Result<Snapshot, EngineError> {
         let off = |why: String| EngineError::Round { round, why };
         let signed = self.coordinator.record(self.id, RoundId(round)).await?;
         let record: Record =
             signed.open(&self.key.public(), Purpose::Record).map_err(|e| off(e.to_string()))?;
         let frame = self.coordinator.object(self.id, record.snapshot).await?;
         let terms = Terms::new(&self.manifest, self.id, RoundId(round));
-        let snapshot = Snapshot::decode(&frame, &terms).map_err(|e| off(e.to_string()))?;
-        Ok(snapshot.theta(&self.manifest))
-    }
-
-    /// How well that does, and the aggregator's own.
-    pub(super) async fn evaluate(
-        &self,
-        round: u64,
-    ) -> Result<(Evaluation, Evaluation), EngineError> {
-        if round == 0 {
-            self.coordinator.tick().await?;
-        }
-        let received = self.received(round).await?;
-        let own = self.coordinator.theta(self.id, RoundId(round)).await?;
-        let result = self.evaluate_at(received.clone()).await?;
-        let own = if own == received { result } else { self.evaluate_at(own).await? };
-        Ok((result, own))
-    }
-
-    async fn evaluate_at(&self, theta: Vec<f32>) -> Result<Evaluation, EngineError> {
-        let (lab, manifest) = (self.lab.clone(), self.manifest.clone());
-        let permit = self.lab.threads.clone().acquire_owned().await;
-        let work = move || {
-            let _permit = permit;
-            lab.heldout.evaluate(&lab.base, &manifest, &theta)
-        };
-        let evaluation =
-            tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Thread)?;
-        Ok(evaluation?)
+        Snapshot::decode(&frame, &terms).map_err(|e| off(e.to_string()))
     }
 }

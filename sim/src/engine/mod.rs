@@ -30,6 +30,9 @@ mod fleet;
 mod product_error;
 mod repetition;
 mod saving;
+mod tiers;
+#[cfg(test)]
+mod tiers_tests;
 mod timed;
 mod timed_round;
 mod together;
@@ -105,7 +108,7 @@ impl Laboratory {
     pub fn open(scenario: Scenario, threads: NonZeroUsize) -> Result<Self, EngineError> {
         let split = split(&scenario)?;
         let base = crate::base::load(&scenario.base)?;
-        let heldout = Heldout::new(&base, &split.heldout, &scenario)?;
+        let heldout = Heldout::new(&base, &split, &scenario)?;
         let registered = scenario.registered.unwrap_or(split.train.len());
         scenario.check_registered(split.train.len())?;
         let fleet = fleet::Fleet::new(&base, &split.train, scenario.head, registered)?;
@@ -195,7 +198,7 @@ impl Laboratory {
         };
         part(b"gossamer/v1/sim/settings");
         part(&manifest);
-        part(format!("{:?}", self.scenario.eval).as_bytes());
+        part(self.scenario.eval.facts().as_bytes());
         if let Some(registered) = self.scenario.registered {
             part(format!("registered {registered}").as_bytes());
         }

@@ -13,6 +13,7 @@ use gossamer_protocol::manifest::Manifest;
 use super::checkpoint::Checkpoints;
 use super::federation::{Run, Trained};
 use super::product_error::product_error;
+use super::tiers::Evaluated;
 use super::{EngineError, Laboratory, OnRow};
 use crate::ranks::RanksError;
 use crate::report::RoundRow;
@@ -107,7 +108,7 @@ pub(super) async fn run(
 impl Run<'_> {
     /// The state before training.
     async fn start_row(&self, method: &MethodSpec, seed: u64) -> Result<RoundRow, EngineError> {
-        let (received, own) = self.evaluate(0).await?;
+        let Evaluated { received, own, clients } = self.evaluate(0).await?;
         Ok(RoundRow {
             method: method.name.clone(),
             seed,
@@ -126,6 +127,7 @@ impl Run<'_> {
             virtual_s: self.timing.as_ref().map(|_| 0.0),
             joules: self.timing.as_ref().map(|_| 0.0),
             wall_s: 0.0,
+            clients,
         })
     }
 
@@ -136,7 +138,7 @@ impl Run<'_> {
         let is_due = self.lab.scenario.eval.is_due(round, rounds);
         let values = self.manifest.layout.n() * self.manifest.cohort.goal as usize;
         self.trained.wanted.store(is_due && values <= Trained::VALUES_MAX, Ordering::Relaxed);
-        let received = self.received(done).await?;
+        let received = self.snapshot(done).await?.theta(&self.manifest);
         let (contributions, spent) = match &self.timing {
             None => (self.round(done).await?, None),
             Some(timing) => {
@@ -152,7 +154,10 @@ impl Run<'_> {
             true => Some(self.evaluate(round).await?),
             false => None,
         };
-        let (received, own) = evaluated.unzip();
+        let (received, own, clients) = match evaluated {
+            Some(Evaluated { received, own, clients }) => (Some(received), Some(own), clients),
+            None => (None, None, Vec::new()),
+        };
         let last = &rows[rows.len() - 1];
         Ok(RoundRow {
             round,
@@ -170,6 +175,7 @@ impl Run<'_> {
             virtual_s: spent.map(|(virtual_s, _)| virtual_s),
             joules: spent.map(|(_, joules)| joules),
             wall_s,
+            clients,
             ..last.clone()
         })
     }
@@ -191,6 +197,7 @@ impl Run<'_> {
             accepted: 0,
             joules: None,
             wall_s: 0.0,
+            clients: Vec::new(),
             ..last.clone()
         }
     }

@@ -60,6 +60,11 @@ impl Timing {
         }
     }
 
+    /// The tier of the client at `at`.
+    pub(super) fn tier_name(&self, at: usize) -> &str {
+        self.devices.tier_name(at)
+    }
+
     /// The way of the client at `at`.
     pub(super) fn transport(&self, inner: InProcess, at: usize, permit: Permit) -> Timed {
         Timed::new(inner, at, permit, self.queue.clone())

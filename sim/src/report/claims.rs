@@ -277,6 +277,7 @@ mod tests {
             virtual_s: None,
             joules: None,
             wall_s: 0.0,
+            clients: Vec::new(),
         };
         (1..=3).flat_map(|seed| (0..=4).map(move |round| row(seed, round))).collect()
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::budget::{AtBudget, at_budget, budgets};
 use super::repetitions::{Evaluation, Run, Seeds, runs};
-use super::{Interval, RoundRow};
+use super::{Interval, Measure, RoundRow, TierSummary, spread};
 
 /// Share of the baseline's improvement that counts as reaching its quality.
 const TARGET_SHARE: f64 = 0.9;
@@ -126,6 +126,9 @@ pub struct MethodSummary {
     /// Mean energy of a whole run, all devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joules: Option<f64>,
+    /// How its last evaluation is spread over clients, where they were told apart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<TierSummary>,
     /// Mean duration of a run.
     pub wall_s: f64,
     /// The evaluations, in order.
@@ -159,6 +162,9 @@ pub struct CurvePoint {
     /// Held-out accuracy, of a classification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Band>,
+    /// Mean of the worst tenth of clients, where they were told apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_tenth: Option<Band>,
 }
 
 /// A mean over seeds and the two seeds farthest from it.
@@ -302,9 +308,16 @@ fn summary(name: &str, seeds: &Seeds) -> MethodSummary {
         product_error: means(|run| run.product_error),
         virtual_s: means(|run| run.virtual_s).map(|at| at.mean),
         joules: means(|run| run.joules).map(|at| at.mean),
+        tiers: tiers(seeds),
         wall_s: mean(|run| run.wall_s),
         curve: curve(seeds),
     }
+}
+
+fn tiers(seeds: &Seeds) -> Vec<TierSummary> {
+    let last: Vec<_> = seeds.values().map(|run| &run.clients[..]).collect();
+    let classes = seeds.values().any(|run| run.last().is_some_and(|at| at.accuracy.is_some()));
+    spread::summaries(&last, if classes { Measure::Accuracy } else { Measure::Loss })
 }
 
 /// Rounds that every seed evaluated, so that a mean never jumps because a seed is missing.
@@ -321,7 +334,9 @@ fn curve(seeds: &Seeds) -> Vec<CurvePoint> {
         let times: Option<Vec<f64>> = at.iter().map(|at| at.virtual_s).collect();
         let virtual_s = times.map(|values| Band::of(&values).mean);
         let bytes = band(|at| at.bytes).mean;
-        CurvePoint { round, bytes, virtual_s, loss, low, high, accuracy }
+        let worst: Option<Vec<f64>> = at.iter().map(|at| at.worst_tenth).collect();
+        let worst_tenth = worst.map(|values| Band::of(&values));
+        CurvePoint { round, bytes, virtual_s, loss, low, high, accuracy, worst_tenth }
     };
     rounds.into_iter().filter(|(_, at)| at.len() == seeds.len()).map(point).collect()
 }

@@ -161,6 +161,7 @@ mod tests {
             virtual_s: None,
             joules: None,
             wall_s: 0.5,
+            clients: Vec::new(),
         }
     }
 

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 mod axis;
 mod budget;
 pub mod claims;
+mod clients;
 mod comparison;
 pub mod csv;
+mod curves;
 pub mod html;
 mod interval;
 mod jsonl;
@@ -20,17 +22,22 @@ mod pareto;
 pub mod partition;
 mod repetitions;
 mod run_files;
+mod spread;
+mod strips;
 pub mod svg;
 pub mod table;
 pub mod tensorboard;
 
 pub use budget::AtBudget;
 pub use comparison::{Band, Comparison, CurvePoint, MethodSummary, Verdict};
+pub use curves::Measure;
 pub use interval::Interval;
 pub use jsonl::{JsonLines, read_rows};
 pub use run_files::{RunFiles, folder};
+pub use spread::{ClientLoss, Spread, TierSummary};
 
 use crate::partition::Census;
+use clients::Clients;
 use html::Section;
 
 /// One round of one repetition of one method.
@@ -85,6 +92,9 @@ pub struct RoundRow {
     pub joules: Option<f64>,
     /// How long the round took to simulate.
     pub wall_s: f64,
+    /// What each held-out client's text came to, where the scenario asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<ClientLoss>,
 }
 
 /// Why there is no report.
@@ -140,8 +150,8 @@ pub struct Report<'a> {
 }
 
 /// Writes `metrics.csv`, `summary.csv`, `summary.json`, `loss_by_round.svg`, `loss_by_bytes.svg`, of a
-/// classification the same two of accuracy, and `report.html` to `dir`, which is made where it is not
-/// there.
+/// classification the same two of accuracy, where clients were told apart `clients.csv`, `tiers.csv` and their plots,
+/// and `report.html` to `dir`, which is made where it is not there.
 ///
 /// # Errors
 /// [`ReportError`] at the first file that cannot be written.
@@ -153,10 +163,11 @@ pub fn write(
     let comparison = Comparison::new(rows, report.baseline);
     let mut plots = Vec::new();
     if comparison.of_classes() {
-        plots.push(Plots::of(&comparison, svg::Measure::Accuracy)?);
+        plots.push(Plots::of(&comparison, Measure::Accuracy)?);
     }
-    plots.push(Plots::of(&comparison, svg::Measure::Loss)?);
-    let page = html::page(report.title, &sections(report, &comparison, &plots));
+    plots.push(Plots::of(&comparison, Measure::Loss)?);
+    let clients = Clients::of(&comparison)?;
+    let page = html::page(report.title, &sections(report, &comparison, &plots, clients.as_ref()));
 
     let failed = |path: &Path, source| ReportError::File { path: path.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
@@ -172,6 +183,7 @@ pub fn write(
         files.push((format!("{}_by_bytes.svg", measure.name()), by_bytes));
         files.extend(by_time.map(|svg| (format!("{}_by_time.svg", measure.name()), svg)));
     }
+    files.extend(clients.into_iter().flat_map(|clients| clients.files(rows)));
     for (name, text) in files {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|e| failed(&path, e))?;
@@ -181,7 +193,7 @@ pub fn write(
 
 /// One measure's plots.
 struct Plots {
-    measure: svg::Measure,
+    measure: Measure,
     by_round: String,
     by_bytes: String,
     by_time: Option<String>,
@@ -194,19 +206,34 @@ impl RoundRow {
     pub fn diverged(&self) -> bool {
         self.heldout_loss.is_some_and(|loss| !loss.is_finite())
     }
+
+    /// What clients are told apart by: accuracy where there is one.
+    #[must_use]
+    pub fn measure(&self) -> Measure {
+        if self.clients.iter().all(|client| client.accuracy.is_some()) {
+            Measure::Accuracy
+        } else {
+            Measure::Loss
+        }
+    }
 }
 
 impl Plots {
-    fn of(comparison: &Comparison, measure: svg::Measure) -> Result<Self, ReportError> {
-        let by_round = svg::by_round(comparison, measure)?;
-        let by_bytes = svg::by_bytes(comparison, measure)?;
-        let by_time = svg::by_time(comparison, measure)?;
+    fn of(comparison: &Comparison, measure: Measure) -> Result<Self, ReportError> {
+        let by_round = curves::by_round(comparison, measure)?;
+        let by_bytes = curves::by_bytes(comparison, measure)?;
+        let by_time = curves::by_time(comparison, measure)?;
         let pareto = pareto::pareto(comparison, measure)?;
         Ok(Self { measure, by_round, by_bytes, by_time, pareto })
     }
 }
 
-fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Vec<Section> {
+fn sections(
+    report: &Report<'_>,
+    comparison: &Comparison,
+    plots: &[Plots],
+    clients: Option<&Clients>,
+) -> Vec<Section> {
     let seeds = comparison.methods.iter().map(|method| method.seeds).max().unwrap_or(0);
     let shown = if seeds > 1 {
         format!(
@@ -251,6 +278,7 @@ fn sections(report: &Report<'_>, comparison: &Comparison, plots: &[Plots]) -> Ve
             caption: table::equal_bytes_caption(comparison),
         });
     }
+    sections.extend(clients.into_iter().flat_map(|clients| clients.sections(comparison)));
     if let Some(census) = report.census {
         sections.push(Section::Heading("Who got what".into()));
         sections.push(Section::Table {
@@ -315,11 +343,28 @@ pub(crate) mod tests {
                         virtual_s: None,
                         joules: None,
                         wall_s: 0.5,
+                        clients: Vec::new(),
                     });
                 }
             }
         }
         rows
+    }
+
+    /// As [`rows`], with six phones and six boards whose losses lie around the mean.
+    pub(crate) fn told_apart() -> Vec<RoundRow> {
+        let client = |at: u32, loss: f64| ClientLoss {
+            client: format!("c{at}"),
+            tier: Some(["phone", "board"][at as usize % 2].to_owned()),
+            targets: 100,
+            loss: loss + 0.01 * (f64::from(at) - 5.5),
+            accuracy: None,
+        };
+        let row = |row: RoundRow| {
+            let clients = row.heldout_loss.map(|loss| (0..12).map(|at| client(at, loss)).collect());
+            RoundRow { clients: clients.unwrap_or_default(), ..row }
+        };
+        rows().into_iter().map(row).collect()
     }
 
     /// As [`rows`], of a classification: accuracies that rise by as much as the losses fall, and end 0.1

@@ -1,7 +1,8 @@
 //! Quality against all bytes of a run: which methods no other beats in both.
 
 use super::comparison::{Comparison, MethodSummary};
-use super::svg::{Measure, Plot, Point, Scale, Series, draw};
+use super::curves::Measure;
+use super::svg::{Plot, Point, Scale, Series, draw};
 use super::{Interval, ReportError};
 
 /// The front's name in the legend.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::RoundRow;
+use super::{ClientLoss, RoundRow, Spread};
 
 /// One repetition.
 #[derive(Default)]
@@ -21,6 +21,8 @@ pub(super) struct Run {
     pub(super) server_loss: Option<f64>,
     pub(super) server_accuracy: Option<f64>,
     pub(super) evaluations: Vec<Evaluation>,
+    /// Of the last evaluation that told clients apart.
+    pub(super) clients: Vec<ClientLoss>,
 }
 
 #[derive(Clone, Copy)]
@@ -31,6 +33,8 @@ pub(super) struct Evaluation {
     pub(super) virtual_s: Option<f64>,
     pub(super) loss: f64,
     pub(super) accuracy: Option<f64>,
+    /// Of clients; see [`Spread::worst_tenth`].
+    pub(super) worst_tenth: Option<f64>,
 }
 
 impl Evaluation {
@@ -71,6 +75,7 @@ impl Run {
             virtual_s: before.virtual_s,
             loss: between(before.loss, after.loss),
             accuracy: accuracy.map(|(before, after)| between(before, after)),
+            worst_tenth: None,
         };
         Some((at, false))
     }
@@ -110,10 +115,21 @@ pub(super) fn runs(rows: &[RoundRow]) -> Vec<(&str, Seeds)> {
             run.server_accuracy = row.server_accuracy.or(run.server_accuracy);
             let accuracy = row.heldout_accuracy;
             let virtual_s = row.virtual_s;
-            let evaluation = |loss| Evaluation { round, bytes, virtual_s, loss, accuracy };
+            if !row.clients.is_empty() {
+                run.clients.clone_from(&row.clients);
+            }
+            let worst_tenth = worst_tenth(row);
+            let evaluation =
+                |loss| Evaluation { round, bytes, virtual_s, loss, accuracy, worst_tenth };
             run.evaluations.extend(row.heldout_loss.map(evaluation));
         }
         (name, seeds)
     };
     latest.into_iter().map(gather).collect()
+}
+
+fn worst_tenth(row: &RoundRow) -> Option<f64> {
+    let measure = row.measure();
+    let values: Option<Vec<f64>> = row.clients.iter().map(|client| client.value(measure)).collect();
+    Some(Spread::of(&values?, measure)?.worst_tenth)
 }

@@ -11,7 +11,6 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axis::{Axis, even_ticks, number, ratio_ticks, short_bytes, widened};
-use super::comparison::{Band, Comparison, CurvePoint, MethodSummary};
 use super::{ReportError, html};
 
 /// Lines over one pair of axes.
@@ -60,133 +59,17 @@ pub struct Point {
     pub high: f64,
 }
 
-/// What a curve shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Measure {
-    /// Held-out loss.
-    Loss,
-    /// Share of held-out examples whose class was found.
-    Accuracy,
-}
-
-impl Measure {
-    /// In file names.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Loss => "loss",
-            Self::Accuracy => "accuracy",
-        }
-    }
-
-    /// At the beginning of a heading.
-    #[must_use]
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Loss => "Loss",
-            Self::Accuracy => "Accuracy",
-        }
-    }
-
-    pub(super) fn label(self, comparison: &Comparison) -> String {
-        match self {
-            Self::Loss if comparison.of_classes() => "held-out loss (nats per example)".into(),
-            Self::Loss => "held-out loss (nats per token)".into(),
-            Self::Accuracy => "held-out accuracy (share)".into(),
-        }
-    }
-}
-
-/// A measure against rounds.
-///
-/// # Errors
-/// [`ReportError::Plot`] where the plotting library refuses.
-pub fn by_round(comparison: &Comparison, measure: Measure) -> Result<String, ReportError> {
-    draw(&Plot {
-        title: format!("Held-out {} by round", measure.name()),
-        x_label: "rounds".into(),
-        y_label: measure.label(comparison),
-        scale: Scale::Linear,
-        series: curves(comparison, measure, |point| Some(point.round as f64)),
-    })
-}
-
-/// A measure against cumulative bytes, both ways, all clients.
-///
-/// # Errors
-/// [`ReportError::Plot`] where the plotting library refuses.
-pub fn by_bytes(comparison: &Comparison, measure: Measure) -> Result<String, ReportError> {
-    draw(&Plot {
-        title: format!("Held-out {} by bytes moved", measure.name()),
-        x_label: "cumulative bytes, up and down, all clients (log scale)".into(),
-        y_label: measure.label(comparison),
-        scale: Scale::LogBytes,
-        series: curves(comparison, measure, |point| Some(point.bytes)),
-    })
-}
-
-/// A measure against virtual time; none where no method has it.
-///
-/// # Errors
-/// [`ReportError::Plot`] where the plotting library refuses.
-pub fn by_time(comparison: &Comparison, measure: Measure) -> Result<Option<String>, ReportError> {
-    let mut series = curves(comparison, measure, |point| point.virtual_s);
-    if series.iter().all(|series| series.points.is_empty()) {
-        return Ok(None);
-    }
-    let points = || series.iter().flat_map(|series| &series.points);
-    let longest = points().map(|point| point.x).fold(0.0, f64::max);
-    let (unit, seconds) = match longest {
-        ..300.0 => ("seconds", 1.0),
-        ..7200.0 => ("minutes", 60.0),
-        ..172_800.0 => ("hours", 3600.0),
-        _ => ("days", 86_400.0),
-    };
-    series.iter_mut().flat_map(|series| &mut series.points).for_each(|point| point.x /= seconds);
-    let plot = Plot {
-        title: format!("Held-out {} by virtual time", measure.name()),
-        x_label: format!("{unit} of virtual time"),
-        y_label: measure.label(comparison),
-        scale: Scale::Linear,
-        series,
-    };
-    draw(&plot).map(Some)
-}
-
-fn curves(
-    comparison: &Comparison,
-    measure: Measure,
-    x: fn(&CurvePoint) -> Option<f64>,
-) -> Vec<Series> {
-    let point = |at: &CurvePoint| {
-        let Band { mean, low, high } = match measure {
-            Measure::Loss => Band { mean: at.loss, low: at.low, high: at.high },
-            Measure::Accuracy => at.accuracy?,
-        };
-        Some(Point { x: x(at)?, y: mean, low, high })
-    };
-    let series = |method: &MethodSummary| Series {
-        name: match method.diverged {
-            0 => method.name.clone(),
-            n if n == method.seeds => format!("{} (diverged)", method.name),
-            n => format!("{} ({n} of {} diverged)", method.name, method.seeds),
-        },
-        points: method.curve.iter().filter_map(point).collect(),
-    };
-    comparison.methods.iter().map(series).collect()
-}
-
 /// Units of the view box; shown at half, so that plotters' whole numbers do not show.
 const WIDTH: u32 = 1280;
 const AXES_HEIGHT: u32 = 760;
 const LEGEND_LINE: u32 = 44;
 /// Evaluations of a line up to which each has a dot.
 const DOTS_MAX: usize = 25;
-const FONT: &str = "system-ui, sans-serif";
+pub(super) const FONT: &str = "system-ui, sans-serif";
 
 /// Placeholders; a series has `SERIES` plus its number in green and blue.
-const INK: RGBColor = RGBColor(1, 0, 0);
-const GRID: RGBColor = RGBColor(2, 0, 0);
+pub(super) const INK: RGBColor = RGBColor(1, 0, 0);
+pub(super) const GRID: RGBColor = RGBColor(2, 0, 0);
 const SERIES: u8 = 3;
 
 const PALETTE: [&str; 7] =
@@ -199,22 +82,33 @@ const DASHES: [&str; 4] = ["", "22 9", "9 7", "3 7"];
 /// [`ReportError::Plot`] where the plotting library refuses.
 pub fn draw(plot: &Plot) -> Result<String, ReportError> {
     let frame = Frame::around(plot);
-    let longest = plot.series.iter().map(|series| series.name.chars().count()).max().unwrap_or(0);
+    let names: Vec<&str> = plot.series.iter().map(|series| series.name.as_str()).collect();
+    compose(&plot.title, &names, AXES_HEIGHT, |axes| draw_axes(axes, plot, &frame))
+}
+
+/// One `<svg>` element: axes, `height` high, as `draw_axes` makes them in placeholder colours; below, the legend.
+pub(super) fn compose(
+    title: &str,
+    names: &[&str],
+    height: u32,
+    draw_axes: impl FnOnce(&Area<'_>) -> Result<(), String>,
+) -> Result<String, ReportError> {
+    let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     // A letter is about 16 wide at this size; the sample line and the gap need 130.
     let columns = ((WIDTH - 80) as usize / (16 * longest + 130)).clamp(1, 4);
-    let lines = plot.series.len().div_ceil(columns) as u32;
-    let height = AXES_HEIGHT + lines * LEGEND_LINE + 16;
+    let lines = names.len().div_ceil(columns) as u32;
+    let total = height + lines * LEGEND_LINE + 16;
 
     let mut text = String::new();
     {
-        let root = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
-        let (axes, legend) = root.split_vertically(AXES_HEIGHT);
-        let drawn = draw_axes(&axes, plot, &frame)
-            .and_then(|()| draw_legend(&legend, plot, columns))
+        let root = SVGBackend::with_string(&mut text, (WIDTH, total)).into_drawing_area();
+        let (axes, legend) = root.split_vertically(height);
+        let drawn = draw_axes(&axes)
+            .and_then(|()| draw_legend(&legend, names, columns))
             .and_then(|()| root.present().map_err(|error| error.to_string()));
-        drawn.map_err(|why| ReportError::Plot { title: plot.title.clone(), why })?;
+        drawn.map_err(|why| ReportError::Plot { title: title.to_owned(), why })?;
     }
-    Ok(dress(&text, plot, height))
+    Ok(dress(&text, title, names, total))
 }
 
 /// The ranges shown, and where their ticks are; x is already a logarithm where it shall be one.
@@ -285,7 +179,7 @@ impl Frame {
     }
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn draw_axes(area: &Area<'_>, plot: &Plot, frame: &Frame) -> Result<(), String> {
     let words = |size: f64| TextStyle::from((FONT, size).into_font()).color(&INK);
@@ -341,13 +235,11 @@ fn draw_axes(area: &Area<'_>, plot: &Plot, frame: &Frame) -> Result<(), String> 
     Ok(())
 }
 
-fn draw_legend(area: &Area<'_>, plot: &Plot, columns: usize) -> Result<(), String> {
-    let words = TextStyle::from((FONT, 32.0).into_font())
-        .color(&INK)
-        .pos(Pos::new(HPos::Left, VPos::Center));
+fn draw_legend(area: &Area<'_>, names: &[&str], columns: usize) -> Result<(), String> {
+    let words = left_words();
     let column_width = (WIDTH as usize - 80) / columns;
-    let lines = plot.series.len().div_ceil(columns);
-    for (at, series) in plot.series.iter().enumerate() {
+    let lines = names.len().div_ceil(columns);
+    for (at, name) in names.iter().enumerate() {
         // Down each column, so that a family stays together.
         let (column, line) = (at / lines, at % lines);
         let x = (60 + column * column_width) as i32;
@@ -357,21 +249,28 @@ fn draw_legend(area: &Area<'_>, plot: &Plot, columns: usize) -> Result<(), Strin
         area.draw(&sample).map_err(|error| error.to_string())?;
         area.draw(&Circle::new((x + 42, y), 6, style.filled()))
             .map_err(|error| error.to_string())?;
-        area.draw(&Text::new(series.name.clone(), (x + 100, y), words.clone()))
+        area.draw(&Text::new((*name).to_owned(), (x + 100, y), words.clone()))
             .map_err(|error| error.to_string())?;
     }
     Ok(())
 }
 
-fn placeholder(series: usize) -> RGBColor {
+/// Words that begin at a place, centred on its height.
+pub(super) fn left_words() -> TextStyle<'static> {
+    let pos = Pos::new(HPos::Left, VPos::Center);
+    TextStyle::from((FONT, 32.0).into_font()).color(&INK).pos(pos)
+}
+
+/// A series's colour until [`compose`] gives it its own.
+pub(super) fn placeholder(series: usize) -> RGBColor {
     RGBColor(SERIES, (series >> 8) as u8, series as u8)
 }
 
 /// Replaces placeholders and plotters' opening tag.
-fn dress(text: &str, plot: &Plot, height: u32) -> String {
+fn dress(text: &str, title: &str, names: &[&str], height: u32) -> String {
     let mut dressed = text.to_owned();
     // Quotes in text are escaped, so `="#` can only be an attribute's.
-    for (at, look) in looks(&plot.series).into_iter().enumerate() {
+    for (at, look) in looks(names).into_iter().enumerate() {
         let RGBColor(r, g, b) = placeholder(at);
         let color = format!("=\"#{r:02X}{g:02X}{b:02X}\"");
         let (family, dash) = look;
@@ -397,12 +296,12 @@ fn dress(text: &str, plot: &Plot, height: u32) -> String {
          {body}",
         WIDTH / 2,
         height / 2,
-        html::escape(&plot.title),
+        html::escape(title),
     )
 }
 
 /// Colour by family, dash by place in the family.
-fn looks(series: &[Series]) -> Vec<(&'static str, &'static str)> {
+fn looks(names: &[&str]) -> Vec<(&'static str, &'static str)> {
     let mut families: Vec<(&str, usize)> = Vec::new();
     let look = |series| {
         let family = family(series);
@@ -415,7 +314,7 @@ fn looks(series: &[Series]) -> Vec<(&'static str, &'static str)> {
         // Where colours run out they begin again with another dash.
         (PALETTE[at % PALETTE.len()], DASHES[(member + at / PALETTE.len()) % DASHES.len()])
     };
-    series.iter().map(|series| series.name.as_str()).map(look).collect()
+    names.iter().copied().map(look).collect()
 }
 
 /// The part of a name before `-` and a digit.
@@ -429,7 +328,6 @@ fn family(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::rows;
 
     fn plot(scale: Scale, points: &[(f64, f64)]) -> Plot {
         let point = |&(x, y): &(f64, f64)| Point { x, y, low: y, high: y };
@@ -442,22 +340,6 @@ mod tests {
                 name: "s & t".into(),
                 points: points.iter().map(point).collect(),
             }],
-        }
-    }
-
-    #[test]
-    fn both_plots_name_every_method_and_keep_no_placeholder() {
-        let comparison = Comparison::new(&rows(), "dense");
-        for svg in [by_round(&comparison, Measure::Loss), by_bytes(&comparison, Measure::Loss)] {
-            let svg = svg.expect("drawn");
-            for method in &comparison.methods {
-                assert!(svg.contains(&method.name), "{}", method.name);
-            }
-            assert!(svg.contains("nats per token"));
-            for placeholder in ["\"#01", "\"#02", "\"#03"] {
-                assert!(!svg.contains(placeholder), "a placeholder is left");
-            }
-            assert_eq!(svg.matches("<svg").count(), 1);
         }
     }
 
@@ -489,8 +371,7 @@ mod tests {
     #[test]
     fn families_share_a_colour_and_differ_in_dash() {
         let names = ["dense", "flasc-1/4", "flasc-1/16", "sparse-adapter-1/4", "flasc-1/16-int8"];
-        let series = names.map(|name| Series { name: name.into(), points: Vec::new() }).to_vec();
-        let looks = looks(&series);
+        let looks = looks(&names);
         assert_eq!(looks[0].0, "currentColor");
         assert_eq!((looks[1].0, looks[2].0), (looks[4].0, looks[4].0));
         assert_ne!(looks[1].0, looks[3].0);

@@ -190,7 +190,7 @@ pub fn equal_bytes_caption(comparison: &Comparison) -> String {
 }
 
 /// In per cent, with its interval where there is one.
-fn accuracy(interval: Interval) -> String {
+pub(super) fn accuracy(interval: Interval) -> String {
     let hundred = Interval {
         mean: 100.0 * interval.mean,
         half: interval.half.map(|half| 100.0 * half),
@@ -203,7 +203,7 @@ fn none() -> String {
     "–".to_owned()
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { none() }
 }
 

@@ -67,6 +67,9 @@ impl Scenario {
         }
         let some = clients + tail + examples > 0.0 || !only.is_empty();
         self.field(some, "heldout", || "clients, tail or examples above 0, or only".into())?;
+        let whose = !self.eval.by_client || only.is_empty();
+        let why = || "false with heldout.only, whose rows are no client's".into();
+        self.field(whose, "eval.by_client", why)?;
         if let Some(fleet) = &self.fleet {
             let (field, expected) = match fleet.check() {
                 Ok(()) => (None, String::new()),

@@ -53,6 +53,9 @@ pub struct Eval {
     pub tokens: Option<usize>,
     /// The same in place of `tokens` where there is a head: examples, drawn by `partition.seed`.
     pub examples: Option<usize>,
+    /// Whether each held-out client's loss is told, too.
+    #[serde(default)]
+    pub by_client: bool,
     /// Rounds between evaluations; before the first and after the last there is always one.
     #[serde(default = "one")]
     pub every: u64,
@@ -63,6 +66,16 @@ fn one() -> u64 {
 }
 
 impl Eval {
+    /// What rows follow from. What was not always there is only said where it is set, so that what was measured
+    /// before it was there still counts.
+    pub(crate) fn facts(&self) -> String {
+        let Self { clients, tokens, examples, by_client, every } = self;
+        let by_client = if *by_client { ", by client" } else { "" };
+        format!(
+            "Eval {{ clients: {clients:?}, tokens: {tokens:?}, examples: {examples:?}, every: {every} }}{by_client}"
+        )
+    }
+
     /// Whether the adapter after `round` of `rounds` is evaluated; 0 is before training.
     #[must_use]
     pub fn is_due(&self, round: u64, rounds: u64) -> bool {

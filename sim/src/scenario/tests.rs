@@ -165,7 +165,7 @@ fn a_cohort_needs_its_clients() {
 
 #[test]
 fn evaluations_frame_the_run() {
-    let eval = Eval { clients: None, tokens: None, examples: None, every: 4 };
+    let eval = Eval { clients: None, tokens: None, examples: None, by_client: false, every: 4 };
     let due: Vec<u64> = (0..=10).filter(|&r| eval.is_due(r, 10)).collect();
     assert_eq!(due, [0, 4, 8, 10]);
 }

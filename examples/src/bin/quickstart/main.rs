@@ -196,6 +196,7 @@ impl Federation {
                 virtual_s: None,
                 joules: None,
                 wall_s: if round == 0 { 0.0 } else { wall_s },
+                clients: Vec::new(),
             });
         }
         let (first, last) = (&losses[0], &losses[losses.len() - 1]);

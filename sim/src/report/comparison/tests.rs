@@ -22,6 +22,7 @@ fn run(method: &str, seed: u64, bytes: u64, losses: [f64; 3]) -> Vec<RoundRow> {
         virtual_s: None,
         joules: None,
         wall_s: 1.0,
+        clients: Vec::new(),
     };
     losses.into_iter().enumerate().map(row).collect()
 }
