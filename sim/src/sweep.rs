@@ -184,7 +184,8 @@ fn set(table: &mut Table, path: &str, value: &Value) -> Result<(), SweepError> {
         }
         let Some(method) = method.as_table_mut() else { continue };
         let first = field.split('.').next().unwrap_or(field);
-        let own = ["name", "method", "lora", "training", "optimizer"].contains(&first);
+        let own =
+            ["name", "method", "lora", "training", "cohort", "decay", "optimizer"].contains(&first);
         match method.get_mut("method").and_then(Value::as_table_mut) {
             Some(inner) if !own => put(inner, path, field, value)?,
             _ => put(method, path, field, value)?,

@@ -86,6 +86,11 @@ impl Devices {
         &self.spec.tier[self.tiers[client]]
     }
 
+    /// Draws everybody's luck.
+    pub(super) fn seed(&self) -> u64 {
+        self.spec.seed
+    }
+
     /// What a client's tier is called.
     pub(super) fn tier_name(&self, client: usize) -> &str {
         &self.tier(client).name

@@ -16,11 +16,14 @@ use tokio::sync::Semaphore;
 
 use crate::dataset::Dataset;
 use crate::partition::{self, ClientText, Split};
-use crate::ranks::{self, Ranks};
+use crate::ranks::{self, Ranks, RanksError};
 use crate::report::RoundRow;
 use crate::scenario::{Data, FleetSpec, MethodSpec, Scenario};
 use crate::trace::Trace;
 
+mod buffered;
+#[cfg(test)]
+mod buffered_tests;
 pub(crate) mod checkpoint;
 mod devices;
 mod error;
@@ -138,6 +141,10 @@ impl Laboratory {
     /// [`EngineError::Ranks`] where one of them would simulate another thing.
     pub async fn among(mut self, ranks: Ranks) -> Result<Self, EngineError> {
         if !ranks.is_alone() {
+            let buffered = |method: &&MethodSpec| self.scenario.cohort(method).buffered.is_some();
+            if let Some(method) = self.scenario.methods.iter().find(buffered) {
+                return Err(RanksError::Buffered(method.name.clone()).into());
+            }
             ranks.agree(&ranks::facts(&self)?).await?;
         }
         self.ranks = ranks;

@@ -42,6 +42,8 @@ pub(super) async fn run(
     mut keep: Option<Checkpoints>,
 ) -> Result<Repetition, EngineError> {
     let settings = lab.settings(method, seed)?;
+    // Who is at work between two buffered rounds cannot be kept.
+    keep = keep.filter(|_| lab.scenario.cohort(method).buffered.is_none());
     let ranks = &lab.ranks;
     let mut saved = match &keep {
         Some(keep) if ranks.rank() == 0 => keep.load(settings)?,
@@ -94,6 +96,7 @@ pub(super) async fn run(
             }
         }
     }
+    run.end_flight().await;
     let last = run.coordinator.record(run.id, RoundId(done)).await?;
     let theta = run.coordinator.theta(run.id, RoundId(done)).await?;
     Ok(Repetition {
@@ -137,12 +140,17 @@ impl Run<'_> {
         let (round, rounds) = (done + 1, self.lab.scenario.rounds);
         let is_due = self.lab.scenario.eval.is_due(round, rounds);
         let values = self.manifest.layout.n() * self.manifest.cohort.goal as usize;
-        self.trained.wanted.store(is_due && values <= Trained::VALUES_MAX, Ordering::Relaxed);
+        // Of buffered rounds no two may start from the same adapter.
+        let wanted = values <= Trained::VALUES_MAX && self.manifest.cohort.buffered.is_none();
+        self.trained.wanted.store(is_due && wanted, Ordering::Relaxed);
         let received = self.snapshot(done).await?.theta(&self.manifest);
         let (contributions, spent) = match &self.timing {
             None => (self.round(done).await?, None),
             Some(timing) => {
-                let closed = self.timed_round(timing, &self.clock, done).await?;
+                let closed = match self.manifest.cohort.buffered {
+                    None => self.timed_round(timing, &self.clock, done).await?,
+                    Some(_) => self.buffered_round(timing, done).await?,
+                };
                 (closed.contributions, Some((closed.virtual_s, closed.joules)))
             }
         };

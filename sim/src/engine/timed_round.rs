@@ -1,4 +1,4 @@
-//! One round in virtual time: who begins, when each update arrives, and what becomes of it.
+//! One round of a drawn cohort in virtual time: who begins, when each update arrives, and what becomes of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -13,6 +13,7 @@ use gossamer_server::status::Status;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
+use super::buffered::Flight;
 use super::devices::Devices;
 use super::federation::Run;
 use super::timed::{Permit, Timed, Waiting};
@@ -21,14 +22,16 @@ use crate::scenario::FleetSpec;
 use crate::transport::InProcess;
 
 /// Attempts at one round before it is given up.
-const ATTEMPTS_MAX: u32 = 10_000;
+pub(super) const ATTEMPTS_MAX: u32 = 10_000;
 
 /// What a run in virtual time has besides.
 pub(super) struct Timing {
-    devices: Devices,
-    seed: u64,
+    pub(super) devices: Devices,
+    pub(super) seed: u64,
     queue: mpsc::UnboundedSender<Waiting>,
     waiting: AsyncMutex<mpsc::UnboundedReceiver<Waiting>>,
+    /// Who is at work, where rounds are buffered.
+    pub(super) flight: AsyncMutex<Flight>,
 }
 
 /// What a round in virtual time came to.
@@ -41,7 +44,7 @@ pub(super) struct Closed {
 }
 
 /// How a client's part ended.
-type Ended = (usize, Result<Outcome, ClientError>);
+pub(super) type Ended = (usize, Result<Outcome, ClientError>);
 
 impl Timing {
     pub(super) fn new(lab: &Laboratory, spec: &FleetSpec, manifest: &Manifest, seed: u64) -> Self {
@@ -57,6 +60,7 @@ impl Timing {
             seed,
             queue,
             waiting: AsyncMutex::new(waiting),
+            flight: AsyncMutex::default(),
         }
     }
 
@@ -77,7 +81,7 @@ pub(super) fn seconds(now: Timestamp) -> f64 {
 }
 
 /// So many seconds; as long as can be where that is too much.
-fn lasting(seconds: f64) -> Duration {
+pub(super) fn lasting(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
@@ -106,7 +110,10 @@ impl Run<'_> {
             let began = clock.now();
             let deadline = began.after(Duration::from_secs(self.manifest.cohort.deadline_s.into()));
             let mut work = self.begin(timing, seconds(began), round).await?;
-            let (waiting, failure) = self.collect(timing, &mut work, round).await?;
+            let n = work.len();
+            let (waiting, ended) = self.collect(timing, &mut work, n).await?;
+            let first = ended.into_iter().next();
+            let failure = first.map(|(at, outcome)| (at, self.failed(at, round, outcome)));
             let mut mine = HashMap::new();
             let mut ready = Vec::with_capacity(waiting.len());
             for Waiting { at, down, up, go } in waiting {
@@ -182,45 +189,61 @@ impl Run<'_> {
             if !timing.devices.can_begin(at, now_s) || !self.lab.ranks.has(at) {
                 continue;
             }
-            let permit: Permit = Arc::default();
-            let client = self.client(at, round, Some(&permit)).await?;
-            let task = self.lab.fleet.task(at);
-            let threads = self.lab.threads.clone();
-            work.spawn(async move {
-                let held = threads.acquire_owned().await.ok();
-                *permit.lock().unwrap_or_else(PoisonError::into_inner) = held;
-                let outcome = client.step(&task).await;
-                drop(permit.lock().unwrap_or_else(PoisonError::into_inner).take());
-                (at, outcome)
-            });
+            self.start(&mut work, at, round).await?;
         }
         Ok(work)
     }
 
-    /// All of this rank who trained, once all have, and of several failures the one of the first in the fleet.
-    async fn collect(
+    /// Lets one client begin.
+    pub(super) async fn start(
+        &self,
+        work: &mut JoinSet<Ended>,
+        at: usize,
+        round: u64,
+    ) -> Result<(), EngineError> {
+        let permit: Permit = Arc::default();
+        let client = self.client(at, round, Some(&permit)).await?;
+        let task = self.lab.fleet.task(at);
+        let threads = self.lab.threads.clone();
+        work.spawn(async move {
+            let held = threads.acquire_owned().await.ok();
+            *permit.lock().unwrap_or_else(PoisonError::into_inner) = held;
+            let outcome = client.step(&task).await;
+            drop(permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+            (at, outcome)
+        });
+        Ok(())
+    }
+
+    /// Of `n` of this rank who began, those who trained, once all have, and those who ended before; both in the
+    /// order of the fleet.
+    pub(super) async fn collect(
         &self,
         timing: &Timing,
         work: &mut JoinSet<Ended>,
-        round: u64,
-    ) -> Result<(Vec<Waiting>, Option<(usize, EngineError)>), EngineError> {
+        n: usize,
+    ) -> Result<(Vec<Waiting>, Vec<Ended>), EngineError> {
         let mut queue = timing.waiting.lock().await;
-        let (n, mut waiting) = (work.len(), Vec::new());
-        let mut failures: Vec<Ended> = Vec::new();
-        while waiting.len() + failures.len() < n {
+        let (mut waiting, mut ended): (Vec<Waiting>, Vec<Ended>) = (Vec::new(), Vec::new());
+        while waiting.len() + ended.len() < n {
             tokio::select! {
                 Some(one) = queue.recv() => waiting.push(one),
-                Some(ended) = work.join_next() => {
-                    failures.push(ended.map_err(|_| EngineError::Thread)?);
+                Some(one) = work.join_next() => {
+                    ended.push(one.map_err(|_| EngineError::Thread)?);
                 }
             }
         }
-        failures.sort_by_key(|(at, _)| *at);
-        let first = failures.into_iter().next();
-        Ok((waiting, first.map(|(at, outcome)| (at, self.failed(at, round, outcome)))))
+        waiting.sort_by_key(|one| one.at);
+        ended.sort_by_key(|(at, _)| *at);
+        Ok((waiting, ended))
     }
 
-    fn failed(&self, at: usize, round: u64, outcome: Result<Outcome, ClientError>) -> EngineError {
+    pub(super) fn failed(
+        &self,
+        at: usize,
+        round: u64,
+        outcome: Result<Outcome, ClientError>,
+    ) -> EngineError {
         match outcome {
             Ok(other) => {
                 let why = format!("a client of the cohort was told {other:?}");

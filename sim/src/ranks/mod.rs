@@ -56,6 +56,9 @@ pub enum RanksError {
         /// In what.
         field: String,
     },
+    /// Updates that are late are of rounds whose fold is past, which ranks do not share.
+    #[error("method {0:?}: buffered rounds run in one process only")]
+    Buffered(String),
     /// Something failed on another rank.
     #[error("rank {rank}: {why}")]
     Failed {

@@ -79,6 +79,8 @@ pub fn summary(comparison: &Comparison) -> String {
             "improvement_kept",
             "improvement_kept_half_95",
             "bytes_to_target",
+            "virtual_s",
+            "seconds_to_target",
             "product_error",
             "wall_s",
         ]
@@ -124,6 +126,8 @@ fn cells(method: &MethodSummary, classified: bool) -> Vec<String> {
         mean(method.improvement_kept),
         half(method.improvement_kept),
         optional(method.bytes_to_target),
+        optional(method.virtual_s),
+        optional(method.seconds_to_target),
         mean(method.product_error),
         method.wall_s.to_string(),
     ]);

@@ -52,6 +52,10 @@ pub fn summary(comparison: &Comparison) -> Table {
         false => head.extend(["held-out loss", "server copy"]),
     }
     head.extend(["kept", "up", "down", "up less", "down less", "total", "to 90%"]);
+    let has_time = comparison.methods.iter().any(|method| method.virtual_s.is_some());
+    if has_time {
+        head.extend(["time", "time to 90%"]);
+    }
     let has_error = comparison.methods.iter().any(|method| method.product_error.is_some());
     if has_error {
         head.push("product error");
@@ -82,6 +86,10 @@ pub fn summary(comparison: &Comparison) -> Table {
             bytes(method.total_bytes()),
             method.bytes_to_target.map_or_else(none, bytes),
         ]);
+        if has_time {
+            cells.push(method.virtual_s.map_or_else(none, duration));
+            cells.push(method.seconds_to_target.map_or_else(none, duration));
+        }
         if has_error {
             cells.push(method.product_error.map_or_else(none, |error| error.text(3)));
         }
@@ -117,13 +125,16 @@ pub fn summary_caption(comparison: &Comparison) -> String {
         caption += &format!("; ± is a 95 % t-interval over {seeds} seeds");
     }
     caption += ". up, down: bytes for each accepted update. total: the whole run, all clients.";
+    if comparison.methods.iter().any(|method| method.virtual_s.is_some()) {
+        caption += " time: virtual, of the whole run.";
+    }
     if comparison.methods.iter().any(|method| method.product_error.is_some()) {
         caption += " product error: how far mean(B) mean(A) is from mean(B A), of the last cohort.";
     }
     if let Some(baseline) = &comparison.baseline {
         caption += &format!(
             " kept: share of {baseline}'s improvement. less: times fewer bytes than {baseline}. \
-             to 90%: total bytes spent when 90 % of {baseline}'s improvement was reached."
+             to 90%: total bytes (or time) spent when 90 % of {baseline}'s improvement was reached."
         );
     }
     caption
@@ -233,6 +244,23 @@ pub fn bytes(count: f64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// Three digits and a unit of time: `4.56 s`, `12.3 min`, `45.6 h`, `7.89 d`.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        ..100.0 => (seconds, "s"),
+        ..6_000.0 => (seconds / 60.0, "min"),
+        ..360_000.0 => (seconds / 3_600.0, "h"),
+        _ => (seconds / 86_400.0, "d"),
+    };
+    let digits = match value {
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,6 +280,21 @@ mod tests {
             (5e20, "500000 PB"),
         ] {
             assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn durations_have_three_digits() {
+        for (seconds, text) in [
+            (0.0, "0.00 s"),
+            (9.996, "10.0 s"),
+            (99.0, "99.0 s"),
+            (150.0, "2.50 min"),
+            (7_200.0, "2.00 h"),
+            (864_000.0, "10.0 d"),
+            (8.64e7, "1000 d"),
+        ] {
+            assert_eq!(duration(seconds), text);
         }
     }
 

@@ -25,10 +25,10 @@ impl Scenario {
             let why = || format!("the {n_clients} clients that train, got {clients}");
             self.field(clients as usize == n_clients, "method.scaffold.clients", why)?;
         }
-        for (field, asked) in [
-            ("cohort.ask", self.cohort.ask as usize),
-            ("cohort.enrolled_min", self.cohort.enrolled_min as usize),
-        ] {
+        let enrolled = ("cohort.enrolled_min", self.cohort.enrolled_min as usize);
+        let asks =
+            self.methods.iter().map(|method| ("cohort.ask", self.cohort(method).ask as usize));
+        for (field, asked) in asks.chain([enrolled]) {
             let why = || format!("at most the {n_clients} clients that train, got {asked}");
             self.field(asked <= n_clients, field, why)?;
         }
@@ -76,8 +76,6 @@ impl Scenario {
                 Err((field, expected)) => (Some(field), expected),
             };
             self.field(field.is_none(), field.as_deref().unwrap_or("fleet"), || expected)?;
-            let seeded = self.cohort.selection == Selection::Seeded;
-            self.field(seeded, "cohort.selection", || "\"seeded\" with a [fleet]".into())?;
         }
         self.check_task()?;
         if let Data::Rows(rows) = &self.data {
@@ -159,6 +157,13 @@ impl Scenario {
 
     /// What only scenarios ask of a method.
     fn check_method(&self, method: &MethodSpec) -> Result<(), ScenarioError> {
+        let cohort = self.cohort(method);
+        let seeded = cohort.selection == Selection::Seeded || cohort.buffered.is_some();
+        let why = || "\"seeded\" with a [fleet], but for buffered rounds".into();
+        self.field(seeded || self.fleet.is_none(), "cohort.selection", why)?;
+        let timed = cohort.buffered.is_none() || self.fleet.is_some();
+        let why = || "absent without a [fleet]: nobody is late where no time passes".into();
+        self.field(timed, "cohort.buffered", why)?;
         let some = !self.lora(method).targets.is_empty() || self.head.is_some();
         self.field(some, "method.lora.targets", || "at least one, without a [head]".into())?;
         let alone = !method.lora.whole || !self.lora(method).freeze_a;

@@ -3,7 +3,7 @@
 use gossamer_protocol::density::Density;
 use gossamer_protocol::layout::{BaseLinear, Layout, LayoutError};
 use gossamer_protocol::manifest::{
-    Head, LocalOptimizer, Lora, Method, ServerOptimizer, Stage, Targets,
+    Buffered, Head, LocalOptimizer, Lora, Method, ServerOptimizer, Stage, Targets,
 };
 use serde::Deserialize;
 
@@ -23,6 +23,9 @@ pub struct MethodSpec {
     /// Changes to `[training]`.
     #[serde(default)]
     pub training: TrainingChange,
+    /// Changes to `[cohort]`.
+    #[serde(default)]
+    pub cohort: CohortChange,
     /// In place of `[optimizer]`.
     pub optimizer: Option<ServerOptimizer>,
 }
@@ -64,6 +67,22 @@ pub struct TrainingChange {
     pub optimizer: Option<LocalOptimizer>,
     /// In place of `training.proximal`: FedProx.
     pub proximal: Option<f32>,
+}
+
+/// Changes to `[cohort]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CohortChange {
+    /// In place of `cohort.goal`.
+    pub goal: Option<u32>,
+    /// In place of `cohort.ask`.
+    pub ask: Option<u32>,
+    /// In place of `cohort.min`.
+    pub min: Option<u32>,
+    /// In place of `cohort.deadline_s`.
+    pub deadline_s: Option<u32>,
+    /// In place of `cohort.buffered`; then whoever is free comes, whatever `cohort.selection` says.
+    pub buffered: Option<Buffered>,
 }
 
 impl MethodSpec {

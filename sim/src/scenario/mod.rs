@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::{
-    Base, Cohort, Head, Lora, MANIFEST_VERSION, Manifest, ServerOptimizer, Training,
+    Base, Cohort, Head, Lora, MANIFEST_VERSION, Manifest, Selection, ServerOptimizer, Training,
 };
 
 mod check;
@@ -24,7 +24,7 @@ pub use data::{Data, Format, List, Rows};
 pub use error::ScenarioError;
 pub use fleet::{DeviceTier, FleetSpec};
 pub use heldout::{Eval, Heldout};
-pub use method::{Decay, LoraChange, MethodSpec, TrainingChange};
+pub use method::{CohortChange, Decay, LoraChange, MethodSpec, TrainingChange};
 pub use partition::{Partition, PartitionRule};
 
 /// One comparison, checked.
@@ -113,7 +113,7 @@ impl Scenario {
             head: self.head,
             method: method.method(self.rounds),
             training: self.training(method),
-            cohort: self.cohort.clone(),
+            cohort: self.cohort(method),
             optimizer: method.optimizer.unwrap_or(self.optimizer),
             stop: None,
             evaluation: None,
@@ -130,6 +130,26 @@ impl Scenario {
             freeze_a: method.lora.freeze_a.unwrap_or(self.lora.freeze_a),
             targets: method.lora.targets.clone().unwrap_or_else(|| self.lora.targets.clone()),
             ..self.lora.clone()
+        }
+    }
+
+    /// Who takes part under `method`.
+    #[must_use]
+    pub fn cohort(&self, method: &MethodSpec) -> Cohort {
+        let CohortChange { goal, ask, min, deadline_s, buffered } = method.cohort;
+        let shared = self.cohort.clone();
+        let selection = match buffered {
+            Some(_) => Selection::FirstCome,
+            None => shared.selection,
+        };
+        Cohort {
+            goal: goal.unwrap_or(shared.goal),
+            ask: ask.unwrap_or(shared.ask),
+            min: min.unwrap_or(shared.min),
+            deadline_s: deadline_s.unwrap_or(shared.deadline_s),
+            buffered: buffered.or(shared.buffered),
+            selection,
+            ..shared
         }
     }
 
