@@ -3,6 +3,7 @@
 mod adapter;
 mod device;
 mod events;
+mod fetch;
 mod join;
 
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ struct Cli {
 enum Command {
     /// Enrols where needed, and takes part until the run is over.
     Join(Box<join::Join>),
+    /// Fetches the adapter that a tag names, and writes it for PEFT.
+    Fetch(fetch::Fetch),
     /// Reads, writes and merges adapters as PEFT keeps them.
     #[command(subcommand)]
     Adapter(adapter::Adapter),
@@ -59,5 +62,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Join(join) => join.run(),
+        Command::Fetch(fetch) => fetch.run(),
     }
 }

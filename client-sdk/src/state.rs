@@ -11,6 +11,7 @@
 //! runs/{run}/snapshot.part what is there of the next one
 //! runs/{run}/training      a training between two steps
 //! runs/{run}/update        a frame that has no receipt yet
+//! tags/{tag}/snapshot      the adapter that a tag named last, and tags/{tag}/snapshot.part
 //! receipt                  the last receipt, until its update is proven to be counted
 //! ```
 //!

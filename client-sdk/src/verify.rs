@@ -2,13 +2,14 @@
 //! older than what it saw before, and only bytes that have the digest that was signed.
 
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::ids::{RoundId, RunId};
+use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 use gossamer_protocol::inclusion::{Inclusion, NotIncluded};
 use gossamer_protocol::manifest::{Manifest, ManifestError};
 use gossamer_protocol::message::{
     Assignment, RECORD_VERSION, Receipt, Record, Signed, SignedError,
 };
 use gossamer_protocol::sign::{BadSignature, PublicKey, Purpose};
+use gossamer_protocol::tag::{TagName, Tagged};
 use serde::{Deserialize, Serialize};
 
 use crate::transport::Slot;
@@ -31,18 +32,18 @@ pub enum VerifyError {
         /// The run described.
         got: RunId,
     },
-    /// A record or a receipt that the server did not sign.
+    /// A record, a receipt or a tag that the server did not sign.
     #[error("the {what} is not the enrolled server's")]
     Signed {
-        /// "record" or "receipt".
+        /// "record", "receipt" or "tag".
         what: &'static str,
         /// Why.
         source: SignedError,
     },
-    /// A signed record or receipt of something else.
+    /// A signed record, receipt or tag of something else.
     #[error("the {what} has another {field} than was asked for")]
     Other {
-        /// "record" or "receipt".
+        /// "record", "receipt" or "tag".
         what: &'static str,
         /// The field that differs.
         field: &'static str,
@@ -137,6 +138,54 @@ pub fn record(
         }
         _ => Ok(now),
     }
+}
+
+/// The server's word on which adapter `tag` names for `client`.
+///
+/// # Errors
+/// [`VerifyError`] at the first thing that is off.
+pub fn tagged(
+    signed: &Signed,
+    key: &PublicKey,
+    tag: &TagName,
+    client: ClientId,
+) -> Result<Tagged, VerifyError> {
+    let what = "tag";
+    let opened = signed.open::<Tagged>(key, Purpose::Tag);
+    let tagged = opened.map_err(|source| VerifyError::Signed { what, source })?;
+    for (field, same) in [("name", tagged.tag == *tag), ("client", tagged.client == client)] {
+        if !same {
+            return Err(VerifyError::Other { what, field });
+        }
+    }
+    Ok(tagged)
+}
+
+/// The record of the adapter that a tag names.
+///
+/// # Errors
+/// [`VerifyError`] at the first thing that is off.
+pub fn named(
+    signed: &Signed,
+    key: &PublicKey,
+    manifest: Digest,
+    tagged: &Tagged,
+) -> Result<Record, VerifyError> {
+    let what = "record";
+    let opened = signed.open::<Record>(key, Purpose::Record);
+    let record = opened.map_err(|source| VerifyError::Signed { what, source })?;
+    for (field, same) in [
+        ("version", record.version == RECORD_VERSION),
+        ("digest", Digest::of(&signed.bytes) == tagged.record),
+        ("run", record.run == tagged.run),
+        ("round", record.round == tagged.round),
+        ("manifest", record.manifest == manifest),
+    ] {
+        if !same {
+            return Err(VerifyError::Other { what, field });
+        }
+    }
+    Ok(record)
 }
 
 /// Checks that the server took just this update.
@@ -344,6 +393,47 @@ mod tests {
         late.round = RoundId(5);
         let other = check(&proof(&late), &late, 1);
         assert!(matches!(other, Err(VerifyError::Other { field: "round", .. })), "{other:?}");
+    }
+
+    #[test]
+    fn a_tag_is_the_servers_word_to_one_client_on_one_record() {
+        let (record, _) = fixture(3, None);
+        let (stable, client) = ("stable".parse().expect("a name"), ClientId([3; 16]));
+        let tag = |tag: &TagName, of: &Record| Tagged {
+            tag: tag.clone(),
+            client,
+            run: of.run,
+            round: of.round,
+            record: Digest::of(&sign(of).bytes),
+        };
+        let public = key().public();
+        let said = |tagged: &Tagged, purpose| {
+            let signed = Signed::new(&key(), purpose, serde_json::to_vec(tagged).expect("JSON"));
+            super::tagged(&signed, &public, &stable, client)
+        };
+        let good = tag(&stable, &record);
+        assert_eq!(said(&good, Purpose::Tag).expect("ours"), good);
+        let other = said(&good, Purpose::Record);
+        assert!(matches!(other, Err(VerifyError::Signed { what: "tag", .. })), "{other:?}");
+        let other = said(&tag(&"beta".parse().expect("a name"), &record), Purpose::Tag);
+        assert!(matches!(other, Err(VerifyError::Other { field: "name", .. })), "{other:?}");
+        let other = said(&Tagged { client: ClientId([4; 16]), ..good.clone() }, Purpose::Tag);
+        assert!(matches!(other, Err(VerifyError::Other { field: "client", .. })), "{other:?}");
+
+        let named = |record: &Record, tagged: &Tagged| {
+            super::named(&sign(record), &public, Digest::of(b"manifest"), tagged)
+        };
+        assert_eq!(named(&record, &good).expect("that one"), record);
+        let (fourth, _) = fixture(4, None);
+        let other = named(&fourth, &good);
+        assert!(matches!(other, Err(VerifyError::Other { field: "digest", .. })), "{other:?}");
+        let wrong = Tagged { round: RoundId(3), ..tag(&stable, &fourth) };
+        let other = named(&fourth, &wrong);
+        assert!(matches!(other, Err(VerifyError::Other { field: "round", .. })), "{other:?}");
+        let mut foreign = record;
+        foreign.manifest = Digest::of(b"other");
+        let other = named(&foreign, &tag(&stable, &foreign));
+        assert!(matches!(other, Err(VerifyError::Other { field: "manifest", .. })), "{other:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! - [`codec`], [`frame`]: those entries as bytes, and the frame around them.
 //! - [`budget`]: what fits into so many bytes.
 //! - [`sign`], [`request`], [`message`], [`problem`]: who says what, and how it is refused.
-//! - [`inclusion`]: that an update was counted.
+//! - [`inclusion`]: that an update was counted. [`tag`]: names for adapters.
 
 pub mod budget;
 pub mod codec;
@@ -35,3 +35,4 @@ pub mod rng;
 pub mod select;
 pub mod sign;
 pub mod sparse;
+pub mod tag;

@@ -89,7 +89,7 @@ problems! {
     NoOperator = "urn:gossamer:problem:no-operator", "An operator's token is needed";
     /// Admin API: the operator's role does not allow it.
     Forbidden = "urn:gossamer:problem:forbidden", "The operator may not do this";
-    /// Admin API: no operator or enrolment token of that name.
+    /// No tag or, in the admin API, operator, enrolment token or project of that name.
     UnknownName = "urn:gossamer:problem:unknown-name", "There is nothing of that name";
     /// Admin API: the name is another's.
     NameTaken = "urn:gossamer:problem:name-taken", "The name is taken";

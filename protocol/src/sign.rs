@@ -30,6 +30,8 @@ pub enum Purpose {
     Audit,
     /// The tree of a closed round's receipts, by the server.
     TreeHead,
+    /// What a tag names for a client, by the server.
+    Tag,
 }
 
 impl Purpose {
@@ -42,6 +44,7 @@ impl Purpose {
             Self::Enrolment => b"gossamer/v1/enrolment\0",
             Self::Audit => b"gossamer/v1/audit\0",
             Self::TreeHead => b"gossamer/v1/tree-head\0",
+            Self::Tag => b"gossamer/v1/tag\0",
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Imports point up this list, never down.
 //!
-//! - [`clock`], [`status`], [`problem`], [`project`], [`operator`], [`audit`]: words, and the audit log's chain.
+//! - [`clock`], [`status`], [`problem`], [`project`], [`operator`], [`tag`], [`audit`]: words, and the audit log's
+//!   chain.
 //! - [`round`]: one round. Pure: it never reads a clock, a socket, a disk or a global random source.
 //! - [`aggregate`], [`optimizer`], [`state`], [`snapshot`], [`advance`]: from one round to the next, a
 //!   pure function of the accepted set, the manifest and the state.
@@ -42,6 +43,7 @@ pub mod snapshot;
 pub mod state;
 pub mod status;
 pub mod store;
+pub mod tag;
 pub mod tls;
 
 pub use http::serve::{run, serve};

@@ -94,6 +94,7 @@ fn from_init_to_export() {
     let parameters = created["parameters"].as_u64().expect("a number") as usize;
     assert!(adapter.len() > 4 * parameters, "{} bytes", adapter.len());
     adapters(&path, &dir, &run);
+    tags(&path, &dir, &run, &serving.url);
     let aborted = server(&["run", "abort", &dir, &run]);
     assert!(!aborted.status.success(), "what is over stays over");
     drop(serving);
@@ -140,6 +141,50 @@ fn adapters(path: &dyn Fn(&str) -> String, dir: &str, run: &str) {
     let said = String::from_utf8_lossy(&other.stderr).into_owned();
     assert!(!other.status.success() && said.contains("was made on base model"), "{said}");
     assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+}
+
+/// The adapter that apps get: by a tag, and by its canary.
+fn tags(path: &dyn Fn(&str) -> String, dir: &str, run: &str, url: &str) {
+    let fetch = |state: &str, tag: &str, out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_client-cli"));
+        command.args(["fetch", url, "--tag", tag, "--base", &path("model"), "--json"]);
+        command.args(["--state", &path(state), "--out", &path(out)]).output().expect("runs")
+    };
+    let told = |state: &str, out: &str| -> Value {
+        let output = fetch(state, "stable", out);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{errors}");
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    };
+    let read = |folder: &str| {
+        std::fs::read(Path::new(&path(folder)).join("adapter_model.safetensors")).expect("there")
+    };
+    let said = String::from_utf8(fetch("state0", "stable", "none").stderr).expect("text");
+    assert!(said.contains("there is no tag stable"), "{said}");
+
+    json(&["snapshot", "tag", dir, run, "stable", "--round", "1"]);
+    json(&["run", "export", dir, run, &path("tagged"), "--tag", "stable"]);
+    // The device took part in round 1, so that is here.
+    let told1 = told("state0", "app0");
+    assert_eq!((&told1["round"], &told1["moved"]), (&1.into(), &0.into()), "{told1}");
+    assert_eq!(read("app0"), read("tagged"));
+
+    // All get the canary, then nobody; then it is what the tag names.
+    let canary = ["--run", run, "--permille", "1000"];
+    json(&[&["snapshot", "canary", dir, "stable"][..], &canary].concat());
+    let told2 = told("state1", "app1");
+    assert_eq!(told2["round"], 2);
+    assert!(told2["moved"].as_u64() > Some(0), "{told2}");
+    assert_eq!(read("app1"), read("peft"), "the latest");
+    assert_eq!(told("state1", "app1")["moved"], 0, "it is here");
+    json(&["snapshot", "withdraw", dir, "stable"]);
+    assert_eq!(told("state1", "app1")["round"], 1);
+    json(&[&["snapshot", "canary", dir, "stable"][..], &canary].concat());
+    let listed = json(&["snapshot", "promote", dir, "stable"]);
+    assert_eq!((&listed["round"], &listed["canary"]), (&2.into(), &Value::Null));
+    assert_eq!(told("state0", "app0")["round"], 2);
+    json(&["snapshot", "untag", dir, "stable"]);
+    assert_eq!(json(&["snapshot", "list", dir]).as_array().map(Vec::len), Some(0));
 }
 
 #[test]

@@ -21,9 +21,11 @@ use crate::verify::VerifyError;
 
 mod app;
 mod builder;
+mod download;
 mod encode;
 mod error;
 mod evaluation;
+mod fetch;
 pub mod gate;
 #[cfg(test)]
 mod gate_tests;
@@ -40,6 +42,7 @@ mod training;
 use app::{App, Deadline};
 pub use builder::Builder;
 pub use error::{ClientError, chain};
+pub use fetch::Fetched;
 use gate::Need;
 pub use saving::Saving;
 pub use shared::Shared;

@@ -10,6 +10,7 @@ use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Assignment, Signed};
 use gossamer_protocol::problem::ProblemType;
 
+use super::download::Wanted;
 use super::shared::RunTerms;
 use super::{Client, ClientError, Contribution, Deadline, Event};
 use crate::data::TrainingTask;
@@ -19,9 +20,6 @@ use crate::train::Footprint;
 use crate::train::caught::caught;
 use crate::transport::{Slot, Transport, TransportError};
 use crate::verify::{self, Seen, VerifyError};
-
-/// Bytes of a snapshot asked for at once.
-const PIECE: u64 = 1 << 20;
 
 /// An encoded update that has no receipt yet.
 pub(super) struct Pending {
@@ -71,7 +69,7 @@ impl Client {
     }
 
     /// The run's manifest: from memory, from the state, or from the aggregator, always verified.
-    async fn terms(&self, run: RunId) -> Result<Arc<RunTerms>, ClientError> {
+    pub(super) async fn terms(&self, run: RunId) -> Result<Arc<RunTerms>, ClientError> {
         let lock = || self.terms.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(terms) = lock().get(&run) {
             return Ok(terms.clone());
@@ -158,7 +156,11 @@ impl Client {
                 let held = seen.zip(kept).map(|(Seen { round, .. }, kept)| (round, kept));
                 let (bytes, moved) = match self.difference(assignment, &limits, held).await? {
                     Some(made) => made,
-                    None => (self.download(assignment).await?, snapshot_bytes),
+                    None => {
+                        let part = format!("{name}.part");
+                        let wanted = Wanted { run, digest, len: snapshot_bytes, part: &part };
+                        (self.download(&wanted).await?, snapshot_bytes)
+                    }
                 };
                 self.state.write(&name, bytes.clone())?;
                 self.state.remove(&format!("{name}.part"))?;
@@ -200,61 +202,6 @@ impl Client {
             tracing::warn!(%run, %round, "a difference that does not fit; fetching the snapshot itself");
         }
         Ok(made.map(|made| (made, bytes.len() as u64)))
-    }
-
-    /// Fetches a snapshot; what a kill or a broken line cut off is resumed.
-    ///
-    /// The part's first 32 bytes say of which snapshot it is.
-    async fn download(&self, assignment: &Assignment) -> Result<Bytes, ClientError> {
-        let Assignment { run, snapshot: digest, snapshot_bytes, .. } = *assignment;
-        let part = format!("runs/{run}/snapshot.part");
-        let mut kept = self.state.read(&part)?.and_then(|kept| {
-            let rest = kept.strip_prefix(&digest.0)?;
-            (rest.len() as u64 <= snapshot_bytes).then(|| rest.to_vec())
-        });
-        loop {
-            let resumed = kept.is_some();
-            let bytes = self.fetch(assignment, &part, kept.take()).await?;
-            if Digest::of(&bytes) == digest {
-                return Ok(bytes);
-            }
-            self.state.remove(&part)?;
-            // What lay here may be what is wrong: once more, from the start.
-            if !resumed {
-                return Err(VerifyError::Snapshot.into());
-            }
-        }
-    }
-
-    /// What is missing behind `kept`, piece by piece; every piece but the last is kept as `part`.
-    async fn fetch(
-        &self,
-        assignment: &Assignment,
-        part: &str,
-        kept: Option<Vec<u8>>,
-    ) -> Result<Bytes, ClientError> {
-        let Assignment { run, snapshot: digest, snapshot_bytes: len, .. } = *assignment;
-        let mut bytes = kept.unwrap_or_default();
-        while (bytes.len() as u64) < len {
-            let offset = bytes.len() as u64;
-            let end = len.min(offset + PIECE);
-            let piece = self.transport.object(run, digest, offset..end).await?;
-            if piece.len() as u64 != end - offset {
-                return Err(VerifyError::Snapshot.into());
-            }
-            if offset == 0 && end == len {
-                // Not copied: simulated clients share the aggregator's own.
-                return Ok(piece);
-            }
-            if end < len {
-                match offset {
-                    0 => self.state.write(part, [&digest.0, &*piece].concat())?,
-                    _ => self.state.append(part, &piece)?,
-                }
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes.into())
     }
 
     /// An update for just this assignment, made before the process was killed.

@@ -19,6 +19,7 @@ use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured,
 use gossamer_protocol::problem::{Problem, ProblemType};
 use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
 use gossamer_protocol::sign::{Signature, SigningKey};
+use gossamer_protocol::tag::TagName;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RANGE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, Url};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -354,6 +355,12 @@ impl Transport for Https {
         let call = Call::new(Method::PUT, path, &body);
         self.send(call.header(CONTENT_TYPE.as_str(), "application/json")).await?;
         Ok(())
+    }
+
+    async fn tagged(&self, tag: &TagName) -> Result<Signed, TransportError> {
+        let path = format!("/v1/adapters/{tag}");
+        let answer = self.send(Call::new(Method::GET, path, &NOTHING)).await?;
+        self.signed(answer, DOCUMENT_MAX).await
     }
 
     async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {

@@ -13,6 +13,7 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
+use gossamer_protocol::tag::TagName;
 use serde::{Deserialize, Serialize};
 
 use super::{Slot, Transport, TransportError};
@@ -178,6 +179,10 @@ impl Transport for Metered {
     async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
         self.meter.say(measured);
         self.inner.measured(slot, measured).await
+    }
+
+    async fn tagged(&self, tag: &TagName) -> Result<Signed, TransportError> {
+        self.inner.tagged(tag).await.map(|signed| self.meter.hear_signed(signed))
     }
 
     async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {

@@ -12,6 +12,7 @@ use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
+use gossamer_protocol::tag::TagName;
 
 pub mod https;
 pub mod metered;
@@ -70,6 +71,11 @@ pub trait Transport: Send + Sync {
     async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
         let _ = (slot, measured);
         Err(TransportError::Malformed("this transport carries no evaluations".to_owned()))
+    }
+
+    /// The signed word on which adapter a tag names for this client. A way that has none says so.
+    async fn tagged(&self, tag: &TagName) -> Result<Signed, TransportError> {
+        Err(TransportError::Malformed(format!("no way to the tag {tag}")))
     }
 
     /// The proof that this client's update in a closed round is counted. A way that has none says so.

@@ -11,6 +11,7 @@ use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::rng::Stream;
+use gossamer_protocol::tag::TagName;
 
 use super::{Slot, Transport, TransportError};
 
@@ -131,6 +132,10 @@ impl Transport for Retrying {
 
     async fn measured(&self, slot: &Slot, measured: &Measured) -> Result<(), TransportError> {
         retry!(self, self.inner.measured(slot, measured))
+    }
+
+    async fn tagged(&self, tag: &TagName) -> Result<Signed, TransportError> {
+        retry!(self, self.inner.tagged(tag))
     }
 
     async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {

@@ -21,6 +21,7 @@ use crate::clock::Timestamp;
 use crate::operator::{OperatorName, Role};
 use crate::project::{ProjectName, Scope};
 use crate::status::Status;
+use crate::tag::{Adapter, Permille, TagName};
 pub(crate) use chain::Check;
 pub use chain::{Fault, Head, START};
 
@@ -150,6 +151,45 @@ pub enum Event {
         to: RoundId,
         /// Digest of the record of the snapshot made of it.
         record: Digest,
+    },
+    /// A tag was made or moved.
+    TagSet {
+        /// What it is called.
+        tag: TagName,
+        /// What it names now.
+        #[serde(flatten)]
+        adapter: Adapter,
+    },
+    /// A tag was dropped.
+    TagRemoved {
+        /// What it was called.
+        tag: TagName,
+    },
+    /// A share of the clients that ask for a tag is given another adapter.
+    CanarySet {
+        /// The tag.
+        tag: TagName,
+        /// The adapter.
+        #[serde(flatten)]
+        adapter: Adapter,
+        /// The share.
+        permille: Permille,
+    },
+    /// A tag names what was its canary.
+    CanaryPromoted {
+        /// The tag.
+        tag: TagName,
+        /// The adapter.
+        #[serde(flatten)]
+        adapter: Adapter,
+    },
+    /// A canary was taken back.
+    CanaryEnded {
+        /// The tag.
+        tag: TagName,
+        /// The adapter.
+        #[serde(flatten)]
+        adapter: Adapter,
     },
     /// An attempt ended with too few updates.
     RoundAbandoned {

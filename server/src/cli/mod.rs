@@ -10,6 +10,7 @@ mod operator;
 mod project;
 mod run;
 mod show;
+mod snapshot;
 mod token;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -65,6 +66,9 @@ enum Command {
     /// Runs.
     #[command(subcommand)]
     Run(run::Run),
+    /// Names for adapters, which apps ask for, and canaries.
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
     /// Look at a server's directory: what is wrong, and what to do.
     Doctor(doctor::Doctor),
     /// Show the latest entries of the audit log.
@@ -165,6 +169,7 @@ async fn dispatch(command: Command, json: bool) -> Result<()> {
         Command::Client(client) => client::run(client, json).await,
         Command::Operator(operator) => operator::run(operator, json).await,
         Command::Run(run) => run::run(run, json).await,
+        Command::Snapshot(snapshot) => snapshot::run(snapshot, json).await,
         Command::Doctor(args) => doctor::run(args, json).await,
         Command::Log(args) => log::log(args, json).await,
         Command::VerifyLog(args) => log::verify(args, json).await,

@@ -15,6 +15,7 @@ use crate::coordinator::{Coordinator, RunView};
 use crate::http::admin::NewRun;
 use crate::manifest_file;
 use crate::status::Status;
+use crate::tag::{Adapter, TagName};
 
 /// What to do with runs.
 #[derive(Subcommand)]
@@ -66,6 +67,9 @@ pub(super) enum Run {
         /// Not the latest one, but the best: of the lowest loss on what clients hold out, or in training.
         #[arg(long, conflicts_with = "round")]
         best: bool,
+        /// Not the latest one, but that which this tag names.
+        #[arg(long, conflicts_with_all = ["round", "best"])]
+        tag: Option<TagName>,
     },
     /// Go back to the adapter that an earlier round started from. The run must be paused; its next round begins
     /// with it.
@@ -121,9 +125,19 @@ pub(super) async fn run(command: Run, json: bool) -> Result<()> {
         Run::Pause(one) => set(one, Status::Paused, json).await,
         Run::Resume(one) => set(one, Status::Running, json).await,
         Run::Abort(one) => set(one, Status::Aborted, json).await,
-        Run::Export { place, run, out, round, best } => {
+        Run::Export { place, run, out, round, best, tag } => {
             let (coordinator, view) = find(&place, Some(&run)).await?;
-            let round = which(&coordinator, &view, round, best).await?;
+            let round = match tag {
+                None => which(&coordinator, &view, round, best).await?,
+                Some(tag) => {
+                    let seen = coordinator.within(Some(view.project.clone()));
+                    let Adapter { run, round } = seen.tag(&tag).await?.adapter;
+                    if run != view.run {
+                        bail!("tag {tag} names an adapter of run {run}");
+                    }
+                    Some(round)
+                }
+            };
             write(&coordinator, &view, round, &out, json).await
         }
         Run::Rollback { place, run, round, best } => {
@@ -140,7 +154,7 @@ pub(super) async fn run(command: Run, json: bool) -> Result<()> {
 }
 
 /// The round that is meant; none: the latest.
-async fn which(
+pub(super) async fn which(
     coordinator: &Coordinator,
     view: &RunView,
     round: Option<u64>,
@@ -232,7 +246,7 @@ async fn write(
 }
 
 /// The run that is meant.
-async fn find(place: &Place, name: Option<&str>) -> Result<(Coordinator, RunView)> {
+pub(super) async fn find(place: &Place, name: Option<&str>) -> Result<(Coordinator, RunView)> {
     let coordinator = place.coordinator().await?;
     let views = coordinator.runs().await?;
     let means = |run: RunId, called: &str, name: &str| {

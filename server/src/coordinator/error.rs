@@ -19,6 +19,7 @@ use crate::round::RoundError;
 use crate::snapshot::SnapshotError;
 use crate::state::BadState;
 use crate::store::StoreError;
+use crate::tag::TagName;
 
 /// Why something was refused or failed; nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,15 @@ pub enum CoordinatorError {
     /// No such project.
     #[error("there is no project {0}")]
     UnknownProject(ProjectName),
+    /// No such tag.
+    #[error("there is no tag {0}")]
+    UnknownTag(TagName),
+    /// Tags' names are a project's.
+    #[error("several projects have a tag {0}: name the project")]
+    SeveralTags(TagName),
+    /// A tag with nothing on trial.
+    #[error("tag {0} has no canary")]
+    NoCanary(TagName),
     /// Another project has that very run: ids come from the terms alone.
     #[error("run {0} is another project's, from the same manifest: give another seed")]
     RunTaken(RunId),
@@ -201,9 +211,12 @@ impl CoordinatorError {
     pub fn problem_type(&self) -> ProblemType {
         match self {
             Self::BadToken => ProblemType::BadToken,
-            Self::UnknownToken(_) | Self::UnknownOperator(_) | Self::UnknownProject(_) => {
-                ProblemType::UnknownName
-            }
+            Self::UnknownToken(_)
+            | Self::UnknownOperator(_)
+            | Self::UnknownProject(_)
+            | Self::UnknownTag(_)
+            | Self::NoCanary(_) => ProblemType::UnknownName,
+            Self::SeveralTags(_) => ProblemType::BadRequest,
             Self::OperatorExists(_) | Self::ProjectExists(_) | Self::RunTaken(_) => {
                 ProblemType::NameTaken
             }

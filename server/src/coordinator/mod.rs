@@ -15,6 +15,7 @@
 //! - `differences`: snapshots for clients that hold an earlier one. `inclusion`: that an update was
 //!   counted. `restore`: a run carried here. `rollback`: back to an earlier adapter. `simulated`: what only
 //!   a simulator asks for.
+//! - `tags`: names for adapters, and canaries.
 //! - `steps`: a run's copy, and what changes it. `rounds`: check-in and upload. `fold`: the sum of a
 //!   round. `close`: the tick, and from one round to the next.
 
@@ -35,6 +36,7 @@ mod runs;
 mod sightings;
 mod simulated;
 mod steps;
+mod tags;
 #[cfg(test)]
 pub(crate) mod tests;
 mod uploads;

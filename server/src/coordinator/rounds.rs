@@ -341,6 +341,6 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn json<T: serde::Serialize>(message: &T) -> Vec<u8> {
+pub(super) fn json<T: serde::Serialize>(message: &T) -> Vec<u8> {
     serde_json::to_vec(message).expect("ids and numbers are always JSON")
 }

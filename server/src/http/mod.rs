@@ -3,9 +3,11 @@
 //! - [`serve`]: the accept loop. `connection`: one connection. `stall`: peers that do not read.
 //! - `auth`: who asks. `callers`: how many at once. `rates`: how often. `body`: bounded reading. `problem`: refusals. `count`: metrics.
 //!   `health`: for load balancers.
-//! - `enrol`, `check_in`, `records`, `objects`, `updates`, `inclusion`, `evaluations`: the resources.
+//! - `enrol`, `check_in`, `records`, `objects`, `updates`, `inclusion`, `evaluations`, `adapters`: the
+//!   resources.
 //! - `admin`: the admin API, on another listener.
 
+mod adapters;
 pub(crate) mod admin;
 mod auth;
 mod body;
@@ -109,6 +111,7 @@ const ROUTES: &[Route] = &[
     (&["GET"], "/v1/runs/{run}/objects/{digest}", || get(objects::object)),
     (&["GET"], "/v1/runs/{run}/rounds/{round}/inclusion", || get(inclusion::inclusion)),
     (&["PUT"], "/v1/runs/{run}/rounds/{round}/evaluations/{client}", || put(evaluations::put)),
+    (&["GET"], "/v1/adapters/{tag}", || get(adapters::adapter)),
     (&["GET"], DIFFERENCE, || get(objects::difference)),
     (&["PUT", "PATCH", "HEAD"], UPDATE, || put(updates::put).patch(updates::patch).head(updates::head)),
 ];

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::RoundId;
 use gossamer_protocol::message::{CheckIn, Enrolment};
 use gossamer_protocol::problem::{Problem, ProblemType as P};
 use gossamer_protocol::request;
@@ -20,6 +21,7 @@ use crate::coordinator::tests::fixtures::{id, key, manifest};
 use crate::coordinator::tests::world::World;
 use crate::operator::Role;
 use crate::project::ProjectName;
+use crate::tag::{Adapter, TagName};
 
 /// What a path or a body names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ enum Whose {
 use Whose::{Nobodys, Ours, Theirs};
 
 /// The names in paths that are of a project, and those that are not.
-const OF_A_PROJECT: [&str; 5] = ["run", "digest", "client", "token", "name"];
+const OF_A_PROJECT: [&str; 6] = ["run", "digest", "client", "token", "name", "tag"];
 const OF_NONE: [&str; 4] = ["round", "attempt", "held", "file"];
 
 fn project(name: &str) -> ProjectName {
@@ -59,6 +61,7 @@ struct Names {
     /// The token's secret.
     secret: String,
     name: String,
+    tag: String,
     /// The operator's token.
     bearer: String,
 }
@@ -89,6 +92,11 @@ impl Names {
             coordinator.add_operator(operator, Role::Admin, None).await.expect("made");
         let view = coordinator.run(run).await.expect("there");
         assert_eq!(view.round.0, 1, "a round closed");
+        let tag: TagName = format!("stable-of-{called}").parse().expect("a name");
+        let adapter = Adapter { run, round: RoundId(1) };
+        coordinator.set_tag(&tag, adapter).await.expect("tagged");
+        let half = 500.try_into().expect("a share");
+        coordinator.set_canary(&tag, Some(adapter), half).await.expect("on trial");
         Self {
             project: called,
             run: run.to_string(),
@@ -97,6 +105,7 @@ impl Names {
             token: token.to_string(),
             secret,
             name: made.name.to_string(),
+            tag: tag.to_string(),
             bearer,
         }
     }
@@ -109,13 +118,15 @@ impl Names {
             "client" => &self.client,
             "token" => &self.token,
             "name" => &self.name,
+            "tag" => &self.tag,
             other => panic!("{other:?} in a path: say here whose it is"),
         }
     }
 
     /// Nothing that a project's operator is told has these.
-    fn secrets(&self) -> [&str; 6] {
-        [self.project, &self.run, &self.digest, &self.client, &self.token, &self.name]
+    fn secrets(&self) -> [&str; 7] {
+        let Self { run, digest, client, token, name, tag, .. } = self;
+        [self.project, run, digest, client, token, name, tag]
     }
 }
 
@@ -127,6 +138,7 @@ fn nobodys(name: &str) -> &'static str {
         "digest" => "c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3",
         "token" => "d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4",
         "name" => "operator-of-nothing",
+        "tag" => "stable-of-nothing",
         other => panic!("{other:?} in a path: say here what never was"),
     }
 }
@@ -281,7 +293,7 @@ async fn a_clients_route_knows_nothing_of_another_project() {
 }
 
 /// What a request with this body, or these parameters, names of another project.
-fn admin_body(path: &str, project: &str) -> Option<Value> {
+fn admin_body(path: &str, project: &str, run: &str) -> Option<Value> {
     let manifest = manifest().to_bytes().expect("valid");
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
     match path {
@@ -291,17 +303,25 @@ fn admin_body(path: &str, project: &str) -> Option<Value> {
         "/v1/clients/{client}/revoke" => Some(json!({ "reason": "" })),
         "/v1/projects" => Some(json!({ "name": project })),
         "/v1/runs/{run}/rollback" => Some(json!({ "round": 0 })),
+        // A name that is another's is free here: what is foreign is the run.
+        "/v1/tags/{tag}" => Some(json!({ "run": run, "round": 1 })),
+        "/v1/tags/{tag}/canary" => Some(json!({ "run": run, "round": 1, "permille": 5 })),
         _ => panic!("{path}: say here what its body names"),
     }
 }
 
 fn query(path: &str, project: &str) -> String {
     match path {
-        "/v1/operators/{name}" => format!("?project={project}"),
+        "/v1/operators/{name}"
+        | "/v1/tags/{tag}"
+        | "/v1/tags/{tag}/canary"
+        | "/v1/tags/{tag}/promote" => format!("?project={project}"),
         // Numbers alone, and a client to begin behind, which need not be there.
-        "/v1/runs/{run}/rounds" | "/v1/clients" | "/v1/enrolment-tokens" | "/v1/audit" => {
-            String::new()
-        }
+        "/v1/runs/{run}/rounds"
+        | "/v1/runs/{run}/adapter/{file}"
+        | "/v1/clients"
+        | "/v1/enrolment-tokens"
+        | "/v1/audit" => String::new(),
         _ => panic!("{path}: say here what its query names"),
     }
 }
@@ -314,7 +334,7 @@ async fn an_operators_route_knows_nothing_of_another_project() {
         let at = format!("{} {}", route.method, route.path);
         if route.takes.is_some() && names(route.path).is_empty() {
             let ask = async |project| {
-                let body = admin_body(route.path, project);
+                let body = admin_body(route.path, project, "");
                 stage.plain(stage.asked(route.method, route.path, body).await)
             };
             let (theirs, nothing) = (ask("theirs").await, ask("nothing").await);
@@ -324,15 +344,16 @@ async fn an_operators_route_knows_nothing_of_another_project() {
             assert_eq!(theirs.0, refused, "{at}");
         }
         for named in choices(route.path) {
-            let body = route.takes.and_then(|_| admin_body(route.path, "ours"));
             let ask = async |whose: Whose, project: &str| {
                 let path =
                     stage.path(route.path, |name| if named.contains(&name) { whose } else { Ours });
+                let run = if whose == Theirs { &stage.theirs.run } else { nobodys("run") };
+                let body = route.takes.and_then(|_| admin_body(route.path, "ours", run));
                 let path = match route.query {
                     Some(_) if whose != Ours => path + &query(route.path, project),
                     _ => path,
                 };
-                stage.plain(stage.asked(route.method, &path, body.clone()).await)
+                stage.plain(stage.asked(route.method, &path, body).await)
             };
             for project in ["ours", "theirs"] {
                 let theirs = ask(Theirs, project).await;

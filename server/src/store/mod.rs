@@ -8,7 +8,7 @@
 //! - [`objects`]: bytes by digest. [`staging`]: uploads that are still arriving.
 //! - `rows`: nonces, whose store it is. `projects`: whose the rest is. `clients`: clients, revocations.
 //!   `tokens`: enrolment tokens. `operators`: who may use the admin API. `runs`: runs. `steps`: what moves a round. `folds`: parts of one that is closed. `rounds`:
-//!   what was published. `evaluations`: what clients tell of it. `audit`: the audit log.
+//!   what was published. `evaluations`: what clients tell of it. `tags`: names for it. `audit`: the audit log.
 
 mod audit;
 mod clients;
@@ -25,6 +25,7 @@ mod rows;
 mod runs;
 pub mod staging;
 pub(crate) mod steps;
+mod tags;
 mod tokens;
 
 use std::path::Path;
@@ -51,6 +52,7 @@ pub(crate) use rounds::{PublishRow, Publishing};
 pub(crate) use runs::{RunRow, StatusRow};
 use staging::Staging;
 pub(crate) use steps::{AcceptRow, News, Standing};
+pub(crate) use tags::{TagRow, Tagging};
 pub use tokens::TokenRow;
 
 use crate::audit::Note;

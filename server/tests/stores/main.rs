@@ -14,3 +14,4 @@ mod projects;
 mod replicas;
 mod rollback;
 mod site;
+mod tags;

@@ -15,6 +15,7 @@ mod projects;
 pub(crate) mod routes;
 mod runs;
 mod server;
+mod tags;
 mod tokens;
 
 use std::sync::Arc;

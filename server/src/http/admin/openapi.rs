@@ -140,6 +140,7 @@ fn in_path(path: &str) -> Vec<Value> {
             let schema = match name {
                 "run" | "client" => json!({ "type": "string", "pattern": "^[0-9a-f]{32}$" }),
                 "token" => json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
+                "tag" => json!({ "type": "string", "pattern": "^[0-9a-z][0-9a-z_.-]{0,63}$" }),
                 _ => json!({ "type": "string", "pattern": "^[0-9A-Za-z_.@-]{1,64}$" }),
             };
             json!({ "name": name, "in": "path", "required": true, "schema": schema })

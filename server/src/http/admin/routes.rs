@@ -1,19 +1,20 @@
 //! Every route of the admin API: the router and `/openapi.json` are made of this list, and a test asks each for its
 //! role.
 
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use gossamer_protocol::problem::ProblemType as P;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
     Admin, clients, dashboard, events, log, metrics, openapi, operators, projects, runs, server,
-    tokens,
+    tags, tokens,
 };
 use crate::coordinator::{ClientView, Health, RunView};
 use crate::http::health::alive;
 use crate::operator::{Operator, Role};
 use crate::project::Project;
 use crate::store::{Entry, RoundRow, TokenRow};
+use crate::tag::{Adapter, Tag};
 
 /// The schema of a type.
 pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -145,9 +146,23 @@ pub(crate) const ROUTES: &[Route] = &[
     route("POST", "/v1/runs/{run}/rollback", O, || post(runs::roll_back), "Go back to the adapter that an earlier round of a paused run started from")
         .takes::<runs::Back>().gives(&[Gives::json::<RunView>(200)])
         .refuses(&[P::BadRequest, P::TooLarge, P::UnknownRun, P::UnknownRound, P::Conflict]),
-    route("GET", "/v1/runs/{run}/adapter/{file}", O, || get(runs::adapter), "A file of the latest adapter, as PEFT keeps it")
-        .gives(&[Gives::json::<serde_json::Map<String, serde_json::Value>>(200), Gives(200, "application/octet-stream", None)])
-        .refuses(&[P::BadRequest, P::UnknownRun, P::NoRoute]),
+    route("GET", "/v1/runs/{run}/adapter/{file}", O, || get(runs::adapter), "A file of the latest adapter, or of that which a round starts from, as PEFT keeps it")
+        .query::<runs::Which>().gives(&[Gives::json::<serde_json::Map<String, serde_json::Value>>(200), Gives(200, "application/octet-stream", None)])
+        .refuses(&[P::BadRequest, P::UnknownRun, P::UnknownRound, P::NoRoute]),
+    route("GET", "/v1/tags", V, || get(tags::list), "Names for adapters, and their canaries")
+        .gives(&[Gives::json::<Vec<Tag>>(200)]),
+    route("PUT", "/v1/tags/{tag}", O, || put(tags::set), "Make a tag, or move it, to the adapter that a round starts from")
+        .takes::<Adapter>().gives(&[Gives::json::<Tag>(200)])
+        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownRun, P::UnknownRound]),
+    route("DELETE", "/v1/tags/{tag}", O, || delete(tags::remove), "Drop a tag and its canary")
+        .query::<tags::Whose>().gives(&[Gives(204, "", None)]).refuses(NO_NAME),
+    route("PUT", "/v1/tags/{tag}/canary", O, || put(tags::set_canary), "Give a share of the clients that ask for a tag another adapter, or change the share")
+        .query::<tags::Whose>().takes::<tags::NewCanary>().gives(&[Gives::json::<Tag>(200)])
+        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownName, P::UnknownRun, P::UnknownRound]),
+    route("DELETE", "/v1/tags/{tag}/canary", O, || delete(tags::end_canary), "Take a canary back")
+        .query::<tags::Whose>().gives(&[Gives(204, "", None)]).refuses(NO_NAME),
+    route("POST", "/v1/tags/{tag}/promote", O, || post(tags::promote), "Have a tag name what is its canary")
+        .query::<tags::Whose>().gives(&[Gives::json::<Tag>(200)]).refuses(NO_NAME),
     route("GET", "/v1/clients", V, || get(clients::list), "Clients by id")
         .query::<clients::Clients>().gives(&[Gives::json::<Vec<ClientView>>(200)]).refuses(&[P::BadRequest]),
     route("GET", "/v1/clients/{client}", V, || get(clients::show), "A client, and what it did in each run")

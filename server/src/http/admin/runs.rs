@@ -204,14 +204,27 @@ pub(super) async fn rounds(
     Ok(Json(acting(&admin, &caller).rounds(run, from.unwrap_or(RoundId(0)), limit).await?))
 }
 
-/// A file of the latest adapter, as PEFT keeps it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// The round that starts from the adapter; none: the latest.
+    #[schemars(with = "Option<u64>")]
+    round: Option<RoundId>,
+}
+
+/// A file of an adapter, as PEFT keeps it.
 pub(super) async fn adapter(
     State(admin): State<Admin>,
     caller: Caller,
     at: Result<Path<(RunId, String)>, PathRejection>,
+    asked: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, Refusal> {
-    let (run, wanted) = address(at)?;
-    let files = acting(&admin, &caller).export(run).await?;
+    let ((run, wanted), Which { round }) = (address(at)?, query(asked)?);
+    let coordinator = acting(&admin, &caller);
+    let files = match round {
+        Some(round) => coordinator.export_round(run, round).await?,
+        None => coordinator.export(run).await?,
+    };
     let names: Vec<&str> = files.iter().map(|(name, _)| name).collect();
     let Some((_, bytes)) = files.iter().find(|(name, _)| *name == wanted) else {
         let detail = format!("expected one of {}", names.join(", "));

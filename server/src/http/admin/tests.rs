@@ -25,6 +25,7 @@ async fn ask(
         .replace("{client}", &zeros)
         .replace("{token}", &"0".repeat(64))
         .replace("{name}", "nobody")
+        .replace("{tag}", "nothing")
         .replace("{file}", "adapter_config.json");
     let request = Request::builder().method(route.method).uri(path);
     let request =

@@ -2,7 +2,7 @@
 // as markup: names and reasons come from others.
 
 const $ = (id) => document.getElementById(id);
-const state = { token: null, role: "viewer", runs: [], chosen: null, rounds: new Map(), clients: [], audit: [], stop: null };
+const state = { token: null, role: "viewer", runs: [], chosen: null, rounds: new Map(), clients: [], audit: [], tags: [], stop: null };
 const ROLES = ["viewer", "operator", "admin"];
 const may = (role) => ROLES.indexOf(state.role) >= ROLES.indexOf(role);
 const plain = (name) => name.replace("urn:gossamer:problem:", "").replaceAll("-", " ");
@@ -120,12 +120,31 @@ function showRuns(runs) {
       make("div", {},
         make("p", { class: "progress" }, `${number(run.round)} of ${number(run.rounds)} rounds`),
         make("progress", { max: run.rounds, value: run.round, "aria-label": `Rounds of ${run.name}` }),
-        make("p", {}, now)),
+        make("p", {}, now), ...tagged(run)),
       make("div", { class: "row" }, ...buttons));
   });
   fill($("runs"), ...(cards.length ? cards : [make("p", { class: "quiet" }, "There is no run yet: gossamer-server run create DIR run.toml")]));
   figures();
   showRounds();
+}
+
+// What apps get of a run: its tags, and what is on trial.
+function tagged(run) {
+  const on = (what) => what?.run === run.run;
+  const named = state.tags.flatMap((tag) => [
+    ...(on(tag) ? [`${tag.tag}: round ${tag.round}`] : []),
+    ...(on(tag.canary) ? [`${tag.tag}, canary for ${tag.canary.permille / 10} %: round ${tag.canary.round}`] : [])]);
+  return named.length ? [make("p", { class: "tags" }, named.join("; "))] : [];
+}
+
+async function showTags() {
+  try {
+    state.tags = await api("/v1/tags");
+  } catch (error) {
+    if (error.name !== "AbortError") say(error.message);
+    return;
+  }
+  showRuns(state.runs);
 }
 
 function choose(run) {
@@ -247,6 +266,12 @@ function tellEntry(entry) {
     "run-created": () => `created run ${entry.name}`,
     "run-status": () => `set ${run} to ${entry.status}${entry.note ? `: ${entry.note}` : ""}`,
     "round-closed": () => `closed round ${entry.round} of ${run} with ${entry.accepted} updates${entry.last ? ", its last" : ""}`,
+    "tag-set": () => `had tag ${entry.tag} name round ${entry.round} of ${run}`,
+    "tag-removed": () => `dropped tag ${entry.tag}`,
+    "canary-set": () => `gave ${entry.permille / 10} % of those who ask for ${entry.tag} round ${entry.round} of ${run}`,
+    "canary-promoted": () => `promoted the canary of ${entry.tag}: round ${entry.round} of ${run}`,
+    "canary-ended": () => `took the canary of ${entry.tag} back`,
+    "rolled-back": () => `went back to the adapter of round ${entry.to} of ${run}`,
     "round-abandoned": () => `tries round ${entry.round} of ${run} again: ${entry.accepted} updates were too few`,
     "refused": () => `refused ${entry.counts.map((one) => `${one.count} \u00d7 ${plain(one.reason)}${one.client ? ` (${short(one.client)})` : ""}`).join(", ")}`,
   }[entry.action];
@@ -269,6 +294,7 @@ const on = {
   },
   audit: (entry) => {
     state.audit.unshift(entry);
+    if (/^(tag|canary)-/.test(entry.entry.action)) showTags();
     showAudit();
   },
 };
@@ -283,6 +309,7 @@ async function follow() {
   // What the log told before: the stream tells what comes.
   state.audit = await api("/v1/audit?limit=100");
   await showClients();
+  await showTags();
   showAudit();
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
