@@ -119,7 +119,9 @@ pub struct TreeHead {
 }
 
 impl TreeHead {
-    fn text(&self) -> Vec<u8> {
+    /// What is signed.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
         let Self { run, round, record, size, root } = self;
         format!("{run}\n{round}\n{record}\n{size}\n{root}\n").into_bytes()
     }

@@ -13,7 +13,8 @@
 //! - [`codec`], [`frame`]: those entries as bytes, and the frame around them.
 //! - [`budget`]: what fits into so many bytes.
 //! - [`sign`], [`request`], [`message`], [`problem`]: who says what, and how it is refused.
-//! - [`inclusion`]: that an update was counted. [`tag`]: names for adapters.
+//! - [`inclusion`]: that an update was counted. [`tag`]: names for adapters. [`rotation`]: keys that follow one
+//!   another.
 
 pub mod budget;
 pub mod codec;
@@ -32,6 +33,7 @@ pub mod peft;
 pub mod problem;
 pub mod request;
 pub mod rng;
+pub mod rotation;
 pub mod select;
 pub mod sign;
 pub mod sparse;

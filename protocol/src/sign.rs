@@ -32,6 +32,10 @@ pub enum Purpose {
     TreeHead,
     /// What a tag names for a client, by the server.
     Tag,
+    /// That one of the server's keys follows another, by both.
+    ServerKey,
+    /// Possession of a client's next key, by that key.
+    ClientKey,
 }
 
 impl Purpose {
@@ -45,6 +49,8 @@ impl Purpose {
             Self::Audit => b"gossamer/v1/audit\0",
             Self::TreeHead => b"gossamer/v1/tree-head\0",
             Self::Tag => b"gossamer/v1/tag\0",
+            Self::ServerKey => b"gossamer/v1/server-key\0",
+            Self::ClientKey => b"gossamer/v1/client-key\0",
         }
     }
 
