@@ -5,6 +5,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
+use gossamer_protocol::rotation::Rotation;
 use serde::Serialize;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -14,7 +15,7 @@ use crate::config::{self, Config};
 use crate::coordinator::disk_free;
 use crate::problem::told;
 use crate::setup::{self, ServeLock, SetupError};
-use crate::store::{Kind, Store, StoreError};
+use crate::store::{Kind, Store, StoreError, joined};
 use crate::tls;
 
 /// A certificate that ends sooner should be renewed.
@@ -103,13 +104,14 @@ fn key(dir: &Path) -> Finding {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        let path = dir.join("keys/server.key");
-        let mode = std::fs::metadata(&path).map(|found| found.permissions().mode() & 0o777);
-        if let Ok(mode) = mode.as_ref()
-            && mode & 0o077 != 0
-        {
-            let advice = format!("chmod 600 {}", path.display());
-            return warning(check, format!("others may read it (mode {mode:o})"), advice);
+        for path in setup::key_files(dir) {
+            let mode = std::fs::metadata(&path).map(|found| found.permissions().mode() & 0o777);
+            if let Ok(mode) = mode.as_ref()
+                && mode & 0o077 != 0
+            {
+                let advice = format!("chmod 600 {}", path.display());
+                return warning(check, format!("others may read it (mode {mode:o})"), advice);
+            }
         }
     }
     good(check, key.to_string())
@@ -231,8 +233,10 @@ async fn store(dir: &Path, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![rows(&store).await, clock(&store, now).await];
     findings.push(objects(&store).await);
     if let Ok(key) = setup::signing_key(dir) {
+        findings.extend(rotations(dir, &store, now).await);
+        let chain = store.rotations().await.unwrap_or_default();
         match store.owner().await {
-            Ok(Some(owner)) if owner != key.public() => {
+            Ok(Some(owner)) if !joined(&owner, &chain).knows(&key.public()) => {
                 let advice = "copy keys/server.key from a server that serves this store";
                 findings.push(bad("store's key", format!("it belongs to {owner}"), advice));
             }
@@ -249,6 +253,39 @@ async fn store(dir: &Path, now: Timestamp) -> Vec<Finding> {
     }
     store.close().await;
     findings
+}
+
+/// Whether the secrets of the keys that followed the first one are here; nothing where there was only ever one.
+async fn rotations(dir: &Path, store: &Store, now: Timestamp) -> Option<Finding> {
+    let check = "signing key";
+    let chain = match store.rotations().await {
+        Ok(chain) => chain,
+        Err(error) => return Some(bad(check, told(&error), "restore the store from a backup")),
+    };
+    let (first, newest) = (chain.first()?.from, chain.last()?.to);
+    if joined(&first, &chain).key != newest {
+        let found = "a statement by which one key follows another is not signed by both";
+        return Some(bad(check, found, "find out who changed it: compare with a backup"));
+    }
+    let advice = "copy it into keys/ from the server where `key rotate` was run";
+    let begun = |next: &&Rotation| next.at_ms <= now.0;
+    let due = chain.iter().rev().find(begun).map_or(first, |next| next.to);
+    if !setup::has_key(dir, &due) {
+        let found = format!("the secret of {due}, which should sign now, is not here");
+        return Some(bad(check, found, advice));
+    }
+    if let Some(next) = chain.iter().find(|next| !begun(next) && !setup::has_key(dir, &next.to)) {
+        let (key, at) = (next.to, next.at_ms);
+        let found = format!("the secret of {key}, which signs from {at} (Unix ms) on, is not here");
+        return Some(warning(check, found, advice));
+    }
+    let over = |next: &&Rotation| next.until_ms <= now.0 && setup::has_key(dir, &next.from);
+    if let Some(Rotation { from, .. }) = chain.iter().find(over) {
+        let found = format!("the secret of {from} is here, which is believed no more");
+        let advice = "take it out of keys/: it can only be stolen";
+        return Some(warning(check, found, advice));
+    }
+    Some(good(check, format!("{due} signs; it is one of {}", chain.len() + 1)))
 }
 
 async fn rows(store: &Store) -> Finding {

@@ -1,7 +1,7 @@
 //! A server's directory: what `init` makes, and what is read from it again.
 //!
 //! ```text
-//! config.toml    keys/server.key    tls/{ca.pem, server.pem, server.key}
+//! config.toml    keys/{server.key, those that followed it}    tls/{ca.pem, server.pem, server.key}
 //! store.sqlite   objects/           staging/      lock
 //! ```
 //!
@@ -17,15 +17,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use gossamer_protocol::hex;
 use gossamer_protocol::message::JoinToken;
-use gossamer_protocol::sign::{PublicKey, SigningKey};
-use ring::rand::SecureRandom as _;
+use gossamer_protocol::sign::PublicKey;
 
 use crate::clock::SystemClock;
 use crate::config::{self, Config, ConfigError};
-use crate::coordinator::{Coordinator, CoordinatorError};
-use crate::store::{Places, Store, StoreError};
+use crate::coordinator::{Coordinator, CoordinatorError, Keyring};
+use crate::store::{Places, Store, StoreError, joined};
 use crate::tls::{self, TlsError};
 
+mod secrets;
+
+use secrets::Folder;
+pub(crate) use secrets::key_files;
+pub use secrets::{has_key, new_key, signing_key};
+
+const KEYS: &str = "keys";
 const KEY: &str = "keys/server.key";
 const LOCK: &str = "lock";
 
@@ -104,9 +110,7 @@ pub async fn init(dir: &Path, names: &[String], config: &Config) -> Result<(), S
     );
     let certificates = tls::development(&all)?;
     if !has_key {
-        let mut seed = [0; 32];
-        ring::rand::SystemRandom::new().fill(&mut seed).expect("the system has randomness");
-        write(&dir.join(KEY), hex::encode(&seed).as_bytes(), true)?;
+        write(&dir.join(KEY), hex::encode(&secrets::new_seed()).as_bytes(), true)?;
     }
     let files = [
         ("tls/ca.pem", certificates.ca, false),
@@ -128,21 +132,6 @@ pub async fn init(dir: &Path, names: &[String], config: &Config) -> Result<(), S
     write(&dir.join(config::FILE), text.as_bytes(), false)
 }
 
-/// The server's signing key.
-///
-/// # Errors
-/// [`SetupError`] where it cannot be read.
-pub fn signing_key(dir: &Path) -> Result<SigningKey, SetupError> {
-    let path = dir.join(KEY);
-    let text = std::fs::read_to_string(&path).map_err(|source| SetupError::Io {
-        what: "read",
-        path: path.clone(),
-        source,
-    })?;
-    let seed = hex::decode_array(text.trim()).map_err(|_| SetupError::BadKey(path))?;
-    Ok(SigningKey::from_seed(&seed))
-}
-
 /// The coordinator of a directory, by the system's clock.
 ///
 /// # Errors
@@ -150,7 +139,8 @@ pub fn signing_key(dir: &Path) -> Result<SigningKey, SetupError> {
 pub async fn coordinator(dir: &Path) -> Result<Coordinator, SetupError> {
     let (store, key) = (store(dir).await?, signing_key(dir)?);
     must_be_ours(&store, &key.public()).await?;
-    Ok(Coordinator::open(store, key, Arc::new(SystemClock)).await?)
+    let ring = Some(Arc::new(Folder(dir.join(KEYS))) as Arc<dyn Keyring>);
+    Ok(Coordinator::open_with(store, key, ring, Arc::new(SystemClock)).await?)
 }
 
 /// The store of a directory, where its configuration says.
@@ -166,7 +156,11 @@ pub async fn store(dir: &Path) -> Result<Store, SetupError> {
 /// Two keys on one store would sign one chain of records.
 async fn must_be_ours(store: &Store, ours: &PublicKey) -> Result<(), SetupError> {
     let owner = store.belongs_to(ours).await?;
-    if owner == *ours { Ok(()) } else { Err(SetupError::NotOurs { owner, ours: *ours }) }
+    if joined(&owner, &store.rotations().await?).knows(ours) {
+        Ok(())
+    } else {
+        Err(SetupError::NotOurs { owner, ours: *ours })
+    }
 }
 
 /// What a device is handed: the token's secret, the server's key, and the CA to trust.
@@ -174,13 +168,25 @@ async fn must_be_ours(store: &Store, ours: &PublicKey) -> Result<(), SetupError>
 /// # Errors
 /// [`SetupError`] where the key or the CA cannot be read.
 pub fn join_token(config: &Config, secret: String) -> Result<JoinToken, SetupError> {
+    join_token_of(config, secret, signing_key(&config.dir)?.public())
+}
+
+/// As [`join_token`], with the key that the device is to pin: the one that signs now.
+///
+/// # Errors
+/// [`SetupError`] where the CA cannot be read.
+pub fn join_token_of(
+    config: &Config,
+    secret: String,
+    server_key: PublicKey,
+) -> Result<JoinToken, SetupError> {
     let ca = if config.tls.ca.as_os_str().is_empty() {
         None
     } else {
         let found = tls::certificates(&config.path(&config.tls.ca))?;
         found.first().map(|ca| BASE64.encode(ca))
     };
-    Ok(JoinToken { secret, server_key: signing_key(&config.dir)?.public(), ca })
+    Ok(JoinToken { secret, server_key, ca })
 }
 
 /// Held while a process serves a directory; let go by the system when it ends, however it ends.

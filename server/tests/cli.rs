@@ -137,6 +137,88 @@ fn tokens_pin_the_server() {
 }
 
 #[test]
+fn a_key_follows_another() {
+    let place = Place::new();
+    let pinned = |place: &Place| {
+        let token = place.good(&["token", "new", "s"]);
+        JoinToken::decode(&token).expect("a token").server_key.to_string()
+    };
+    let first = pinned(&place);
+    let listed = place.json(&["key", "list", "s"]);
+    assert_eq!((&listed["first"], &listed["signs"]), (&first[..].into(), &first[..].into()));
+    // The doctor fails for ports that are taken, too: only the finding counts.
+    let doctor = || {
+        let output = place.run(&["doctor", "s", "--json"]);
+        let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let found = found.as_array().expect("a list").iter();
+        found.filter(|f| f["check"] == "signing key").map(|f| f["state"].clone()).next()
+    };
+    assert_eq!(doctor(), None, "there is one key");
+    let warned = Some(Value::from("warning"));
+
+    let made = place.json(&["key", "rotate", "s", "--in", "1h", "--overlap", "2d"]);
+    let rotation = &made["rotation"];
+    let number = |field: &str| rotation[field].as_u64().expect("a number");
+    assert_eq!(number("until_ms") - number("at_ms"), 2 * 86_400_000);
+    assert_eq!(rotation["from"], first[..]);
+    assert_eq!(pinned(&place), first, "not yet");
+    assert_eq!(doctor(), Some(Value::from("good")));
+    std::fs::remove_file(made["file"].as_str().map(|f| place.root.join(f)).expect("a path"))
+        .expect("there");
+    assert_eq!(doctor(), warned, "it will be needed");
+    assert_eq!(place.run(&["key", "rotate", "s", "--overlap", "0s"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_key_that_follows_signs_and_the_old_one_can_go() {
+    let place = Place::new();
+    let first = place.json(&["key", "list", "s"])["first"].as_str().expect("hex").to_owned();
+    place.json(&["run", "create", "s", "run.toml"]);
+    let made = place.json(&["key", "rotate", "s", "--overlap", "1s"]);
+    let second = made["rotation"]["to"].as_str().expect("hex").to_owned();
+    let listed = place.json(&["key", "list", "s"]);
+    assert_eq!((&listed["first"], &listed["signs"]), (&first[..].into(), &second[..].into()));
+    assert_eq!(listed["here"].as_array().map(Vec::len), Some(2));
+    assert_eq!(listed["rotations"][0], made["rotation"]);
+    let token = place.good(&["token", "new", "s"]);
+    let pinned = JoinToken::decode(&token).expect("a token").server_key.to_string();
+    assert_eq!(pinned, second, "whoever enrols now pins the new one");
+
+    let doctor = |place: &Place| {
+        let output = place.run(&["doctor", "s", "--json"]);
+        let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let found = found.as_array().expect("a list").clone();
+        let is = |f: &&Value| f["check"] == "signing key";
+        let found = found.iter().find(is).expect("there is more than one key");
+        (found["state"].clone(), found["found"].as_str().expect("text").to_owned())
+    };
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let (state, found) = doctor(&place);
+    assert!(state == "warning" && found.contains(&first), "it can go: {found}");
+    std::fs::remove_file(place.root.join("s/keys/server.key")).expect("there");
+    let (state, found) = doctor(&place);
+    assert!(state == "good" && found.contains(&second), "{found}");
+    assert_eq!(place.json(&["key", "list", "s"])["signs"], second[..]);
+    let whole = place.good(&["verify-log", "s"]);
+    assert!(whole.contains("whole"), "{whole}");
+    let third = place.json(&["key", "rotate", "s"])["rotation"]["to"].clone();
+    assert_eq!(place.json(&["key", "list", "s"])["signs"], third);
+
+    // Who lacks the newest secret is told, and makes nothing.
+    let keys = place.root.join("s/keys");
+    let newest = keys.join(format!("{}.key", &third.as_str().expect("hex")[..16]));
+    std::fs::rename(&newest, place.root.join("elsewhere")).expect("there");
+    let before = std::fs::read_dir(&keys).expect("there").count();
+    let refused = place.bad(&["key", "rotate", "s"]);
+    assert!(refused.contains(third.as_str().expect("hex")), "{refused}");
+    assert_eq!(std::fs::read_dir(&keys).expect("there").count(), before);
+    let (state, _) = doctor(&place);
+    assert_eq!(state, "bad", "it should sign by now");
+    std::fs::rename(place.root.join("elsewhere"), &newest).expect("there");
+    assert_eq!(doctor(&place).0, "good");
+}
+
+#[test]
 fn what_cannot_be_is_one_clear_line() {
     let place = Place::new();
     assert!(place.bad(&["init", "s"]).contains("already holds a server"));

@@ -1,8 +1,9 @@
 //! The chain of hashes, and how it shows where it was changed.
 
 use gossamer_protocol::digest::{Digest, Hasher};
-use gossamer_protocol::sign::{PublicKey, Purpose, Signature};
-use serde::Serialize;
+use gossamer_protocol::rotation::Trust;
+use gossamer_protocol::sign::{Purpose, Signature};
+use serde::{Deserialize, Serialize};
 
 /// Where the log stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -12,6 +13,9 @@ pub struct Head {
     /// Its hash.
     pub hash: Digest,
 }
+
+/// Processes that share a log may differ by so much in what time it is.
+const CLOCKS_MS: u64 = 3_600_000;
 
 /// Before entry 1.
 pub const START: Head = Head { seq: 0, hash: Digest([0; 32]) };
@@ -49,6 +53,14 @@ pub enum Fault {
     /// A checkpoint is not the server's.
     #[error("the checkpoint at entry {0} is not signed by this server's key")]
     BadCheckpoint(u64),
+    /// A checkpoint is signed by a key of the server's at a time at which that was believed no more.
+    #[error("the checkpoint at entry {seq} is signed by a key that was believed until {until_ms}")]
+    Retired {
+        /// The entry.
+        seq: u64,
+        /// Unix time in milliseconds.
+        until_ms: u64,
+    },
     /// A checkpoint, or a head kept elsewhere, lies behind the end.
     #[error("the log was cut: it ends at entry {end}, and there was an entry {seen}")]
     Cut {
@@ -63,25 +75,27 @@ pub enum Fault {
 #[derive(Debug)]
 pub(crate) struct Check {
     head: Head,
-    /// Signed places still ahead, in rising order.
-    signed: std::iter::Peekable<std::vec::IntoIter<Head>>,
+    /// Signed places still ahead, in rising order, each with the time at which its key was believed no more.
+    signed: std::iter::Peekable<std::vec::IntoIter<(Head, Option<u64>)>>,
 }
 
 impl Check {
-    /// A check against what `key` signed, and against `seen`, which was kept elsewhere.
+    /// A check against what one of `keys` signed, and against `seen`, which was kept elsewhere.
     pub(crate) fn new(
         checkpoints: Vec<(Head, Signature)>,
-        key: &PublicKey,
+        keys: &Trust,
         seen: Option<Head>,
     ) -> Result<Self, Fault> {
         let mut signed = Vec::with_capacity(checkpoints.len() + 1);
         for (head, signature) in checkpoints {
-            key.verify(Purpose::Audit, &head.signed_bytes(), &signature)
-                .map_err(|_| Fault::BadCheckpoint(head.seq))?;
-            signed.push(head);
+            // Its time is that of the entry, which comes later.
+            let key = keys.signer(Purpose::Audit, &head.signed_bytes(), &signature, 0);
+            let key = key.map_err(|_| Fault::BadCheckpoint(head.seq))?;
+            let retired = keys.retired.iter().find(|retired| retired.key == key);
+            signed.push((head, retired.map(|retired| retired.until_ms)));
         }
-        signed.extend(seen);
-        signed.sort_by_key(|head| head.seq);
+        signed.extend(seen.map(|seen| (seen, None)));
+        signed.sort_by_key(|(head, _)| head.seq);
         Ok(Self { head: START, signed: signed.into_iter().peekable() })
     }
 
@@ -95,9 +109,12 @@ impl Check {
         if hash != next.hash {
             return Err(Fault::Changed(seq));
         }
-        while let Some(signed) = self.signed.next_if(|signed| signed.seq <= seq) {
+        while let Some((signed, until_ms)) = self.signed.next_if(|(signed, _)| signed.seq <= seq) {
             if signed != next {
                 return Err(Fault::Forged(seq));
+            }
+            if let Some(until_ms) = until_ms.filter(|until| at_ms(entry) >= until + CLOCKS_MS) {
+                return Err(Fault::Retired { seq, until_ms });
             }
         }
         self.head = next;
@@ -108,14 +125,23 @@ impl Check {
     pub(crate) fn end(mut self) -> Result<Head, Fault> {
         match self.signed.next() {
             None => Ok(self.head),
-            Some(seen) => Err(Fault::Cut { end: self.head.seq, seen: seen.seq }),
+            Some((seen, _)) => Err(Fault::Cut { end: self.head.seq, seen: seen.seq }),
         }
     }
+}
+
+fn at_ms(entry: &[u8]) -> u64 {
+    #[derive(Deserialize)]
+    struct At {
+        at_ms: u64,
+    }
+    serde_json::from_slice(entry).map_or(0, |At { at_ms }| at_ms)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gossamer_protocol::rotation::Rotation;
     use gossamer_protocol::sign::SigningKey;
 
     /// As `printf` and `sha256sum` have it:
@@ -150,7 +176,7 @@ mod tests {
             (head, key.sign(Purpose::Audit, &head.signed_bytes()))
         };
         let signed = signed.iter().map(sign).collect();
-        let mut check = Check::new(signed, &key.public(), seen)?;
+        let mut check = Check::new(signed, &Trust::pinned(key.public()), seen)?;
         for (seq, entry, hash) in rows {
             check.step(*seq, entry, *hash)?;
         }
@@ -204,7 +230,29 @@ mod tests {
         let seven = Head { seq: 7, hash: good[6].2 };
         let signature = other.sign(Purpose::Audit, &seven.signed_bytes());
         let key = SigningKey::from_seed(&[1; 32]).public();
-        let told = Check::new(vec![(seven, signature)], &key, None);
+        let told = Check::new(vec![(seven, signature)], &Trust::pinned(key), None);
         assert_eq!(told.expect_err("another key"), Fault::BadCheckpoint(7));
+    }
+
+    #[test]
+    fn what_an_old_key_signed_holds_unless_its_time_was_over() {
+        let [old, new, stranger] = [1, 2, 3].map(|b| SigningKey::from_seed(&[b; 32]));
+        let mut keys = Trust::pinned(old.public());
+        assert!(keys.follow(&[Rotation::sign(&old, &new, 500, 1_000)]));
+        let check = |key: &SigningKey, at_ms: u64| {
+            let entry = format!("{{\"at_ms\":{at_ms}}}").into_bytes();
+            let head = START.then(&entry);
+            let signed = vec![(head, key.sign(Purpose::Audit, &head.signed_bytes()))];
+            let mut check = Check::new(signed, &keys, None)?;
+            check.step(1, &entry, head.hash)?;
+            check.end()
+        };
+        for at_ms in [0, 999, 1_000 + CLOCKS_MS - 1, 1_000 + CLOCKS_MS] {
+            assert!(check(&new, at_ms).is_ok());
+            let late = Fault::Retired { seq: 1, until_ms: 1_000 };
+            let told = check(&old, at_ms).err();
+            assert_eq!(told, (at_ms >= 1_000 + CLOCKS_MS).then_some(late));
+            assert_eq!(check(&stranger, at_ms), Err(Fault::BadCheckpoint(1)));
+        }
     }
 }

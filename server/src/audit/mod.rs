@@ -15,6 +15,7 @@ mod chain;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::problem::ProblemType;
+use gossamer_protocol::sign::PublicKey;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
@@ -98,6 +99,17 @@ pub enum Event {
     Enrolled {
         /// Which.
         client: ClientId,
+    },
+    /// One of the server's keys is followed by another.
+    KeyRotated {
+        /// The old key.
+        from: PublicKey,
+        /// The new one.
+        to: PublicKey,
+        /// From when the new one signs.
+        start_ms: u64,
+        /// Until when what the old one signed is believed.
+        until_ms: u64,
     },
     /// A client was revoked.
     ClientRevoked {

@@ -5,6 +5,7 @@
 
 mod client;
 mod doctor;
+mod key;
 mod log;
 mod operator;
 mod project;
@@ -60,6 +61,9 @@ enum Command {
     /// Clients.
     #[command(subcommand)]
     Client(client::Client),
+    /// The server's signing keys.
+    #[command(subcommand)]
+    Key(key::Key),
     /// Operators: who may use the admin API.
     #[command(subcommand)]
     Operator(operator::Operator),
@@ -167,6 +171,7 @@ async fn dispatch(command: Command, json: bool) -> Result<()> {
         Command::Project(project) => project::run(project, json).await,
         Command::Token(token) => token::run(token, json).await,
         Command::Client(client) => client::run(client, json).await,
+        Command::Key(key) => key::run(key, json).await,
         Command::Operator(operator) => operator::run(operator, json).await,
         Command::Run(run) => run::run(run, json).await,
         Command::Snapshot(snapshot) => snapshot::run(snapshot, json).await,

@@ -46,9 +46,10 @@ pub(super) async fn run(command: Token, json: bool) -> Result<()> {
         Token::New { place, count, quota, ttl } => {
             let config = Config::load(&place.dir)?;
             let coordinator = place.coordinator().await?;
+            let key = coordinator.public_key();
             let mut tokens = Vec::new();
             for secret in coordinator.new_tokens(count as usize, quota, ttl).await? {
-                tokens.push(setup::join_token(&config, secret)?.encode());
+                tokens.push(setup::join_token_of(&config, secret, key)?.encode());
             }
             print(json, &json!(tokens), &tokens.join("\n"))
         }

@@ -106,12 +106,15 @@ impl Coordinator {
 
     async fn beat(&self, now: Timestamp) -> Result<(), CoordinatorError> {
         self.0.store.set_alive(now).await?;
+        self.refresh_keys().await?;
+        self.tell_lacking();
         self.0.store.forget_nonces(now).await?;
         self.drop_refused(now).await?;
         if let Some(note) = self.refusals_due(now) {
             self.0.store.note(&note).await?;
         }
-        if let Some(Head { seq, hash }) = self.0.store.sign_audit(&self.0.key).await? {
+        let Some(key) = self.believed_key() else { return Ok(()) };
+        if let Some(Head { seq, hash }) = self.0.store.sign_audit(&key).await? {
             // Whoever collects logs elsewhere keeps it out of reach of who can write to the store.
             tracing::info!(seq, %hash, "audit log");
         }
@@ -338,7 +341,7 @@ impl Coordinator {
                 // The same bytes, since they are a function of what was frozen.
                 let there = self.0.store.record(run.id, record.round).await?;
                 return match there {
-                    Some((there, ..)) if there == signed => Ok(false),
+                    Some((there, ..)) if there.bytes == signed.bytes => Ok(false),
                     _ => Err(CoordinatorError::Diverged { run: run.id, round }),
                 };
             }

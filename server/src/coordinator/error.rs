@@ -9,6 +9,7 @@ use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 use gossamer_protocol::manifest::ManifestError;
 use gossamer_protocol::peft::PeftError;
 use gossamer_protocol::problem::{Problem, ProblemType};
+use gossamer_protocol::sign::PublicKey;
 
 use crate::advance::AdvanceError;
 use crate::aggregate::AggregateError;
@@ -58,6 +59,14 @@ pub enum CoordinatorError {
     /// Another project has that very run: ids come from the terms alone.
     #[error("run {0} is another project's, from the same manifest: give another seed")]
     RunTaken(RunId),
+    /// The secret of the server's newest key is needed to let another follow it.
+    #[error(
+        "the secret of {0}, the newest key, is not in keys/: copy it from the server that made it"
+    )]
+    NoSecret(PublicKey),
+    /// Another process let a key follow just now.
+    #[error("another key was made to follow just now: see `key list`")]
+    RotatedBefore,
     /// The client was revoked.
     #[error("client {0} was revoked by the operator")]
     Revoked(ClientId),
@@ -238,8 +247,9 @@ impl CoordinatorError {
             Self::Aggregate(aggregate) => aggregate.problem(),
             Self::Measured => ProblemType::BadValue,
             Self::Manifest(_) | Self::Snapshot(_) | Self::Start(_) => ProblemType::BadRequest,
-            Self::Rollback(_) => ProblemType::Conflict,
+            Self::Rollback(_) | Self::RotatedBefore => ProblemType::Conflict,
             Self::Restore { .. }
+            | Self::NoSecret(_)
             | Self::Advance(_)
             | Self::Diverged { .. }
             | Self::State(_)

@@ -53,6 +53,7 @@ impl Coordinator {
         if let Some(free) = disk_free_bytes.filter(|&free| free < disk_free_min) {
             wrong.push(format!("the disk: {free} bytes free, {disk_free_min} are wanted"));
         }
+        wrong.extend(self.key_wrong());
         let (ticked, now) = (self.ticked(), self.now().0);
         if let Some(ticked) = ticked.filter(|t| t.saturating_add(TICK_LATE_MS) < now) {
             wrong.push(format!("rounds: the last tick was {} ms ago", now - ticked));

@@ -47,7 +47,7 @@ impl Coordinator {
         let (index, path) = place.ok_or(CoordinatorError::NotCounted { round, client })?;
         let (size, root) = (counted.tree.size(), counted.tree.root());
         let head = TreeHead { run: run.id, round, record: counted.record, size, root };
-        let signature = head.sign(&self.0.key);
+        let signature = head.sign(&self.key());
         Ok(Inclusion { head, signature, index, path })
     }
 

@@ -10,7 +10,7 @@
 //! - `projects`: what a handle sees. `clients`: tokens, enrolment, revocation, nonces. `runs`: runs and
 //!   what they published.
 //! - `evaluations`: how well snapshots do, and when that is enough.
-//! - `health`: whether the server can do its work.
+//! - `health`: whether the server can do its work. `keys`: the server's keys, which follow one another.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
 //! - `differences`: snapshots for clients that hold an earlier one. `inclusion`: that an update was
 //!   counted. `restore`: a run carried here. `rollback`: back to an earlier adapter. `simulated`: what only
@@ -27,6 +27,7 @@ mod evaluations;
 mod fold;
 mod health;
 mod inclusion;
+mod keys;
 mod operators;
 mod projects;
 mod restore;
@@ -62,6 +63,7 @@ use differences::Differences;
 pub use error::CoordinatorError;
 pub use fold::Folding;
 pub use health::{Health, disk_free};
+pub use keys::Keyring;
 pub use restore::Published;
 pub use rounds::Admission;
 pub use sightings::Sighting;
@@ -87,7 +89,7 @@ pub struct Coordinator(Arc<Shared>, Actor, Scope);
 
 struct Shared {
     store: Store,
-    key: SigningKey,
+    keys: RwLock<keys::Keys>,
     clock: Arc<dyn Clock>,
     fleet: RwLock<Fleet>,
     runs: RwLock<Runs>,
@@ -116,7 +118,7 @@ struct Shared {
 
 impl std::fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Coordinator({})", self.0.key.public())
+        write!(f, "Coordinator({})", self.public_key())
     }
 }
 
@@ -242,6 +244,19 @@ impl Coordinator {
         key: SigningKey,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CoordinatorError> {
+        Self::open_with(store, key, None, clock).await
+    }
+
+    /// As [`open`](Self::open), with the secrets of keys that follow `key`, or that it follows, in `ring`.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_with(
+        store: Store,
+        key: SigningKey,
+        ring: Option<Arc<dyn Keyring>>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, CoordinatorError> {
         let mut fleet = Fleet::default();
         for (entry, client, member) in store.enrolled(None).await? {
             fleet.insert(client, member);
@@ -254,7 +269,7 @@ impl Coordinator {
         let rows = store.run_rows().await?;
         let shared = Arc::new(Shared {
             store,
-            key,
+            keys: RwLock::new(keys::Keys::new(key, ring)),
             clock,
             fleet: RwLock::new(fleet),
             runs: RwLock::default(),
@@ -272,6 +287,7 @@ impl Coordinator {
             changes: watch::Sender::new(0),
         });
         let coordinator = Self(shared, Actor::Local, None);
+        coordinator.refresh_keys().await?;
         for row in rows {
             coordinator.load(row).await?;
         }
@@ -303,10 +319,10 @@ impl Coordinator {
         Note { at: self.now(), actor: Actor::Server, project: None, event }
     }
 
-    /// The key that clients pin.
+    /// The key that signs now, which new clients pin.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        self.0.key.public()
+        self.key().public()
     }
 
     /// What is counted.

@@ -299,7 +299,8 @@ impl Coordinator {
         to: &Admission,
     ) -> Result<Option<(Digest, Signed)>, CoordinatorError> {
         let late = run.manifest.cohort.staleness_max();
-        Ok(self.0.store.receipt(run.id, to.round, to.client, late).await?)
+        let stored = self.0.store.receipt(run.id, to.round, to.client, late).await?;
+        Ok(stored.map(|(update, receipt)| (update, self.anew(Purpose::Receipt, receipt))))
     }
 
     pub(super) fn receipt(
@@ -310,11 +311,11 @@ impl Coordinator {
         update: Digest,
     ) -> Signed {
         let receipt = Receipt { run: run.id, round, attempt, client, update };
-        Signed::new(&self.0.key, Purpose::Receipt, json(&receipt))
+        Signed::new(&self.key(), Purpose::Receipt, json(&receipt))
     }
 
     pub(super) fn sign_record(&self, record: &Record) -> Signed {
-        Signed::new(&self.0.key, Purpose::Record, json(record))
+        Signed::new(&self.key(), Purpose::Record, json(record))
     }
 
     /// A retry window where no one client is meant.

@@ -102,7 +102,7 @@ impl Coordinator {
         let row = RunRow {
             id: run,
             project: self.home(),
-            manifest: Signed::new(&self.0.key, Purpose::Manifest, bytes),
+            manifest: Signed::new(&self.key(), Purpose::Manifest, bytes),
             linears: linears.map(export::linears_to_bytes),
             status: StatusRow { status: Status::Running, note: String::new() },
             round: RoundId(0),
@@ -164,7 +164,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::UnknownRun`].
     pub async fn manifest(&self, run: RunId) -> Result<Signed, CoordinatorError> {
-        Ok(self.find(run).await?.signed.clone())
+        Ok(self.anew(Purpose::Manifest, self.find(run).await?.signed.clone()))
     }
 
     /// The record of the snapshot that `round` starts from, as signed.
@@ -173,7 +173,7 @@ impl Coordinator {
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownRound`], and the store's.
     pub async fn record(&self, run: RunId, round: RoundId) -> Result<Signed, CoordinatorError> {
         let run = self.find(run).await?;
-        Ok(self.stored_record(&run, round).await?.0)
+        Ok(self.anew(Purpose::Record, self.stored_record(&run, round).await?.0))
     }
 
     pub(super) async fn stored_record(

@@ -144,6 +144,6 @@ impl Coordinator {
         let record = Digest::of(&seen.record(run, round).await?.bytes);
         let tag = name.clone();
         let tagged = Tagged { tag, client, run, round, record };
-        Ok(Signed::new(&self.0.key, Purpose::Tag, json(&tagged)))
+        Ok(Signed::new(&self.key(), Purpose::Tag, json(&tagged)))
     }
 }

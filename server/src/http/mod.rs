@@ -3,7 +3,7 @@
 //! - [`serve`]: the accept loop. `connection`: one connection. `stall`: peers that do not read.
 //! - `auth`: who asks. `callers`: how many at once. `rates`: how often. `body`: bounded reading. `problem`: refusals. `count`: metrics.
 //!   `health`: for load balancers.
-//! - `enrol`, `check_in`, `records`, `objects`, `updates`, `inclusion`, `evaluations`, `adapters`: the
+//! - `enrol`, `check_in`, `records`, `objects`, `updates`, `inclusion`, `evaluations`, `adapters`, `keys`: the
 //!   resources.
 //! - `admin`: the admin API, on another listener.
 
@@ -19,6 +19,7 @@ mod enrol;
 mod evaluations;
 mod health;
 mod inclusion;
+mod keys;
 mod objects;
 mod problem;
 mod rates;
@@ -106,6 +107,7 @@ const DIFFERENCE: &str = "/v1/runs/{run}/rounds/{round}/differences/{held}";
 const ROUTES: &[Route] = &[
     (&["POST"], "/v1/enrol", || post(enrol::enrol)),
     (&["POST"], "/v1/check-in", || post(check_in::check_in)),
+    (&["GET"], "/v1/keys", || get(keys::list)),
     (&["GET"], "/v1/runs/{run}/manifest", || get(records::manifest)),
     (&["GET"], "/v1/runs/{run}/records/{round}", || get(records::record)),
     (&["GET"], "/v1/runs/{run}/objects/{digest}", || get(objects::object)),

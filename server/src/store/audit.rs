@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::database::transact;
 use super::rows::{array, count, int};
-use super::{Store, StoreError};
+use super::{Store, StoreError, keys};
 use crate::audit::{Check, Fault, Head, Note, START};
 use crate::project::{Scope, text};
 
@@ -148,8 +148,8 @@ impl Store {
         Ok(Some(head))
     }
 
-    /// Checks the whole log against its own chain, what `key` signed, and `seen`, a head that was
-    /// kept elsewhere; gives where it stands.
+    /// Checks the whole log against its own chain, what `key` and the server's keys before and after it
+    /// signed, and `seen`, a head that was kept elsewhere; gives where it stands.
     ///
     /// # Errors
     /// [`AuditError::Fault`] for the first thing that is wrong, and the store's.
@@ -163,7 +163,8 @@ impl Store {
         self.0
             .database
             .read(reader, async |reading| {
-                let mut check = Check::new(checkpoints(reading).await?, key, seen)?;
+                let keys = keys::joined(key, &keys::rotations(reading).await?);
+                let mut check = Check::new(checkpoints(reading).await?, &keys, seen)?;
                 let mut after = 0;
                 loop {
                     let rows = page(reading, after).await?;

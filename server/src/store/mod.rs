@@ -6,7 +6,7 @@
 //!
 //! - `database`: connections and transactions. `error`: what the store could not do. [`places`]: where.
 //! - [`objects`]: bytes by digest. [`staging`]: uploads that are still arriving.
-//! - `rows`: nonces, whose store it is. `projects`: whose the rest is. `clients`: clients, revocations.
+//! - `rows`: nonces, whose store it is. `keys`: those that followed its first. `projects`: whose the rest is. `clients`: clients, revocations.
 //!   `tokens`: enrolment tokens. `operators`: who may use the admin API. `runs`: runs. `steps`: what moves a round. `folds`: parts of one that is closed. `rounds`:
 //!   what was published. `evaluations`: what clients tell of it. `tags`: names for it. `audit`: the audit log.
 
@@ -16,6 +16,7 @@ mod database;
 mod error;
 mod evaluations;
 pub(crate) mod folds;
+mod keys;
 pub mod objects;
 mod operators;
 pub mod places;
@@ -44,6 +45,7 @@ pub(crate) use database::{Done, try_transact};
 pub use error::StoreError;
 pub use evaluations::Evaluated;
 pub(crate) use folds::{FoldRow, Lease};
+pub(crate) use keys::joined;
 pub use objects::Kind;
 use objects::Objects;
 pub use places::Places;

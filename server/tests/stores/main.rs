@@ -9,6 +9,7 @@ mod world;
 
 mod buffered;
 mod evaluations;
+mod keys;
 mod laws;
 mod projects;
 mod replicas;

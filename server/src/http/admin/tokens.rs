@@ -84,9 +84,10 @@ pub(super) async fn create(
     let ttl = ttl(ttl_s)?;
     let coordinator = acting(&admin, &caller).narrowed(project).await?;
     let secrets = coordinator.new_tokens(count, quota, ttl).await?;
+    let key = coordinator.public_key();
     let tokens = secrets
         .into_iter()
-        .map(|secret| Ok(setup::join_token(&admin.config, secret)?.encode()))
+        .map(|secret| Ok(setup::join_token_of(&admin.config, secret, key)?.encode()))
         .collect::<Result<_, setup::SetupError>>();
     let tokens = tokens.map_err(|error| {
         tracing::error!(error = %crate::problem::told(&error), "request failed");
