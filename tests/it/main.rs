@@ -6,6 +6,7 @@ mod classes;
 mod commands;
 mod faults;
 mod hostile;
+mod keys;
 mod kill;
 mod operator;
 mod parity;

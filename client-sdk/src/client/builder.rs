@@ -3,34 +3,23 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use gossamer_protocol::hex;
 use gossamer_protocol::ids::{ClientId, RunId};
 use gossamer_protocol::message::{Enrolment, JoinToken};
+use gossamer_protocol::rotation::Trust;
 use gossamer_protocol::sign::{PublicKey, SigningKey};
-use ring::rand::{SecureRandom, SystemRandom};
-use serde::{Deserialize, Serialize};
 
 use super::app::App;
+use super::enrolled::{Server, identity};
 use super::gate::{Gate, Open};
+use super::trust::follow;
 use super::{Client, ClientError, Saving, Shared, Threads, Watch};
 use crate::model::BaseModel;
-use crate::state::{State, StateError};
+use crate::state::State;
 use crate::train::{Control, Footprint};
 use crate::transport::Transport;
 use crate::transport::https::Https;
 use crate::transport::metered::{Meter, Metered};
 use crate::transport::retry::{Backoff, Retrying};
-
-const IDENTITY: &str = "identity.key";
-const SERVER: &str = "server.json";
-
-/// Whom a device is enrolled with.
-#[derive(Serialize, Deserialize)]
-struct Server {
-    key: PublicKey,
-    ca: Option<String>,
-    client: ClientId,
-}
 
 /// A client to be; made by [`Client::builder`].
 pub struct Builder {
@@ -228,15 +217,9 @@ impl Builder {
         let id = ClientId::of(&key.public().0);
         let token = self.token.as_deref().map(JoinToken::decode).transpose()?;
         let known = match self.enrolled {
-            Some(key) => Some(Server { key, ca: None, client: id }),
-            None => server(&state)?.filter(|server| server.client == id),
+            Some(key) => Some(Server { trust: Trust::pinned(key), ca: None, client: id }),
+            None => Server::read(&state)?.filter(|server| server.client == id),
         };
-        if let (Some(known), Some(token)) = (&known, &token)
-            && known.key != token.server_key
-        {
-            let (enrolled, token) = (known.key, token.server_key);
-            return Err(ClientError::OtherServer { enrolled, token });
-        }
         let ca = match (&known, &token) {
             (Some(known), _) => known.ca.clone(),
             (None, Some(token)) => token.ca.clone(),
@@ -251,22 +234,36 @@ impl Builder {
         let transport = Retrying::new(metered, self.backoff, jitter);
 
         let server = match (known, token) {
-            (Some(known), _) => known,
+            (Some(known), None) => known,
+            (Some(mut known), Some(token)) => {
+                // It may be of the same aggregator, by a newer key.
+                if !known.trust.knows(&token.server_key)
+                    && follow(&transport, &mut known.trust).await?
+                    && self.enrolled.is_none()
+                {
+                    known.keep(&state)?;
+                }
+                if !known.trust.knows(&token.server_key) {
+                    let (enrolled, token) = (known.trust.key, token.server_key);
+                    return Err(ClientError::OtherServer { enrolled, token });
+                }
+                known
+            }
             (None, None) => return Err(ClientError::NoToken),
             (None, Some(token)) => {
                 let enrolled = transport.enrol(&Enrolment::new(&token.secret, &key)).await?;
                 if enrolled.client != id {
                     return Err(ClientError::OtherClient { expected: id, got: enrolled.client });
                 }
-                let server = Server { key: token.server_key, ca: token.ca, client: id };
-                let json = serde_json::to_vec_pretty(&server).map_err(|_| malformed(SERVER))?;
-                state.write(SERVER, json)?;
+                let trust = Trust::pinned(token.server_key);
+                let server = Server { trust, ca: token.ca, client: id };
+                server.keep(&state)?;
                 server
             }
         };
         Ok(Client {
             key,
-            server: server.key,
+            trust: Mutex::new(server.trust),
             transport,
             meter: self.meter,
             state,
@@ -282,28 +279,4 @@ impl Builder {
             shared: self.shared,
         })
     }
-}
-
-/// The app's seed, the folder's, or a new one, which is kept.
-fn identity(given: Option<[u8; 32]>, state: &State) -> Result<[u8; 32], ClientError> {
-    if let Some(seed) = given {
-        return Ok(seed);
-    }
-    if let Some(text) = state.read(IDENTITY)? {
-        let text = std::str::from_utf8(&text).map_err(|_| malformed(IDENTITY))?;
-        return Ok(hex::decode_array(text.trim()).map_err(|_| malformed(IDENTITY))?);
-    }
-    let mut seed = [0; 32];
-    SystemRandom::new().fill(&mut seed).map_err(|_| ClientError::Random)?;
-    state.write(IDENTITY, hex::encode(&seed))?;
-    Ok(seed)
-}
-
-fn server(state: &State) -> Result<Option<Server>, StateError> {
-    let Some(json) = state.read(SERVER)? else { return Ok(None) };
-    serde_json::from_slice(&json).map(Some).map_err(|_| malformed(SERVER))
-}
-
-fn malformed(name: &str) -> StateError {
-    StateError::Malformed { name: name.to_owned() }
 }

@@ -15,7 +15,7 @@ use super::{Client, ClientError};
 use crate::model::BaseModel;
 use crate::peft::{self, AdapterError};
 use crate::transport::Transport as _;
-use crate::verify::{self, VerifyError};
+use crate::verify::{self, Believed, VerifyError};
 
 /// A published adapter, as a client holds it.
 #[derive(Clone, Debug)]
@@ -56,11 +56,13 @@ impl Client {
     /// [`ClientError::Snapshot`] where what comes is not what the aggregator signed.
     pub async fn adapter(&self, tag: &TagName) -> Result<Fetched, ClientError> {
         let signed = self.transport.tagged(tag).await?;
-        let tagged = verify::tagged(&signed, &self.server, tag, self.id())?;
+        let check = |by: Believed<'_>| verify::tagged(&signed, by, tag, self.id());
+        let tagged = self.believing(check).await?;
         let (run, round) = (tagged.run, tagged.round);
         let terms = self.terms(run).await?;
         let record = self.transport.record(run, round).await?;
-        let record = verify::named(&record, &self.server, terms.digest, &tagged)?;
+        let check = |by: Believed<'_>| verify::named(&record, by, terms.digest, &tagged);
+        let record = self.believing(check).await?;
         let limits = Terms::new(&terms.manifest, run, round);
         let (digest, len) = (record.snapshot, record.snapshot_bytes);
         if len > limits.snapshot_len_max() as u64 {

@@ -48,7 +48,7 @@ impl Client {
     ) -> Result<Inclusion, ClientError> {
         let proof = self.transport.inclusion(receipt.run, receipt.round).await?;
         let next = self.transport.record(receipt.run, receipt.round.next()).await?;
-        verify::included(&proof, &next, &self.server, receipt, bytes)?;
+        self.believing(|by| verify::included(&proof, &next, by, receipt, bytes)).await?;
         Ok(proof)
     }
 }

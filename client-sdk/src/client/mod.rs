@@ -7,7 +7,8 @@ use std::time::Duration;
 use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Answer, CheckIn, Receipt};
-use gossamer_protocol::sign::{PublicKey, SigningKey};
+use gossamer_protocol::rotation::Trust;
+use gossamer_protocol::sign::SigningKey;
 
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
@@ -23,6 +24,7 @@ mod app;
 mod builder;
 mod download;
 mod encode;
+mod enrolled;
 mod error;
 mod evaluation;
 mod fetch;
@@ -38,6 +40,7 @@ mod shared;
 mod tests;
 mod threads;
 mod training;
+mod trust;
 
 use app::{App, Deadline};
 pub use builder::Builder;
@@ -193,7 +196,8 @@ pub enum Outcome {
 /// One enrolled device.
 pub struct Client {
     key: Arc<SigningKey>,
-    server: PublicKey,
+    /// The aggregator's keys.
+    trust: Mutex<Trust>,
     transport: Retrying,
     meter: Arc<Meter>,
     /// Shared with the training thread.

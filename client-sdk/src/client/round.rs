@@ -19,7 +19,7 @@ use crate::state::StateError;
 use crate::train::Footprint;
 use crate::train::caught::caught;
 use crate::transport::{Slot, Transport, TransportError};
-use crate::verify::{self, Seen, VerifyError};
+use crate::verify::{self, Believed, Seen, VerifyError};
 
 /// An encoded update that has no receipt yet.
 pub(super) struct Pending {
@@ -83,12 +83,13 @@ impl Client {
                 .map(|signature| Signed { bytes: bytes.into(), signature }),
             _ => None,
         };
-        let verified = |signed: &Signed| self.shared.verified(signed, &self.server, run);
-        let terms = match kept.and_then(|signed| verified(&signed).ok()) {
+        let kept =
+            kept.and_then(|signed| self.check(|by| self.shared.verified(&signed, by, run)).ok());
+        let terms = match kept {
             Some(kept) => kept,
             None => {
                 let signed = self.transport.manifest(run).await?;
-                let terms = verified(&signed)?;
+                let terms = self.believing(|by| self.shared.verified(&signed, by, run)).await?;
                 // In memory it would only lie beside `terms`.
                 if self.state.outlives_process() {
                     self.state.write(&bytes, signed.bytes)?;
@@ -143,7 +144,8 @@ impl Client {
                 Some(serde_json::from_slice(&json).map_err(malformed)?)
             }
         };
-        let now = verify::record(&signed, &self.server, terms.digest, assignment, seen)?;
+        let record = |by: Believed<'_>| verify::record(&signed, by, terms.digest, assignment, seen);
+        let now = self.believing(record).await?;
 
         let limits = Terms::new(&terms.manifest, run, round);
         if snapshot_bytes > limits.snapshot_len_max() as u64 {
@@ -237,7 +239,9 @@ impl Client {
             self.state.remove(&name)?;
         }
         let signed = signed?;
-        let receipt = verify::receipt(&signed, &self.server, &slot, Digest::of(&frame))?;
+        let digest = Digest::of(&frame);
+        let receipt = |by: Believed<'_>| verify::receipt(&signed, by, &slot, digest);
+        let receipt = self.believing(receipt).await?;
         self.keep_receipt(&signed)?;
         // What it left out counts from now on; not sooner, since what is not delivered is not sent.
         for kept in ["residual", "control"].map(|name| format!("runs/{}/{name}", slot.run)) {

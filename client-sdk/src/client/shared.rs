@@ -12,9 +12,9 @@ use gossamer_protocol::frame::{FrameError, Snapshot, Terms};
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::Signed;
-use gossamer_protocol::sign::{PublicKey, Purpose};
+use gossamer_protocol::sign::Purpose;
 
-use crate::verify::{self, VerifyError};
+use crate::verify::{self, Believed, VerifyError};
 
 /// Snapshots held as read, and as made from an earlier one: returning clients have been away for so many
 /// different times.
@@ -32,8 +32,8 @@ pub(super) struct RunTerms {
 /// What some client of this process verified and read, held for the others.
 #[derive(Debug)]
 pub struct Shared {
-    /// By the key they were verified against.
-    terms: Mutex<HashMap<(PublicKey, RunId), Arc<RunTerms>>>,
+    /// Bytes that have the digest of these were verified by whoever held them.
+    terms: Mutex<HashMap<RunId, Arc<RunTerms>>>,
     /// Snapshots to hold; 0 for one client, which needs none twice.
     most: usize,
     snapshots: Recent<(RunId, RoundId, Digest), Arc<Snapshot>>,
@@ -65,19 +65,19 @@ impl Shared {
     pub(super) fn verified(
         &self,
         signed: &Signed,
-        key: &PublicKey,
+        believed: Believed<'_>,
         run: RunId,
     ) -> Result<Arc<RunTerms>, VerifyError> {
-        key.verify(Purpose::Manifest, &signed.bytes, &signed.signature)?;
+        believed.check(signed, Purpose::Manifest)?;
         let mut known = lock(&self.terms);
-        if let Some(terms) = known.get(&(*key, run))
+        if let Some(terms) = known.get(&run)
             && terms.digest == Digest::of(&signed.bytes)
         {
             return Ok(terms.clone());
         }
-        let (manifest, digest) = verify::manifest(signed, key, run)?;
+        let (manifest, digest) = verify::manifest(signed, believed, run)?;
         let terms = Arc::new(RunTerms { manifest, digest });
-        known.insert((*key, run), terms.clone());
+        known.insert(run, terms.clone());
         Ok(terms)
     }
 

@@ -18,6 +18,7 @@ use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
 use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
+use gossamer_protocol::rotation::Rotation;
 use gossamer_protocol::sign::{Signature, SigningKey};
 use gossamer_protocol::tag::TagName;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RANGE, RETRY_AFTER};
@@ -361,6 +362,10 @@ impl Transport for Https {
         let path = format!("/v1/adapters/{tag}");
         let answer = self.send(Call::new(Method::GET, path, &NOTHING)).await?;
         self.signed(answer, DOCUMENT_MAX).await
+    }
+
+    async fn keys(&self) -> Result<Vec<Rotation>, TransportError> {
+        self.json(Call::new(Method::GET, "/v1/keys".into(), &NOTHING)).await
     }
 
     async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {

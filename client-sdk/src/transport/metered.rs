@@ -13,6 +13,7 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
+use gossamer_protocol::rotation::Rotation;
 use gossamer_protocol::tag::TagName;
 use serde::{Deserialize, Serialize};
 
@@ -183,6 +184,10 @@ impl Transport for Metered {
 
     async fn tagged(&self, tag: &TagName) -> Result<Signed, TransportError> {
         self.inner.tagged(tag).await.map(|signed| self.meter.hear_signed(signed))
+    }
+
+    async fn keys(&self) -> Result<Vec<Rotation>, TransportError> {
+        self.inner.keys().await.map(|chain| self.meter.hear(chain))
     }
 
     async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {

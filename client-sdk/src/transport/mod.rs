@@ -12,6 +12,7 @@ use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
+use gossamer_protocol::rotation::Rotation;
 use gossamer_protocol::tag::TagName;
 
 pub mod https;
@@ -76,6 +77,11 @@ pub trait Transport: Send + Sync {
     /// The signed word on which adapter a tag names for this client. A way that has none says so.
     async fn tagged(&self, tag: &TagName) -> Result<Signed, TransportError> {
         Err(TransportError::Malformed(format!("no way to the tag {tag}")))
+    }
+
+    /// The statements by which the aggregator's keys follow one another. A way that has none gives none.
+    async fn keys(&self) -> Result<Vec<Rotation>, TransportError> {
+        Ok(Vec::new())
     }
 
     /// The proof that this client's update in a closed round is counted. A way that has none says so.

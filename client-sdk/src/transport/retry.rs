@@ -11,6 +11,7 @@ use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::rng::Stream;
+use gossamer_protocol::rotation::Rotation;
 use gossamer_protocol::tag::TagName;
 
 use super::{Slot, Transport, TransportError};
@@ -136,6 +137,10 @@ impl Transport for Retrying {
 
     async fn tagged(&self, tag: &TagName) -> Result<Signed, TransportError> {
         retry!(self, self.inner.tagged(tag))
+    }
+
+    async fn keys(&self) -> Result<Vec<Rotation>, TransportError> {
+        retry!(self, self.inner.keys())
     }
 
     async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {

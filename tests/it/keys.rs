@@ -1,0 +1,117 @@
+//! An aggregator whose key is followed by another, and its clients: there, away for long, or lied to.
+
+use std::time::Duration;
+
+use gossamer_client::client::{Client, ClientError, Outcome};
+use gossamer_client::model::BaseModel;
+use gossamer_client::verify::VerifyError;
+use gossamer_protocol::ids::{ClientId, RunId};
+use gossamer_protocol::rotation::{Disbelief, Rotation};
+use gossamer_protocol::sign::SigningKey;
+use gossamer_server::setup;
+use gossamer_sim::transport::InProcess;
+use gossamer_tests::{TestServer, base, identity, impatient, manifest, task};
+
+/// Steps until an update is delivered, or nothing can be.
+async fn deliver(client: &Client, base: &BaseModel) -> Result<(), ClientError> {
+    loop {
+        match client.step(&task(base, 0)).await? {
+            Outcome::Delivered(_) => return Ok(()),
+            Outcome::Wait { retry, .. } => tokio::time::sleep(retry).await,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Waits until so many rounds are closed.
+async fn closed(server: &TestServer, run: RunId, rounds: u64) {
+    for _ in 0..500 {
+        if server.coordinator.run(run).await.expect("there").round.0 == rounds {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("round {rounds} never begins");
+}
+
+async fn rotate(server: &TestServer, overlap: Duration) -> Rotation {
+    let (key, _) = setup::new_key(server.dir()).expect("kept");
+    let made = server.coordinator.rotate_key(&key, Duration::ZERO, overlap).await;
+    made.expect("rotated")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_follow_from_wherever_they_are() {
+    let (server, base) = (TestServer::start().await, base());
+    let run = server.coordinator.create_run(&manifest(&base, 1, 5)).await.expect("sound");
+    let first = server.coordinator.public_key();
+    let folder = tempfile::tempdir().expect("a folder");
+    let builder = async |token: bool| {
+        let builder = Client::builder(&server.url).base(base.clone()).backoff(impatient());
+        let builder = builder.state_dir(folder.path()).identity(identity(0)).prove_inclusion();
+        if token { builder.token(server.token().await) } else { builder }
+    };
+    let client = builder(true).await.connect().await.expect("enrols");
+    deliver(&client, &base).await.expect("round 0");
+    assert_eq!(client.trust().key, first);
+
+    // While it is at it: its receipt and its record of before are proven to it with the new key.
+    let long = rotate(&server, Duration::from_secs(3_600)).await;
+    deliver(&client, &base).await.expect("round 1");
+    assert_eq!(client.trust().key, long.to);
+    let receipts = |trust: &gossamer_protocol::rotation::Trust| trust.retired.len();
+    assert_eq!(receipts(&client.trust()), 1);
+    drop(client);
+
+    // Two keys later, of which the first is believed no more: from what it keeps, and with an old token.
+    let short = rotate(&server, Duration::from_millis(1)).await;
+    let last = rotate(&server, Duration::from_secs(3_600)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let client = builder(false).await.connect().await.expect("is enrolled");
+    assert_eq!(client.trust().key, long.to, "not asked yet");
+    deliver(&client, &base).await.expect("round 2");
+    assert_eq!(client.trust().key, last.to);
+    assert_eq!((short.from, short.to), (long.to, last.from));
+    drop(client);
+    let kept = std::fs::read(folder.path().join("server.json")).expect("kept");
+    let kept: serde_json::Value = serde_json::from_slice(&kept).expect("JSON");
+    assert_eq!(kept["key"], last.to.to_string());
+    let client = builder(true).await.connect().await.expect("an old token's key is known");
+    assert_eq!(client.trust().key, last.to, "it never goes back");
+
+    // A token of the newest key, for whoever enrols now, and for who has not heard of it.
+    let newest = rotate(&server, Duration::from_millis(1)).await;
+    let secret = server.coordinator.new_token(Duration::from_secs(60)).await.expect("a token");
+    let token = setup::join_token_of(&server.config, secret, newest.to).expect("a token").encode();
+    drop(client);
+    let client = builder(false).await.token(token.clone()).connect().await.expect("follows");
+    assert_eq!(client.trust().key, newest.to);
+    deliver(&client, &base).await.expect("round 3");
+
+    // A server that has but the key before goes on with it; nobody who followed believes that.
+    let name = format!("keys/{}.key", &newest.to.to_string()[..16]);
+    std::fs::remove_file(server.dir().join(name)).expect("there");
+    let stale = setup::coordinator(server.dir()).await.expect("opens");
+    assert_eq!(stale.public_key(), last.to);
+    let me = ClientId::of(&SigningKey::from_seed(&identity(0)).public().0);
+    drop(client);
+    let way = Box::new(InProcess::new(stale, me));
+    let client = builder(false).await.transport(way).connect().await.expect("is enrolled");
+    let refused = deliver(&client, &base).await.expect_err("an old key's");
+    let ClientError::Verify(VerifyError::Signed { source, .. } | VerifyError::Manifest(source)) =
+        refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(source, Disbelief::Retired { key: last.to, until_ms: newest.until_ms });
+    drop(client);
+
+    let client = builder(false).await.connect().await.expect("is enrolled");
+    deliver(&client, &base).await.expect("round 4");
+    closed(&server, run, 5).await;
+    let key = server.coordinator.public_key();
+    for key in [first, key] {
+        server.coordinator.store().verify_audit(&key, None).await.expect("whole");
+    }
+    server.close().await;
+}
