@@ -81,6 +81,8 @@ problems! {
     WrongOffset = "urn:gossamer:problem:wrong-offset", "The upload resumes at another offset";
     /// No such object.
     UnknownObject = "urn:gossamer:problem:unknown-object", "No such object";
+    /// An object that was there, and is kept no longer.
+    Gone = "urn:gossamer:problem:gone", "It is kept no longer";
     /// A range that does not lie in the object.
     BadRange = "urn:gossamer:problem:bad-range", "The range is not in the object";
     /// The caller asks more often than it may.

@@ -48,6 +48,17 @@ pub struct Config {
     pub admin: Admin,
     /// Where rows and objects are, where that is not the directory.
     pub store: Store,
+    /// Which snapshots are kept.
+    pub retention: Retention,
+}
+
+/// Which snapshots are kept, with the states behind them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Those of so many of each run's last rounds; none: all. What a tag names, the best one, and what clients may
+    /// need is kept anyway.
+    pub rounds: Option<NonZeroU32>,
 }
 
 /// Where rows and objects are: for several servers that share them, in Postgres and an S3-compatible store.
@@ -149,6 +160,7 @@ impl Default for Config {
             disk_free_min_bytes: 1 << 28,
             tick_ms: 250,
             limits: Limits::default(),
+            retention: Retention::default(),
             tls: Tls::default(),
             admin: Admin::default(),
             store: Store::default(),

@@ -324,11 +324,15 @@ async fn objects(store: &Store) -> Finding {
         let (mut wrong, mut seen) = (Vec::new(), 0);
         store.objects().reach().await?;
         for run in store.run_rows().await? {
-            let Some((_, snapshot, state)) = store.record(run.id, run.round).await? else {
+            let Some(record) = store.record(run.id, run.round).await? else {
                 wrong.push(format!("run {} has no record of its round", run.id));
                 continue;
             };
-            let mut needed = vec![(Kind::Snapshot, snapshot), (Kind::State, state)];
+            seen += 1;
+            if let Err(error) = store.state(run.id, run.round, record.state).await {
+                wrong.push(format!("run {}: {}", run.id, told(&error)));
+            }
+            let mut needed = vec![(Kind::Snapshot, record.snapshot)];
             let frames = store.accepted(run.id).await?;
             needed.extend(frames.into_iter().map(|frame| (Kind::Update, frame)));
             for (kind, digest) in needed {

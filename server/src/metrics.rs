@@ -93,6 +93,8 @@ pub struct Metrics {
     pub(crate) abandoned: Counter,
     pub(crate) close_seconds: Histogram,
     pub(crate) tick_failures: Counter,
+    pub(crate) removed_objects: Counter,
+    pub(crate) removed_bytes: Counter,
     clients: Family<State, Gauge>,
     runs: RunGauges,
     disk_free: Float,
@@ -141,6 +143,8 @@ impl Default for Metrics {
             abandoned: Counter::default(),
             close_seconds: seconds(),
             tick_failures: Counter::default(),
+            removed_objects: Counter::default(),
+            removed_bytes: Counter::default(),
             clients: Family::default(),
             runs: RunGauges::default(),
             disk_free: Float::default(),
@@ -164,6 +168,8 @@ impl Default for Metrics {
         registry.register("rounds_abandoned", "Attempts that ended with too few updates", metrics.abandoned.clone());
         registry.register("round_close_seconds", "From a frozen round to its published snapshot", metrics.close_seconds.clone());
         registry.register("tick_failures", "Ticks that failed", metrics.tick_failures.clone());
+        registry.register("removed_objects", "Snapshots and states removed since nobody needs them", metrics.removed_objects.clone());
+        registry.register("removed_bytes", "Their bytes", metrics.removed_bytes.clone());
         registry.register("clients", "Clients, by state; here: heard of in the last five minutes", metrics.clients.clone());
         registry.register("runs", "Runs, by status", metrics.runs.status.clone());
         registry.register("run_round", "The round that is on", metrics.runs.round.clone());

@@ -16,7 +16,7 @@ pub fn status(kind: ProblemType) -> u16 {
         P::UnknownName => 404,
         P::Method => 405,
         P::Conflict | P::WrongOffset | P::NameTaken => 409,
-        P::RunOver | P::StaleRound => 410,
+        P::RunOver | P::StaleRound | P::Gone => 410,
         P::TooLarge => 413,
         P::BadRange => 416,
         P::BadEntries | P::BadValue | P::BadLayout | P::WrongBase => 422,

@@ -130,6 +130,7 @@ impl ClientError {
                         | ProblemType::WrongBase
                         | ProblemType::UnknownRound
                         | ProblemType::UnknownObject
+                        | ProblemType::Gone
                 )
             ),
             _ => false,

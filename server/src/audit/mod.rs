@@ -164,6 +164,17 @@ pub enum Event {
         /// Digest of the record of the snapshot made of it.
         record: Digest,
     },
+    /// Old snapshots of a run, and states behind them, were removed.
+    SnapshotsRemoved {
+        /// The run.
+        run: RunId,
+        /// The last round of which something was.
+        last: RoundId,
+        /// How many snapshots.
+        snapshots: usize,
+        /// How many states.
+        states: usize,
+    },
     /// A tag was made or moved.
     TagSet {
         /// What it is called.

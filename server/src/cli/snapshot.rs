@@ -1,4 +1,7 @@
-//! `snapshot list | tag | untag | canary | promote | withdraw`: names for adapters, which apps ask for.
+//! `snapshot list | tag | untag | canary | promote | withdraw | prune`: names for adapters, which apps ask for, and
+//! what is kept.
+
+use std::num::NonZeroU32;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -6,6 +9,7 @@ use serde_json::json;
 
 use super::run::{find, which};
 use super::{Place, print};
+use crate::coordinator::Pruned;
 use crate::tag::{Adapter, Canary, Permille, Tag, TagName};
 
 #[derive(Subcommand)]
@@ -45,6 +49,20 @@ pub(super) enum Snapshot {
     },
     /// Have a tag name what is its canary, for all clients.
     Promote(One),
+    /// Remove snapshots, and the states behind them, that nobody needs: older than so many last rounds, neither
+    /// tagged nor the best, nor such as late or returning clients need. Records and receipts stay.
+    Prune {
+        #[command(flatten)]
+        place: Place,
+        /// The run: its id, the beginning of it, or its name. Without, each.
+        run: Option<String>,
+        /// How many of the last rounds to keep.
+        #[arg(long, value_name = "ROUNDS")]
+        keep: NonZeroU32,
+        /// Only tell what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Take a tag's canary back: all clients are given what the tag names.
     Withdraw(One),
 }
@@ -99,6 +117,33 @@ pub(super) async fn run(command: Snapshot, json: bool) -> Result<()> {
             let coordinator = place.coordinator().await?;
             coordinator.end_canary(&tag, true).await?;
             show(&coordinator.tag(&tag).await?, json)
+        }
+        Snapshot::Prune { place, run, keep, dry_run } => {
+            let (coordinator, views) = match run {
+                Some(run) => {
+                    let (coordinator, view) = find(&place, Some(&run)).await?;
+                    (coordinator, vec![view])
+                }
+                None => {
+                    let coordinator = place.coordinator().await?;
+                    let views = coordinator.runs().await?;
+                    (coordinator, views)
+                }
+            };
+            let (mut told, mut lines) = (Vec::new(), Vec::new());
+            for view in views {
+                let pruned = coordinator.prune(view.run, keep, dry_run).await?;
+                let Pruned { snapshots, states, bytes } = &pruned;
+                let verb = if dry_run { "would remove" } else { "removed" };
+                lines.push(format!(
+                    "run {}: {verb} {} snapshots and {} states, {bytes} bytes",
+                    view.run,
+                    snapshots.len(),
+                    states.len()
+                ));
+                told.push(json!({ "run": view.run, "dry_run": dry_run, "pruned": pruned }));
+            }
+            print(json, &json!(told), &lines.join("\n"))
         }
         Snapshot::Withdraw(One { place, tag }) => {
             let coordinator = place.coordinator().await?;

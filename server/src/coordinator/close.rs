@@ -96,6 +96,7 @@ impl Coordinator {
             }
             first = first.and(done);
         }
+        self.retain(now).await;
         if first.is_ok() {
             *self.0.ticked.lock().unwrap_or_else(PoisonError::into_inner) = Some(now.0);
         } else {
@@ -257,7 +258,7 @@ impl Coordinator {
         let Some(combining) = self.combine(run, &frozen).await? else { return Ok(None) };
         let state = match &frozen.state_cached {
             Some(state) => ServerState::clone(state),
-            None => self.read_state(frozen.state).await?,
+            None => self.read_state(run, frozen.round.id(), frozen.state).await?,
         };
         let run = run.clone();
         let outcome = blocking(move || {
@@ -290,7 +291,7 @@ impl Coordinator {
         let Outcome { state, state_bytes, snapshot, record } = outcome;
         let objects = self.0.store.objects();
         let snapshot_bytes = Bytes::from(snapshot);
-        objects.put(Kind::State, state_bytes.into()).await?;
+        objects.put(Kind::StateOf(run.id, record.round), state_bytes.into()).await?;
         objects.put(Kind::Snapshot, snapshot_bytes.clone()).await?;
         let terms = Terms::new(&run.manifest, run.id, record.round);
         let shared = advance::shared_support(&snapshot_bytes, &terms)?.map(Arc::new);
@@ -321,6 +322,7 @@ impl Coordinator {
             record: &signed,
             snapshot: record.snapshot,
             state: record.state,
+            state_kept: true,
             last,
             why: why.as_deref().unwrap_or_default(),
             oldest: oldest(&run.manifest.cohort, record.round),
@@ -341,7 +343,7 @@ impl Coordinator {
                 // The same bytes, since they are a function of what was frozen.
                 let there = self.0.store.record(run.id, record.round).await?;
                 return match there {
-                    Some((there, ..)) if there.bytes == signed.bytes => Ok(false),
+                    Some(there) if there.signed.bytes == signed.bytes => Ok(false),
                     _ => Err(CoordinatorError::Diverged { run: run.id, round }),
                 };
             }

@@ -14,12 +14,16 @@ use tokio::sync::OnceCell;
 
 use super::close::blocking;
 use super::{Coordinator, CoordinatorError, Run};
-use crate::store::Kind;
 
 /// Differences start from this many rounds back at most: who was away for longer gets the snapshot.
 const ROUNDS_MAX: u64 = 64;
 /// What a run's may take in memory: of longer snapshots fewer are kept.
 const BYTES_MAX: usize = 64 << 20;
+
+/// How many rounds back differences start from, of a snapshot of so many bytes.
+pub(super) fn rounds_back(bytes: usize) -> u64 {
+    ROUNDS_MAX.min((BYTES_MAX / bytes.max(1)) as u64)
+}
 
 /// Those of a run's open round.
 #[derive(Default)]
@@ -56,9 +60,8 @@ impl Coordinator {
             let open = self.lock(&run).await?;
             (open.round.id(), open.snapshot_bytes.clone())
         };
-        let most = ROUNDS_MAX.min((BYTES_MAX / frame.len().max(1)) as u64);
         let none = CoordinatorError::NoDifference { round, held };
-        if round != now || held >= round || round.0 - held.0 > most {
+        if round != now || held >= round || round.0 - held.0 > rounds_back(frame.len()) {
             return Err(none);
         }
         let place = {
@@ -76,10 +79,12 @@ impl Coordinator {
         held: RoundId,
         frame: Bytes,
     ) -> Result<Option<Bytes>, CoordinatorError> {
-        let (_, digest, _) = self.stored_record(run, held).await?;
         // One at a time: each takes a core, and the adapter's size in memory.
         let _turn = self.0.differencing.lock().await;
-        let before = self.0.store.objects().get(Kind::Snapshot, digest).await?;
+        let before = match self.snapshot_of(run, held).await {
+            Err(CoordinatorError::Gone { .. }) => return Ok(None),
+            before => before?,
+        };
         let run = run.clone();
         blocking(move || {
             let terms = |round| Terms::new(&run.manifest, run.id, round);

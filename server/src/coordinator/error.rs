@@ -100,6 +100,14 @@ pub enum CoordinatorError {
         /// The object.
         object: Digest,
     },
+    /// A snapshot, or the state behind it, that was removed.
+    #[error("round {round} of run {run} is kept no longer, but for its record")]
+    Gone {
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: RoundId,
+    },
     /// The client has no update among those that the round counted.
     #[error("no update of client {client} is counted in round {round}")]
     NotCounted {
@@ -239,6 +247,7 @@ impl CoordinatorError {
             | Self::NoDifference { .. }
             | Self::NotCounted { .. }
             | Self::NoReceipts { .. } => ProblemType::UnknownObject,
+            Self::Gone { .. } => ProblemType::Gone,
             Self::NotYours { .. } => ProblemType::NotYours,
             Self::Round { source, .. } => source.problem(),
             Self::TooLarge { .. } => ProblemType::TooLarge,

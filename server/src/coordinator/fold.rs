@@ -160,7 +160,7 @@ impl Coordinator {
         }
         let theta = match &frozen.state_cached {
             Some(state) => state.theta.clone(),
-            None => self.read_state(frozen.state).await?.theta,
+            None => self.read_state(run, frozen.round.id(), frozen.state).await?.theta,
         };
         let frame = self.0.store.objects().get(Kind::Snapshot, frozen.snapshot).await?;
         let terms = Terms::new(&run.manifest, run.id, frozen.round.id());

@@ -57,7 +57,7 @@ impl Coordinator {
         if let Some((_, counted)) = kept.iter().find(|(of, _)| *of == (run.id, round)) {
             return Ok(counted.clone());
         }
-        let (signed, ..) = self.stored_record(run, round.next()).await?;
+        let signed = self.stored_record(run, round.next()).await?.signed;
         let receipts = self.0.store.receipts(run.id, round).await?;
         let accepted: BTreeMap<ClientId, Digest> =
             receipts.iter().map(|(client, frame, _)| (*client, *frame)).collect();

@@ -13,7 +13,8 @@
 //! - `health`: whether the server can do its work. `keys`: the server's keys, which follow one another.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
 //! - `differences`: snapshots for clients that hold an earlier one. `inclusion`: that an update was
-//!   counted. `restore`: a run carried here. `rollback`: back to an earlier adapter. `simulated`: what only
+//!   counted. `restore`: a run carried here. `retention`: what
+//!   nobody needs. `rollback`: back to an earlier adapter. `simulated`: what only
 //!   a simulator asks for.
 //! - `tags`: names for adapters, and canaries.
 //! - `steps`: a run's copy, and what changes it. `rounds`: check-in and upload. `fold`: the sum of a
@@ -31,6 +32,7 @@ mod keys;
 mod operators;
 mod projects;
 mod restore;
+mod retention;
 mod rollback;
 mod rounds;
 mod runs;
@@ -45,7 +47,7 @@ mod uploads;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -65,6 +67,7 @@ pub use fold::Folding;
 pub use health::{Health, disk_free};
 pub use keys::Keyring;
 pub use restore::Published;
+pub use retention::Pruned;
 pub use rounds::Admission;
 pub use sightings::Sighting;
 use sightings::Sightings;
@@ -104,6 +107,10 @@ struct Shared {
     peers: RwLock<Option<Arc<dyn Peers>>>,
     /// When frames that were not accepted were last dropped.
     dropped_refused: AtomicU64,
+    /// Rounds of a run that are kept; 0: all.
+    retention: AtomicU32,
+    /// When it was last looked for others.
+    retained_at: AtomicU64,
     /// Rung where a tick has something to do at once.
     due: Notify,
     sightings: std::sync::Mutex<Sightings>,
@@ -279,6 +286,8 @@ impl Coordinator {
             folding: RwLock::default(),
             peers: RwLock::default(),
             dropped_refused: AtomicU64::new(0),
+            retention: AtomicU32::new(0),
+            retained_at: AtomicU64::new(0),
             due: Notify::new(),
             sightings: std::sync::Mutex::default(),
             metrics: Metrics::default(),

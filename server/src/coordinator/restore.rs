@@ -32,8 +32,8 @@ impl Coordinator {
         round: RoundId,
     ) -> Result<Published, CoordinatorError> {
         let run = self.find(run).await?;
-        let (record, snapshot, _) = self.stored_record(&run, round).await?;
-        let snapshot = self.0.store.objects().get(Kind::Snapshot, snapshot).await?;
+        let record = self.stored_record(&run, round).await?.signed;
+        let snapshot = self.snapshot_of(&run, round).await?;
         Ok(Published { record, snapshot })
     }
 
@@ -43,8 +43,7 @@ impl Coordinator {
     /// As for [`published`](Self::published).
     pub async fn state_bytes(&self, run: RunId, round: RoundId) -> Result<Bytes, CoordinatorError> {
         let run = self.find(run).await?;
-        let (_, _, state) = self.stored_record(&run, round).await?;
-        Ok(self.0.store.objects().get(Kind::State, state).await?)
+        self.state_of(&run, round).await
     }
 
     /// Starts a run where `published`, its rounds from 0, and the last one's `state` leave it.
@@ -97,11 +96,11 @@ impl Coordinator {
             return Err(CoordinatorError::Restore { round: last.round, why });
         }
         let objects = self.0.store.objects();
-        objects.put(Kind::State, Bytes::copy_from_slice(state)).await?;
+        objects.put(Kind::StateOf(run, last.round), Bytes::copy_from_slice(state)).await?;
         for round in published {
             objects.put(Kind::Snapshot, round.snapshot.clone()).await?;
         }
-        let last = last.round.0 >= manifest.rounds;
+        let (end, last) = (last.round, last.round.0 >= manifest.rounds);
         let chain: Vec<(Record, Signed)> =
             records.into_iter().zip(published.iter().map(|round| round.record.clone())).collect();
         let add = move |this: Self| async move {
@@ -116,6 +115,7 @@ impl Coordinator {
                     record: signed,
                     snapshot,
                     state,
+                    state_kept: round == end,
                     last,
                     why: "",
                     oldest,

@@ -10,6 +10,7 @@ use super::close::blocking;
 use super::{Coordinator, CoordinatorError, Run};
 use crate::audit::Event as Told;
 use crate::round::Phase;
+use crate::state::ServerState;
 use crate::status::Status;
 use crate::store::{Kind, PublishRow, RoundRow};
 
@@ -45,12 +46,13 @@ impl Coordinator {
         if let Some((_, why)) = checks.into_iter().find(|(sound, _)| !sound) {
             return Err(CoordinatorError::Rollback(why));
         }
-        let (_, _, state) = self.stored_record(run, to).await?;
-        let state = self.read_state(state).await?;
+        let state = ServerState::decode(&self.state_of(run, to).await?)?;
         let of = run.clone();
         let outcome = blocking(move || of.lineage().back(state, round, parent)).await??;
         let objects = self.0.store.objects();
-        objects.put(Kind::State, outcome.state_bytes.into()).await?;
+        objects
+            .put(Kind::StateOf(run.id, outcome.record.round), outcome.state_bytes.into())
+            .await?;
         objects.put(Kind::Snapshot, Bytes::from(outcome.snapshot)).await?;
         let (record, signed) = (&outcome.record, self.sign_record(&outcome.record));
         let next = record.round;
@@ -60,6 +62,7 @@ impl Coordinator {
             record: &signed,
             snapshot: record.snapshot,
             state: record.state,
+            state_kept: true,
             last: false,
             why: "",
             oldest: next,

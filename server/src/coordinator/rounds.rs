@@ -154,7 +154,7 @@ impl Coordinator {
         if round == open.round.id() {
             return Ok((open.snapshot, open.snapshot_bytes.len() as u64));
         }
-        let (_, snapshot, _) = self.stored_record(run, round).await?;
+        let snapshot = self.stored_record(run, round).await?.snapshot;
         Ok((snapshot, self.0.store.objects().len(Kind::Snapshot, snapshot).await?))
     }
 
@@ -284,12 +284,12 @@ impl Coordinator {
         run: &Run,
         round: RoundId,
     ) -> Result<(Digest, Option<Arc<Support>>), CoordinatorError> {
-        let (_, snapshot, _) = self.stored_record(run, round).await?;
+        let snapshot = self.stored_record(run, round).await?.snapshot;
         let terms = Terms::new(&run.manifest, run.id, round);
         if !terms.needs_support() {
             return Ok((snapshot, None));
         }
-        let frame = self.0.store.objects().get(Kind::Snapshot, snapshot).await?;
+        let frame = self.snapshot_of(run, round).await?;
         Ok((snapshot, advance::shared_support(&frame, &terms)?.map(Arc::new)))
     }
 

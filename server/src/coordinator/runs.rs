@@ -19,7 +19,7 @@ use crate::audit::Event as Told;
 use crate::export;
 use crate::state::ServerState;
 use crate::status::Status;
-use crate::store::{Kind, PublishRow, RoundRow, RunRow, StatusRow, StoreError};
+use crate::store::{Kind, PublishRow, RecordRow, RoundRow, RunRow, StatusRow, StoreError};
 
 /// Whether the downloads of the first rounds have all of the adapter that a run starts from: what they left out,
 /// no client would ever see.
@@ -96,7 +96,8 @@ impl Coordinator {
             return Err(CoordinatorError::Start(why));
         }
         let store = &self.0.store;
-        let state = store.objects().put(Kind::State, outcome.state_bytes.into()).await?;
+        let kind = Kind::StateOf(run, RoundId(0));
+        let state = store.objects().put(kind, outcome.state_bytes.into()).await?;
         let snapshot = store.objects().put(Kind::Snapshot, outcome.snapshot.into()).await?;
         let record = self.sign_record(&outcome.record);
         let row = RunRow {
@@ -117,6 +118,7 @@ impl Coordinator {
                 record,
                 snapshot,
                 state,
+                state_kept: true,
                 last: false,
                 why: "",
                 oldest: round,
@@ -173,14 +175,14 @@ impl Coordinator {
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownRound`], and the store's.
     pub async fn record(&self, run: RunId, round: RoundId) -> Result<Signed, CoordinatorError> {
         let run = self.find(run).await?;
-        Ok(self.anew(Purpose::Record, self.stored_record(&run, round).await?.0))
+        Ok(self.anew(Purpose::Record, self.stored_record(&run, round).await?.signed))
     }
 
     pub(super) async fn stored_record(
         &self,
         run: &Run,
         round: RoundId,
-    ) -> Result<(Signed, Digest, Digest), CoordinatorError> {
+    ) -> Result<RecordRow, CoordinatorError> {
         let found = self.0.store.record(run.id, round).await?;
         found.ok_or(CoordinatorError::UnknownRound { run: run.id, round })
     }
@@ -221,10 +223,10 @@ impl Coordinator {
 
     async fn must_name(&self, run: RunId, object: Digest) -> Result<(), CoordinatorError> {
         self.find(run).await?;
-        if self.0.store.names_snapshot(run, object).await? {
-            Ok(())
-        } else {
-            Err(CoordinatorError::UnknownObject { run, object })
+        match self.0.store.names_snapshot(run, object).await? {
+            Some((_, true)) => Ok(()),
+            Some((round, false)) => Err(CoordinatorError::Gone { run, round }),
+            None => Err(CoordinatorError::UnknownObject { run, object }),
         }
     }
 
@@ -255,8 +257,7 @@ impl Coordinator {
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownRound`], and the store's.
     pub async fn theta(&self, run: RunId, round: RoundId) -> Result<Vec<f32>, CoordinatorError> {
         let run = self.find(run).await?;
-        let (_, _, state) = self.stored_record(&run, round).await?;
-        Ok(self.read_state(state).await?.theta)
+        Ok(ServerState::decode(&self.state_of(&run, round).await?)?.theta)
     }
 
     /// The latest adapter that clients receive, as PEFT keeps it.
@@ -285,8 +286,7 @@ impl Coordinator {
         round: RoundId,
     ) -> Result<Files, CoordinatorError> {
         let run = self.find(run).await?;
-        let (_, snapshot, _) = self.stored_record(&run, round).await?;
-        let frame = self.0.store.objects().get(Kind::Snapshot, snapshot).await?;
+        let frame = self.snapshot_of(&run, round).await?;
         Self::files(&run, round, &frame)
     }
 
@@ -305,8 +305,12 @@ impl Coordinator {
         Ok(self.find(run).await?.manifest.clone())
     }
 
-    pub(super) async fn read_state(&self, state: Digest) -> Result<ServerState, CoordinatorError> {
-        let bytes = self.0.store.objects().get(Kind::State, state).await?;
-        Ok(ServerState::decode(&bytes)?)
+    pub(super) async fn read_state(
+        &self,
+        run: &Run,
+        round: RoundId,
+        state: Digest,
+    ) -> Result<ServerState, CoordinatorError> {
+        Ok(ServerState::decode(&self.0.store.state(run.id, round, state).await?)?)
     }
 }

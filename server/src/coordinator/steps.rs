@@ -18,7 +18,9 @@ use crate::audit::Event as Told;
 use crate::clock::Timestamp;
 use crate::round::{Effect, Event, Place, Round, Task, after};
 use crate::status::Status;
-use crate::store::{AcceptRow, Done, Kind, News, Standing, StoreError, folds, steps, try_transact};
+use crate::store::{
+    AcceptRow, Done, Kind, News, RecordRow, Standing, StoreError, folds, steps, try_transact,
+};
 
 /// What somebody wants of a round.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +107,8 @@ impl Coordinator {
     ) -> Result<Open, CoordinatorError> {
         let store = &self.0.store;
         let record = store.record(run, standing.round).await?;
-        let (record, snapshot, state) = record.ok_or(StoreError::Row("a round has no record"))?;
+        let RecordRow { signed: record, snapshot, state, .. } =
+            record.ok_or(StoreError::Row("a round has no record"))?;
         let snapshot_bytes = store.objects().get(Kind::Snapshot, snapshot).await?;
         let terms = Terms::new(manifest, run, standing.round);
         let shared = advance::shared_support(&snapshot_bytes, &terms)?.map(Arc::new);

@@ -86,6 +86,7 @@ impl Coordinator {
         match done {
             Tagging::Done => Ok(()),
             Tagging::NoRecord => Err(CoordinatorError::UnknownRound { run, round }),
+            Tagging::Gone => Err(CoordinatorError::Gone { run, round }),
             Tagging::NoTag => Err(CoordinatorError::UnknownTag(tag)),
         }
     }

@@ -306,6 +306,7 @@ fn admin_body(path: &str, project: &str, run: &str) -> Option<Value> {
         "/v1/clients/{client}/revoke" => Some(json!({ "reason": "" })),
         "/v1/projects" => Some(json!({ "name": project })),
         "/v1/runs/{run}/rollback" => Some(json!({ "round": 0 })),
+        "/v1/runs/{run}/prune" => Some(json!({ "keep": 1 })),
         // A name that is another's is free here: what is foreign is the run.
         "/v1/tags/{tag}" => Some(json!({ "run": run, "round": 1 })),
         "/v1/tags/{tag}/canary" => Some(json!({ "run": run, "round": 1, "permille": 5 })),

@@ -95,6 +95,7 @@ pub async fn serve(
     });
     let config::Store { fold_part: part, fold_lease_s: lease_s, .. } = config.store;
     coordinator.set_folding(Folding { part, lease_s });
+    coordinator.set_retention(config.retention.rounds);
     coordinator.take_over().await.map_err(SetupError::from)?;
     let tick = Duration::from_millis(config.tick_ms.into());
     let (stop, stopped) = oneshot::channel();

@@ -8,7 +8,7 @@
 //! - [`objects`]: bytes by digest. [`staging`]: uploads that are still arriving.
 //! - `rows`: nonces, whose store it is. `keys`: those that followed its first. `projects`: whose the rest is. `clients`: clients, revocations.
 //!   `tokens`: enrolment tokens. `operators`: who may use the admin API. `runs`: runs. `steps`: what moves a round. `folds`: parts of one that is closed. `rounds`:
-//!   what was published. `evaluations`: what clients tell of it. `tags`: names for it. `audit`: the audit log.
+//!   what was published. `evaluations`: what clients tell of it. `tags`: names for it. `retention`: what of it is gone. `audit`: the audit log.
 
 mod audit;
 mod clients;
@@ -21,6 +21,7 @@ pub mod objects;
 mod operators;
 pub mod places;
 mod projects;
+mod retention;
 mod rounds;
 mod rows;
 mod runs;
@@ -32,6 +33,9 @@ mod tokens;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::{RoundId, RunId};
 use object_store::ObjectStore;
 use sqlx::Any;
 use sqlx::any::AnyArguments;
@@ -49,8 +53,9 @@ pub(crate) use keys::joined;
 pub use objects::Kind;
 use objects::Objects;
 pub use places::Places;
+pub(crate) use retention::{Keep, Spent};
 pub use rounds::RoundRow;
-pub(crate) use rounds::{PublishRow, Publishing};
+pub(crate) use rounds::{PublishRow, Publishing, RecordRow};
 pub(crate) use runs::{RunRow, StatusRow};
 use staging::Staging;
 pub(crate) use steps::{AcceptRow, News, Standing};
@@ -169,6 +174,19 @@ impl Store {
     #[must_use]
     pub fn objects(&self) -> &Objects {
         &self.0.objects
+    }
+
+    /// The state that a round starts from.
+    pub(crate) async fn state(
+        &self,
+        run: RunId,
+        round: RoundId,
+        digest: Digest,
+    ) -> Result<Bytes, StoreError> {
+        match self.objects().get(Kind::StateOf(run, round), digest).await {
+            Err(StoreError::Missing(_)) => self.objects().get(Kind::State, digest).await,
+            found => found,
+        }
     }
 
     /// Uploads that are still arriving.

@@ -1,4 +1,5 @@
-//! Immutable bytes under their SHA-256: `objects/{kind}/{first two digits}/{digest}`.
+//! Immutable bytes under their SHA-256: `objects/{kind}/{first two digits}/{digest}`, states under their run and
+//! round too: `objects/states/{run}/{round}-{digest}`.
 //!
 //! The local directory flushes each file and its directory before it answers. An object is always
 //! written anew, even where one of that name exists: one left by a crash may not be on the disk yet,
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use gossamer_protocol::digest::Digest;
+use gossamer_protocol::ids::{RoundId, RunId};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -26,8 +28,11 @@ pub const DIRECTORY: &str = "objects";
 pub enum Kind {
     /// A snapshot's frame; clients may have it.
     Snapshot,
-    /// The server's state; private.
+    /// The server's state; private. Where it was kept before each round had its own.
     State,
+    /// The server's state that a round of a run starts from; private. Another round's that is the same has its own
+    /// object, so that each can be dropped without a look at the others.
+    StateOf(RunId, RoundId),
     /// An accepted update's frame; private, dropped once counted.
     Update,
     /// The sum of a part of a round's updates; private, dropped once merged.
@@ -40,7 +45,7 @@ impl Kind {
     fn folder(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshots",
-            Self::State => "states",
+            Self::State | Self::StateOf(..) => "states",
             Self::Update => "updates",
             Self::Partial => "partials",
             Self::Probe => "probes",
@@ -48,8 +53,11 @@ impl Kind {
     }
 
     fn path(self, digest: Digest) -> object_store::path::Path {
-        let name = digest.to_string();
-        object_store::path::Path::from(format!("{}/{}/{name}", self.folder(), &name[..2]))
+        let (folder, name) = (self.folder(), digest.to_string());
+        object_store::path::Path::from(match self {
+            Self::StateOf(run, round) => format!("{folder}/{run}/{round}-{name}"),
+            _ => format!("{folder}/{}/{name}", &name[..2]),
+        })
     }
 }
 

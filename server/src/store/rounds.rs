@@ -24,12 +24,26 @@ pub(crate) struct PublishRow<'a> {
     pub(crate) record: &'a Signed,
     pub(crate) snapshot: Digest,
     pub(crate) state: Digest,
+    /// Whether that is here: of a run that was carried here, only the last one is.
+    pub(crate) state_kept: bool,
     /// Whether it is the run's last.
     pub(crate) last: bool,
     /// Why it is, where its number does not say so.
     pub(crate) why: &'a str,
     /// Who was asked in rounds before this one need not send any more.
     pub(crate) oldest: RoundId,
+}
+
+/// A record as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordRow {
+    pub(crate) signed: Signed,
+    pub(crate) snapshot: Digest,
+    pub(crate) state: Digest,
+    /// Whether the snapshot is still there.
+    pub(crate) snapshot_kept: bool,
+    /// Whether the state is.
+    pub(crate) state_kept: bool,
 }
 
 /// Who published a snapshot.
@@ -186,36 +200,48 @@ impl Store {
             .collect()
     }
 
-    /// A record, and the digests of its snapshot and state.
+    /// A round's record.
     pub(crate) async fn record(
         &self,
         run: RunId,
         round: RoundId,
-    ) -> Result<Option<(Signed, Digest, Digest)>, StoreError> {
+    ) -> Result<Option<RecordRow>, StoreError> {
         let row = sqlx::query(
-            "SELECT bytes, signature, snapshot, state FROM records WHERE run = $1 AND round = $2",
+            "SELECT bytes, signature, snapshot, state, snapshot_gone, state_gone FROM records \
+             WHERE run = $1 AND round = $2",
         )
         .bind(&run.0[..])
         .bind(int(round.0))
         .fetch_optional(&self.0.database.reader)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let snapshot = Digest(array(row.try_get("snapshot")?)?);
-        Ok(Some((signed(&row, "bytes")?, snapshot, Digest(array(row.try_get("state")?)?))))
+        let kept = |gone| Ok::<_, StoreError>(row.try_get::<i64, _>(gone)? == 0);
+        Ok(Some(RecordRow {
+            signed: signed(&row, "bytes")?,
+            snapshot: Digest(array(row.try_get("snapshot")?)?),
+            state: Digest(array(row.try_get("state")?)?),
+            snapshot_kept: kept("snapshot_gone")?,
+            state_kept: kept("state_gone")?,
+        }))
     }
 
-    /// Whether a record of the run names this snapshot.
+    /// The round whose record names this snapshot, and whether it is kept.
     pub(crate) async fn names_snapshot(
         &self,
         run: RunId,
         snapshot: Digest,
-    ) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT round FROM records WHERE run = $1 AND snapshot = $2 LIMIT 1")
-            .bind(&run.0[..])
-            .bind(&snapshot.0[..])
-            .fetch_optional(&self.0.database.reader)
-            .await?;
-        Ok(row.is_some())
+    ) -> Result<Option<(RoundId, bool)>, StoreError> {
+        let row = sqlx::query(
+            "SELECT round, snapshot_gone FROM records WHERE run = $1 AND snapshot = $2 \
+             ORDER BY snapshot_gone LIMIT 1",
+        )
+        .bind(&run.0[..])
+        .bind(&snapshot.0[..])
+        .fetch_optional(&self.0.database.reader)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let round = RoundId(count(row.try_get("round")?)?);
+        Ok(Some((round, row.try_get::<i64, _>("snapshot_gone")? == 0)))
     }
 }
 
@@ -272,8 +298,8 @@ pub(super) async fn insert_record(
     row: &PublishRow<'_>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO records (run, round, bytes, signature, snapshot, state) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO records (run, round, bytes, signature, snapshot, state, state_gone) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(&row.run.0[..])
     .bind(int(row.round.0))
@@ -281,6 +307,7 @@ pub(super) async fn insert_record(
     .bind(&row.record.signature.0[..])
     .bind(&row.snapshot.0[..])
     .bind(&row.state.0[..])
+    .bind(if row.state_kept { 0_i64 } else { 2 })
     .execute(tx)
     .await?;
     Ok(())

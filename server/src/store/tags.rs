@@ -7,6 +7,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::database::try_transact;
+use super::retention::is_kept;
 use super::rows::{array, count, int};
 use super::steps::hold;
 use super::{Done, Store, StoreError, audit, projects};
@@ -32,6 +33,8 @@ pub(crate) enum Tagging {
     Done,
     /// The run has no record of that round.
     NoRecord,
+    /// Its snapshot is gone.
+    Gone,
     /// A canary of a tag that is not there.
     NoTag,
 }
@@ -43,10 +46,10 @@ impl Store {
         try_transact!(self, |tx| {
             hold(tx, run).await?;
             audit::lock(tx).await?;
-            let record = "SELECT round FROM records WHERE run = $1 AND round = $2";
-            let record = sqlx::query(record).bind(&run.0[..]).bind(int(round.0));
-            if record.fetch_optional(&mut *tx).await?.is_none() {
-                return Ok(Done::Undo(Tagging::NoRecord));
+            match is_kept(tx, run, round).await? {
+                None => return Ok(Done::Undo(Tagging::NoRecord)),
+                Some(false) => return Ok(Done::Undo(Tagging::Gone)),
+                Some(true) => {}
             }
             let canary = i64::from(row.share.is_some());
             if canary == 1 {

@@ -13,6 +13,7 @@ mod keys;
 mod laws;
 mod projects;
 mod replicas;
+mod retention;
 mod rollback;
 mod site;
 mod tags;

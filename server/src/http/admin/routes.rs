@@ -9,7 +9,7 @@ use super::{
     Admin, clients, dashboard, events, log, metrics, openapi, operators, projects, runs, server,
     tags, tokens,
 };
-use crate::coordinator::{ClientView, Health, RunView};
+use crate::coordinator::{ClientView, Health, Pruned, RunView};
 use crate::http::health::alive;
 use crate::operator::{Operator, Role};
 use crate::project::Project;
@@ -145,20 +145,23 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives(&[Gives::json::<RunView>(200)]).refuses(NO_CHANGE),
     route("POST", "/v1/runs/{run}/rollback", O, || post(runs::roll_back), "Go back to the adapter that an earlier round of a paused run started from")
         .takes::<runs::Back>().gives(&[Gives::json::<RunView>(200)])
-        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownRun, P::UnknownRound, P::Conflict]),
+        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownRun, P::UnknownRound, P::Gone, P::Conflict]),
+    route("POST", "/v1/runs/{run}/prune", O, || post(runs::prune), "Remove snapshots that nobody needs, or tell which those are")
+        .takes::<runs::Prune>().gives(&[Gives::json::<Pruned>(200)])
+        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownRun]),
     route("GET", "/v1/runs/{run}/adapter/{file}", O, || get(runs::adapter), "A file of the latest adapter, or of that which a round starts from, as PEFT keeps it")
         .query::<runs::Which>().gives(&[Gives::json::<serde_json::Map<String, serde_json::Value>>(200), Gives(200, "application/octet-stream", None)])
-        .refuses(&[P::BadRequest, P::UnknownRun, P::UnknownRound, P::NoRoute]),
+        .refuses(&[P::BadRequest, P::UnknownRun, P::UnknownRound, P::Gone, P::NoRoute]),
     route("GET", "/v1/tags", V, || get(tags::list), "Names for adapters, and their canaries")
         .gives(&[Gives::json::<Vec<Tag>>(200)]),
     route("PUT", "/v1/tags/{tag}", O, || put(tags::set), "Make a tag, or move it, to the adapter that a round starts from")
         .takes::<Adapter>().gives(&[Gives::json::<Tag>(200)])
-        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownRun, P::UnknownRound]),
+        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownRun, P::UnknownRound, P::Gone]),
     route("DELETE", "/v1/tags/{tag}", O, || delete(tags::remove), "Drop a tag and its canary")
         .query::<tags::Whose>().gives(&[Gives(204, "", None)]).refuses(NO_NAME),
     route("PUT", "/v1/tags/{tag}/canary", O, || put(tags::set_canary), "Give a share of the clients that ask for a tag another adapter, or change the share")
         .query::<tags::Whose>().takes::<tags::NewCanary>().gives(&[Gives::json::<Tag>(200)])
-        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownName, P::UnknownRun, P::UnknownRound]),
+        .refuses(&[P::BadRequest, P::TooLarge, P::UnknownName, P::UnknownRun, P::UnknownRound, P::Gone]),
     route("DELETE", "/v1/tags/{tag}/canary", O, || delete(tags::end_canary), "Take a canary back")
         .query::<tags::Whose>().gives(&[Gives(204, "", None)]).refuses(NO_NAME),
     route("POST", "/v1/tags/{tag}/promote", O, || post(tags::promote), "Have a tag name what is its canary")

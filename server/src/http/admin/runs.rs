@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::auth::{Caller, acting};
 use super::{Admin, page, query};
-use crate::coordinator::{CoordinatorError, RunView};
+use crate::coordinator::{CoordinatorError, Pruned, RunView};
 use crate::http::body::{Limits, Share};
 use crate::http::problem::Refusal;
 use crate::http::records::address;
@@ -202,6 +202,29 @@ pub(super) async fn rounds(
     let (run, Rounds { from, limit }) = (address(at)?, query(asked)?);
     let limit = page(limit, 1_000)?;
     Ok(Json(acting(&admin, &caller).rounds(run, from.unwrap_or(RoundId(0)), limit).await?))
+}
+
+/// What is to be kept.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Prune {
+    /// So many of the last rounds.
+    keep: std::num::NonZeroU32,
+    /// Only tell what would go.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+pub(super) async fn prune(
+    State(admin): State<Admin>,
+    caller: Caller,
+    at: RunPath,
+    request: Request,
+) -> Result<Json<Pruned>, Refusal> {
+    let run = address(at)?;
+    let (parts, body) = request.into_parts();
+    let Prune { keep, dry_run } = admin.message(&parts.headers, body, 1 << 14).await?;
+    Ok(Json(acting(&admin, &caller).prune(run, keep, dry_run).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
