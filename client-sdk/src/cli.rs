@@ -5,6 +5,7 @@ mod device;
 mod events;
 mod fetch;
 mod join;
+mod rotate_key;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     Join(Box<join::Join>),
     /// Fetches the adapter that a tag names, and writes it for PEFT.
     Fetch(fetch::Fetch),
+    /// Gives this device another key; it stays the client that it was.
+    RotateKey(rotate_key::RotateKey),
     /// Reads, writes and merges adapters as PEFT keeps them.
     #[command(subcommand)]
     Adapter(adapter::Adapter),
@@ -62,6 +65,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Join(join) => join.run(),
+        Command::RotateKey(rotate) => rotate.run(),
         Command::Fetch(fetch) => fetch.run(),
     }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! lock                     held by the one process that uses the folder
 //! identity.key             32-byte Ed25519 seed, hex; readable by its owner alone
+//! identity.next            the seed of the key that is to follow, until the aggregator has it
 //! server.json              whom it is enrolled with: the aggregator's keys that it knows, its own name
 //! runs/{run}/manifest      signed bytes, and runs/{run}/manifest.sig
 //! runs/{run}/seen          the last record it believed

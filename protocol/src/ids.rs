@@ -58,7 +58,7 @@ id16! {
 }
 
 id16! {
-    /// One enrolled device: the first half of the SHA-256 of its public key.
+    /// One enrolled device: the first half of the SHA-256 of the public key that it enrolled with.
     ClientId
 }
 

@@ -43,6 +43,8 @@ problems! {
     BadSignature = "urn:gossamer:problem:bad-signature", "The signature does not match";
     /// The signature's expiry is past, too far ahead, or before the server started.
     Expired = "urn:gossamer:problem:expired", "The signature's time is not now";
+    /// The signature is by a key that the client has replaced.
+    ReplacedKey = "urn:gossamer:problem:replaced-key", "The client signs with another key now";
     /// The nonce was used before.
     Replayed = "urn:gossamer:problem:replayed", "The request was sent before";
     /// The signer is not enrolled.

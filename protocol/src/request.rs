@@ -47,8 +47,20 @@ impl Authorization {
     /// Signs `request` with `key`.
     #[must_use]
     pub fn sign(key: &SigningKey, request: &Request<'_>, nonce: [u8; 16], expires_ms: u64) -> Self {
+        Self::sign_as(ClientId::of(&key.public().0), key, request, nonce, expires_ms)
+    }
+
+    /// The same for `client`, which enrolled with an earlier key than this one.
+    #[must_use]
+    pub fn sign_as(
+        client: ClientId,
+        key: &SigningKey,
+        request: &Request<'_>,
+        nonce: [u8; 16],
+        expires_ms: u64,
+    ) -> Self {
         let signature = key.sign(Purpose::Request, &text(request, &nonce, expires_ms));
-        Self { client: ClientId::of(&key.public().0), nonce, expires_ms, signature }
+        Self { client, nonce, expires_ms, signature }
     }
 
     /// Checks the signature; times and nonces are the caller's to check.

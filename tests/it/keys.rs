@@ -1,12 +1,20 @@
-//! An aggregator whose key is followed by another, and its clients: there, away for long, or lied to.
+//! Keys that follow one another: an aggregator's, whose clients are there, away for long, or lied to, and a client's.
 
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gossamer_client::client::{Client, ClientError, Outcome};
 use gossamer_client::model::BaseModel;
+use gossamer_client::transport::Transport as _;
+use gossamer_client::transport::https::Https;
+use gossamer_client::transport::signer::Signer;
 use gossamer_client::verify::VerifyError;
 use gossamer_protocol::ids::{ClientId, RunId};
-use gossamer_protocol::rotation::{Disbelief, Rotation};
+use gossamer_protocol::message::{CheckIn, JoinToken};
+use gossamer_protocol::problem::ProblemType;
+use gossamer_protocol::rotation::{Disbelief, NewKey, Rotation};
 use gossamer_protocol::sign::SigningKey;
 use gossamer_server::setup;
 use gossamer_sim::transport::InProcess;
@@ -113,5 +121,106 @@ async fn clients_follow_from_wherever_they_are() {
     for key in [first, key] {
         server.coordinator.store().verify_audit(&key, None).await.expect("whole");
     }
+    server.close().await;
+}
+
+/// Client with a folder of its own, whose key is `folder`'s to change.
+async fn device(server: &TestServer, folder: &Path) -> Client {
+    let builder = Client::builder(&server.url).base(base()).backoff(impatient());
+    let builder = builder.state_dir(folder).token(server.token().await);
+    builder.connect().await.expect("is enrolled, or enrols")
+}
+
+fn kept(folder: &Path, name: &str) -> Option<SigningKey> {
+    let text = std::fs::read_to_string(folder.join(name)).ok()?;
+    let seed = gossamer_protocol::hex::decode_array(text.trim()).expect("a seed");
+    Some(SigningKey::from_seed(&seed))
+}
+
+/// What by-hand requests of `client`, signed with `key`, get.
+async fn asked(server: &TestServer, client: ClientId, key: SigningKey) -> Option<ProblemType> {
+    let token = JoinToken::decode(&server.token().await).expect("a token");
+    let signer = Signer::new(client, Arc::new(key));
+    let https = Https::new(&server.url, token.ca.as_deref(), signer).expect("an address");
+    let answer = https.check_in(&CheckIn::default()).await;
+    answer.err().map(|refused| refused.problem().expect("a refusal"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_changes_its_key_whatever_is_lost() {
+    let (server, base) = (TestServer::start().await, base());
+    let run = server.coordinator.create_run(&manifest(&base, 1, 5)).await.expect("sound");
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let key = |name| kept(dir, name).expect("kept");
+    let client = device(&server, dir).await;
+    let id = client.id();
+    deliver(&client, &base).await.expect("round 0");
+    let first = key("identity.key");
+    let changed = client.rotate_key().await.expect("changed");
+    assert_eq!((client.id(), key("identity.key").public()), (id, changed));
+    assert!(kept(dir, "identity.next").is_none());
+    deliver(&client, &base).await.expect("round 1, with the new key");
+    assert_eq!(asked(&server, id, first).await, Some(ProblemType::ReplacedKey));
+    let stranger = SigningKey::from_seed(&[7; 32]);
+    assert_eq!(asked(&server, id, stranger).await, Some(ProblemType::BadSignature));
+    drop(client);
+
+    // Killed before the aggregator heard of it, and after, with the answer lost.
+    for heard in [false, true] {
+        let next = SigningKey::from_seed(&[if heard { 42 } else { 41 }; 32]);
+        let seed = gossamer_protocol::hex::encode(&[if heard { 42 } else { 41 }; 32]);
+        std::fs::write(dir.join("identity.next"), seed).expect("written");
+        if heard {
+            let new = NewKey::new(id, &next);
+            let old = key("identity.key").public();
+            server.coordinator.change_key(id, old, &new).await.expect("changed");
+        }
+        let client = device(&server, dir).await;
+        assert_eq!(client.id(), id);
+        assert_eq!(key("identity.key").public(), next.public(), "heard: {heard}");
+        assert!(kept(dir, "identity.next").is_none());
+        deliver(&client, &base).await.expect("one round more");
+    }
+    // Killed between the files: the key is the new one, and the rest says the old one's.
+    let server_json = std::fs::read(dir.join("server.json")).expect("kept");
+    let before = std::fs::read(dir.join("identity.key")).expect("kept");
+    let client = device(&server, dir).await;
+    client.rotate_key().await.expect("changed");
+    drop(client);
+    std::fs::write(dir.join("server.json"), server_json).expect("written");
+    std::fs::copy(dir.join("identity.key"), dir.join("identity.next")).expect("copied");
+    assert_ne!(std::fs::read(dir.join("identity.key")).expect("kept"), before);
+    let client = device(&server, dir).await;
+    assert_eq!(client.id(), id);
+    deliver(&client, &base).await.expect("round 4");
+    drop(client);
+    closed(&server, run, 5).await;
+    assert_eq!(server.coordinator.fleet_len(), 1, "it never was another client");
+
+    // By the command line; and not once it is revoked.
+    let rotate = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_client-cli"));
+        command.args(["rotate-key", &server.url, "--json", "--state"]).arg(dir);
+        let output = command.output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let told = serde_json::from_slice::<serde_json::Value>(&output.stdout).ok();
+        told.ok_or(said)
+    };
+    let told = rotate().expect("changed");
+    assert_eq!(told["client"], id.to_string());
+    assert_eq!(told["key"], key("identity.key").public().to_string());
+    server.coordinator.revoke(id, "lost").await.expect("revoked");
+    let refused = rotate().expect_err("revoked");
+    assert!(refused.contains("was revoked"), "{refused}");
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apps_own_key_is_its_own_to_change() {
+    let (server, base) = (TestServer::start().await, base());
+    let client = server.client(0, &base).await.connect().await.expect("enrols");
+    let refused = client.rotate_key().await.expect_err("the app keeps it");
+    assert!(matches!(refused, ClientError::NotItsKey), "{refused:?}");
     server.close().await;
 }

@@ -9,8 +9,9 @@ use gossamer_protocol::rotation::Trust;
 use gossamer_protocol::sign::{PublicKey, SigningKey};
 
 use super::app::App;
-use super::enrolled::{Server, identity};
+use super::enrolled::{Server, identity, is_changing};
 use super::gate::{Gate, Open};
+use super::rekey::rotate;
 use super::trust::follow;
 use super::{Client, ClientError, Saving, Shared, Threads, Watch};
 use crate::model::BaseModel;
@@ -20,6 +21,7 @@ use crate::transport::Transport;
 use crate::transport::https::Https;
 use crate::transport::metered::{Meter, Metered};
 use crate::transport::retry::{Backoff, Retrying};
+use crate::transport::signer::Signer;
 
 /// A client to be; made by [`Client::builder`].
 pub struct Builder {
@@ -214,20 +216,29 @@ impl Builder {
             (None, None) => Arc::new(State::memory()),
         };
         let key = Arc::new(SigningKey::from_seed(&identity(self.seed, &state)?));
-        let id = ClientId::of(&key.public().0);
+        let changing = self.seed.is_none() && is_changing(&state)?;
         let token = self.token.as_deref().map(JoinToken::decode).transpose()?;
         let known = match self.enrolled {
-            Some(key) => Some(Server { trust: Trust::pinned(key), ca: None, client: id }),
-            None => Server::read(&state)?.filter(|server| server.client == id),
+            Some(server) => {
+                let (trust, client) = (Trust::pinned(server), ClientId::of(&key.public().0));
+                Some(Server { trust, ca: None, client, own: None })
+            }
+            None => Server::read(&state)?.filter(|known| changing || known.is_of(&key.public())),
         };
+        let id = known.as_ref().map_or_else(|| ClientId::of(&key.public().0), |known| known.client);
         let ca = match (&known, &token) {
             (Some(known), _) => known.ca.clone(),
             (None, Some(token)) => token.ca.clone(),
             (None, None) => return Err(ClientError::NoToken),
         };
-        let transport = match self.transport {
-            Some(transport) => transport,
-            None => Box::new(Https::new(&self.url, ca.as_deref(), key.clone())?),
+        let signer = Signer::new(id, key.clone());
+        let (transport, signer): (Box<dyn Transport>, _) = match self.transport {
+            Some(transport) => (transport, None),
+            None => {
+                let https = Https::new(&self.url, ca.as_deref(), signer.clone())?;
+                // A key that the app keeps is the app's to change.
+                (Box::new(https), self.seed.is_none().then_some(signer))
+            }
         };
         let metered = Box::new(Metered::new(transport, self.meter.clone()));
         let jitter = u64::from_le_bytes(id.0[..8].try_into().map_err(|_| ClientError::Random)?);
@@ -256,13 +267,17 @@ impl Builder {
                     return Err(ClientError::OtherClient { expected: id, got: enrolled.client });
                 }
                 let trust = Trust::pinned(token.server_key);
-                let server = Server { trust, ca: token.ca, client: id };
+                let server = Server { trust, ca: token.ca, client: id, own: None };
                 server.keep(&state)?;
                 server
             }
         };
+        if let Some(signer) = signer.as_ref().filter(|_| changing) {
+            rotate(&transport, signer, &state).await?;
+        }
         Ok(Client {
-            key,
+            id,
+            signer,
             trust: Mutex::new(server.trust),
             transport,
             meter: self.meter,

@@ -40,6 +40,9 @@ pub enum ClientError {
         /// The answer's.
         got: ClientId,
     },
+    /// The app keeps the client's key, or has a transport of its own.
+    #[error("only a key that the state folder keeps can be changed, and over HTTPS alone")]
+    NotItsKey,
     /// No random numbers for a key.
     #[error("the system gives no random numbers")]
     Random,

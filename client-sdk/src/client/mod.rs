@@ -8,7 +8,6 @@ use gossamer_protocol::ids::{ClientId, RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Answer, CheckIn, Receipt};
 use gossamer_protocol::rotation::Trust;
-use gossamer_protocol::sign::SigningKey;
 
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
@@ -18,6 +17,7 @@ use crate::train::{Control, Footprint, Progress};
 use crate::transport::Transport;
 use crate::transport::metered::{Meter, Traffic};
 use crate::transport::retry::Retrying;
+use crate::transport::signer::Signer;
 use crate::verify::VerifyError;
 
 mod app;
@@ -32,6 +32,7 @@ pub mod gate;
 #[cfg(test)]
 mod gate_tests;
 mod inclusion;
+mod rekey;
 mod round;
 mod saving;
 mod scaffold;
@@ -195,7 +196,9 @@ pub enum Outcome {
 
 /// One enrolled device.
 pub struct Client {
-    key: Arc<SigningKey>,
+    id: ClientId,
+    /// Who signs, where the key is this client's to change.
+    signer: Option<Signer>,
     /// The aggregator's keys.
     trust: Mutex<Trust>,
     transport: Retrying,
@@ -226,7 +229,7 @@ impl Client {
     /// This client's name.
     #[must_use]
     pub fn id(&self) -> ClientId {
-        ClientId::of(&self.key.public().0)
+        self.id
     }
 
     /// Bytes moved by this client's meter.

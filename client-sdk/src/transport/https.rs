@@ -5,7 +5,6 @@
 //! mended for this process.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,14 +16,15 @@ use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
-use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
-use gossamer_protocol::rotation::Rotation;
-use gossamer_protocol::sign::{Signature, SigningKey};
+use gossamer_protocol::request::{LIFETIME_MS, Request};
+use gossamer_protocol::rotation::{NewKey, Rotation};
+use gossamer_protocol::sign::Signature;
 use gossamer_protocol::tag::TagName;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RANGE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, Url};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::signer::Signer;
 use super::{Slot, Transport, TransportError};
 
 /// Bytes of one piece of an upload.
@@ -62,7 +62,7 @@ pub enum HttpsError {
 pub struct Https {
     http: reqwest::Client,
     url: Url,
-    key: Arc<SigningKey>,
+    signer: Signer,
     random: SystemRandom,
     /// Milliseconds that the aggregator's clock is ahead of ours.
     ahead_ms: AtomicI64,
@@ -92,13 +92,14 @@ impl<'a> Call<'a> {
 static NOTHING: Bytes = Bytes::new();
 
 impl Https {
-    /// Prepares to talk to the aggregator at `url`, as the holder of `key`.
+    /// Prepares to talk to the aggregator at `url`, as `signer`: for a client with the key that it enrols with, that
+    /// key.
     ///
     /// `ca`: the only certificate authority to trust, DER in URL-safe base64; none: the platform's.
     ///
     /// # Errors
     /// [`HttpsError`] where address or authority are malformed.
-    pub fn new(url: &str, ca: Option<&str>, key: Arc<SigningKey>) -> Result<Self, HttpsError> {
+    pub fn new(url: &str, ca: Option<&str>, signer: impl Into<Signer>) -> Result<Self, HttpsError> {
         // An app may have chosen a provider before; then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let plain = |u: &Url| {
@@ -122,7 +123,7 @@ impl Https {
         }
         let http = builder.build()?;
         let ahead_ms = AtomicI64::new(0);
-        Ok(Self { http, url, key, random: SystemRandom::new(), ahead_ms })
+        Ok(Self { http, url, signer: signer.into(), random: SystemRandom::new(), ahead_ms })
     }
 
     fn now_ms(&self) -> u64 {
@@ -136,7 +137,7 @@ impl Https {
         let body = Digest::of(call.body);
         let request = Request { method: call.method.as_str(), path: &call.path, body };
         let expires_ms = self.now_ms() + LIFETIME_MS / 2;
-        Ok(Authorization::sign(&self.key, &request, nonce, expires_ms).to_string())
+        Ok(self.signer.sign(&request, nonce, expires_ms).to_string())
     }
 
     /// Sends `call` signed; a refusal becomes an error.
@@ -368,6 +369,11 @@ impl Transport for Https {
         self.json(Call::new(Method::GET, "/v1/keys".into(), &NOTHING)).await
     }
 
+    async fn change_key(&self, new: &NewKey) -> Result<Enrolled, TransportError> {
+        let body = json_bytes(new)?;
+        self.json(Call::new(Method::POST, "/v1/key".into(), &body)).await
+    }
+
     async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {
         let path = format!("/v1/runs/{run}/rounds/{round}/inclusion");
         self.json(Call::new(Method::GET, path, &NOTHING)).await
@@ -393,6 +399,10 @@ fn http_date_ms(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use gossamer_protocol::sign::SigningKey;
+
     use super::*;
 
     #[test]

@@ -13,7 +13,7 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
-use gossamer_protocol::rotation::Rotation;
+use gossamer_protocol::rotation::{NewKey, Rotation};
 use gossamer_protocol::tag::TagName;
 use serde::{Deserialize, Serialize};
 
@@ -188,6 +188,11 @@ impl Transport for Metered {
 
     async fn keys(&self) -> Result<Vec<Rotation>, TransportError> {
         self.inner.keys().await.map(|chain| self.meter.hear(chain))
+    }
+
+    async fn change_key(&self, new: &NewKey) -> Result<Enrolled, TransportError> {
+        self.meter.say(new);
+        self.inner.change_key(new).await.map(|answer| self.meter.hear(answer))
     }
 
     async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {

@@ -1,7 +1,8 @@
 //! How a client's words reach the aggregator.
 //!
 //! [`Transport`] has one method for each thing a client can say. [`https`] is the deployed one; the
-//! simulator has another that calls the aggregator in process. [`retry`] and [`metered`] wrap any.
+//! simulator has another that calls the aggregator in process. [`retry`] and [`metered`] wrap any. [`signer`]: who
+//! signs.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -12,12 +13,13 @@ use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::problem::{Problem, ProblemType};
-use gossamer_protocol::rotation::Rotation;
+use gossamer_protocol::rotation::{NewKey, Rotation};
 use gossamer_protocol::tag::TagName;
 
 pub mod https;
 pub mod metered;
 pub mod retry;
+pub mod signer;
 
 /// Where an update goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,11 @@ pub trait Transport: Send + Sync {
     /// The statements by which the aggregator's keys follow one another. A way that has none gives none.
     async fn keys(&self) -> Result<Vec<Rotation>, TransportError> {
         Ok(Vec::new())
+    }
+
+    /// Gives this client another key. A way that has none says so.
+    async fn change_key(&self, _: &NewKey) -> Result<Enrolled, TransportError> {
+        Err(TransportError::Malformed("this transport changes no keys".to_owned()))
     }
 
     /// The proof that this client's update in a closed round is counted. A way that has none says so.

@@ -11,7 +11,7 @@ use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::inclusion::Inclusion;
 use gossamer_protocol::message::{Answer, CheckIn, Enrolled, Enrolment, Measured, Signed};
 use gossamer_protocol::rng::Stream;
-use gossamer_protocol::rotation::Rotation;
+use gossamer_protocol::rotation::{NewKey, Rotation};
 use gossamer_protocol::tag::TagName;
 
 use super::{Slot, Transport, TransportError};
@@ -141,6 +141,10 @@ impl Transport for Retrying {
 
     async fn keys(&self) -> Result<Vec<Rotation>, TransportError> {
         retry!(self, self.inner.keys())
+    }
+
+    async fn change_key(&self, new: &NewKey) -> Result<Enrolled, TransportError> {
+        retry!(self, self.inner.change_key(new))
     }
 
     async fn inclusion(&self, run: RunId, round: RoundId) -> Result<Inclusion, TransportError> {

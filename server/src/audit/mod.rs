@@ -111,6 +111,13 @@ pub enum Event {
         /// Until when what the old one signed is believed.
         until_ms: u64,
     },
+    /// A client signs with another key from now on.
+    ClientKeyChanged {
+        /// Which.
+        client: ClientId,
+        /// The new key.
+        key: PublicKey,
+    },
     /// A client was revoked.
     ClientRevoked {
         /// Which.

@@ -67,6 +67,12 @@ pub enum CoordinatorError {
     /// Another process let a key follow just now.
     #[error("another key was made to follow just now: see `key list`")]
     RotatedBefore,
+    /// The client has replaced the key that signed.
+    #[error("client {0} signs with another key now")]
+    ReplacedKey(ClientId),
+    /// A client's next key that it cannot have.
+    #[error("the key {0} is another client's, or was one's: draw a new one")]
+    KeyTaken(PublicKey),
     /// The client was revoked.
     #[error("client {0} was revoked by the operator")]
     Revoked(ClientId),
@@ -239,6 +245,8 @@ impl CoordinatorError {
             }
             Self::Revoked(_) => ProblemType::Revoked,
             Self::BadProof => ProblemType::BadSignature,
+            Self::ReplacedKey(_) => ProblemType::ReplacedKey,
+            Self::KeyTaken(_) => ProblemType::BadRequest,
             Self::UnknownClient(_) => ProblemType::UnknownClient,
             Self::UnknownRun(_) => ProblemType::UnknownRun,
             Self::RunOver { .. } => ProblemType::RunOver,

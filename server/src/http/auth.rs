@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::App;
 use super::problem::Refusal;
 use crate::clock::Timestamp;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, CoordinatorError};
 use crate::store::Member;
 use axum::http::header;
 use axum::http::request::Parts;
@@ -13,6 +13,7 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::problem::ProblemType;
 use gossamer_protocol::request::{Authorization, LIFETIME_MS, Request};
+use gossamer_protocol::sign::PublicKey;
 
 /// How far ahead an expiry may lie: a lifetime, and as much again for a clock that runs ahead.
 const AHEAD_MAX_MS: u64 = 2 * LIFETIME_MS;
@@ -37,6 +38,8 @@ pub(crate) struct Claim {
 /// A client that signed.
 pub(crate) struct Caller {
     pub(crate) client: ClientId,
+    /// What it signed with.
+    pub(crate) key: PublicKey,
     /// What it sees: its project.
     pub(crate) coordinator: Coordinator,
 }
@@ -70,7 +73,7 @@ impl Claim {
     ///
     /// Nonces are stored until they expire, so a replay is known after a restart too.
     pub(crate) async fn prove(
-        self,
+        mut self,
         app: &App,
         parts: &Parts,
         body: &[u8],
@@ -78,22 +81,32 @@ impl Claim {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let request = Request { method: parts.method.as_str(), path, body: Digest::of(body) };
         let Authorization { client, nonce, expires_ms, .. } = self.authorization;
-        self.authorization
-            .verify(&self.member.key, &request)
-            .map_err(|e| Refusal::new(ProblemType::BadSignature, e.to_string()))?;
+        if let Err(unproven) = self.authorization.verify(&self.member.key, &request) {
+            self.member = app.coordinator.member_anew(client).await?;
+            let by = |key: &PublicKey| self.authorization.verify(key, &request).is_ok();
+            let present = self.member.key;
+            if !by(&present) {
+                // By a name of its own: the client may be one that lost the answer to a change of keys.
+                return Err(if app.coordinator.is_replaced(client, &present, by).await? {
+                    CoordinatorError::ReplacedKey(client).into()
+                } else {
+                    Refusal::new(ProblemType::BadSignature, unproven.to_string())
+                });
+            }
+        }
         if let Some(who) = parts.extensions.get::<Who>() {
             let _ = who.1.set(());
         }
         // Not before: a stranger must not use up somebody's tokens.
         app.client_rates.take(client, "client")?;
-        let project = self.member.project;
+        let Member { key, project } = self.member;
         app.project_rates.take(project.clone(), "project")?;
         // Last: a nonce that a stranger made up is not worth a row.
         if !app.coordinator.use_nonce(client, &nonce, Timestamp(expires_ms)).await? {
             return Err(Refusal::new(ProblemType::Replayed, "sign each request anew"));
         }
         app.coordinator.saw(client);
-        Ok(Caller { client, coordinator: app.coordinator.within(Some(project)) })
+        Ok(Caller { client, key, coordinator: app.coordinator.within(Some(project)) })
     }
 }
 

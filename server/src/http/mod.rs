@@ -108,6 +108,7 @@ const ROUTES: &[Route] = &[
     (&["POST"], "/v1/enrol", || post(enrol::enrol)),
     (&["POST"], "/v1/check-in", || post(check_in::check_in)),
     (&["GET"], "/v1/keys", || get(keys::list)),
+    (&["POST"], "/v1/key", || post(keys::change)),
     (&["GET"], "/v1/runs/{run}/manifest", || get(records::manifest)),
     (&["GET"], "/v1/runs/{run}/records/{round}", || get(records::record)),
     (&["GET"], "/v1/runs/{run}/objects/{digest}", || get(objects::object)),

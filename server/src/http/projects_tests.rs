@@ -10,6 +10,7 @@ use gossamer_protocol::ids::RoundId;
 use gossamer_protocol::message::{CheckIn, Enrolment};
 use gossamer_protocol::problem::{Problem, ProblemType as P};
 use gossamer_protocol::request;
+use gossamer_protocol::rotation::NewKey;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -252,6 +253,12 @@ async fn a_clients_route_knows_nothing_of_another_project() {
             let run = if whose == Theirs { &stage.theirs.run } else { nobodys("run") };
             serde_json::to_vec(&CheckIn { run: Some(run.parse().expect("an id")) }).expect("JSON")
         }
+        // A key for a client of theirs is proven for that one.
+        "/v1/key" => {
+            let client = if whose == Theirs { &stage.theirs.client } else { nobodys("client") };
+            let new = NewKey::new(client.parse().expect("an id"), &key(99));
+            serde_json::to_vec(&new).expect("JSON")
+        }
         // It names nothing.
         "/v1/keys" => Vec::new(),
         // A token of theirs is no token for a client of ours.
@@ -270,7 +277,7 @@ async fn a_clients_route_knows_nothing_of_another_project() {
                 let nobodys = stage.signed(method, path, nobodys).await;
                 let theirs = stage.plain(theirs);
                 assert_eq!(theirs, stage.plain(nobodys), "{at}");
-                let of_all = ["/v1/enrol", "/v1/keys"].contains(path);
+                let of_all = ["/v1/enrol", "/v1/keys", "/v1/key"].contains(path);
                 assert!(theirs.0 == 404 || of_all, "{at}: {theirs:?}");
             }
             for named in choices(path) {

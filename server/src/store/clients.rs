@@ -24,8 +24,8 @@ pub(crate) enum Enrolling {
     New,
     /// This key used this token before: its reply was lost.
     Again,
-    /// No such token, or used up by other keys, or too old, or the client is there already with
-    /// another key or in another project.
+    /// No such token, or used up by other keys, or too old; or the key was replaced, or is another
+    /// client's, or in another project.
     Refused,
     /// The key was revoked.
     Revoked,
@@ -86,7 +86,9 @@ impl Store {
                  (SELECT COUNT(*) FROM token_uses WHERE hash = $1 AND client = $2) AS again, \
                  (SELECT COUNT(*) FROM revocations WHERE client = $2) AS revoked, \
                  (SELECT COUNT(*) FROM clients WHERE id = $2 \
-                 AND (public_key <> $3 OR project <> tokens.project)) AS other \
+                 AND (public_key <> $3 OR project <> tokens.project)) + \
+                 (SELECT COUNT(*) FROM clients WHERE public_key = $3 AND id <> $2) + \
+                 (SELECT COUNT(*) FROM former_keys WHERE public_key = $3) AS other \
                  FROM tokens WHERE hash = $1",
             )
             .bind(&token.0[..])
@@ -98,7 +100,7 @@ impl Store {
             if row.try_get::<i64, _>("revoked")? > 0 {
                 return Ok(Enrolling::Revoked);
             }
-            // A key that was changed for another does not come back, and nobody is of two projects.
+            // A key that was replaced does not come back, no two clients have one, nobody is of two projects.
             if row.try_get::<i64, _>("other")? > 0 {
                 return Ok(Enrolling::Refused);
             }

@@ -6,11 +6,12 @@
 //!
 //! - `database`: connections and transactions. `error`: what the store could not do. [`places`]: where.
 //! - [`objects`]: bytes by digest. [`staging`]: uploads that are still arriving.
-//! - `rows`: nonces, whose store it is. `keys`: those that followed its first. `projects`: whose the rest is. `clients`: clients, revocations.
+//! - `rows`: nonces, whose store it is. `keys`: those that followed its first. `projects`: whose the rest is. `clients`: clients, revocations. `client_keys`: their keys.
 //!   `tokens`: enrolment tokens. `operators`: who may use the admin API. `runs`: runs. `steps`: what moves a round. `folds`: parts of one that is closed. `rounds`:
 //!   what was published. `evaluations`: what clients tell of it. `tags`: names for it. `retention`: what of it is gone. `audit`: the audit log.
 
 mod audit;
+mod client_keys;
 mod clients;
 mod database;
 mod error;
@@ -42,6 +43,7 @@ use sqlx::any::AnyArguments;
 use sqlx::query::Query;
 
 pub use audit::{AuditError, Entry};
+pub(crate) use client_keys::Rekeying;
 pub use clients::{ClientRow, Part};
 pub(crate) use clients::{Enrolling, Member};
 use database::{Database, transact};
