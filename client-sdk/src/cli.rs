@@ -1,6 +1,7 @@
 //! The reference client's command line: text goes in, updates go out, the text stays here.
 
 mod adapter;
+mod certificate;
 mod device;
 mod events;
 mod fetch;

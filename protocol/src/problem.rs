@@ -45,6 +45,10 @@ problems! {
     Expired = "urn:gossamer:problem:expired", "The signature's time is not now";
     /// The signature is by a key that the client has replaced.
     ReplacedKey = "urn:gossamer:problem:replaced-key", "The client signs with another key now";
+    /// The connection shows no client certificate, where one is needed.
+    NoCertificate = "urn:gossamer:problem:no-certificate", "A client certificate is needed";
+    /// The connection shows another certificate than the client's.
+    OtherCertificate = "urn:gossamer:problem:other-certificate", "The certificate is not the client's";
     /// The nonce was used before.
     Replayed = "urn:gossamer:problem:replayed", "The request was sent before";
     /// The signer is not enrolled.

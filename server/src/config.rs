@@ -131,6 +131,8 @@ pub struct Admin {
     pub streams_max: u32,
     /// Whether `/metrics` is told to whoever asks, without a token.
     pub metrics_open: bool,
+    /// The CAs of which operators must show a certificate beside their token, PEM; none: they show none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Where the certificate is; relative paths start at the server's directory.
@@ -143,6 +145,8 @@ pub struct Tls {
     pub key: PathBuf,
     /// The CA that join tokens tell clients to trust, PEM; `""`: the ones their system trusts.
     pub ca: PathBuf,
+    /// The CAs of which each client must show a certificate, PEM; none: clients show none.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -187,6 +191,7 @@ impl Default for Admin {
             requests_max: 32,
             streams_max: 16,
             metrics_open: false,
+            client_ca: None,
         }
     }
 }
@@ -197,6 +202,7 @@ impl Default for Tls {
             certificate: "tls/server.pem".into(),
             key: "tls/server.key".into(),
             ca: "tls/ca.pem".into(),
+            client_ca: None,
         }
     }
 }

@@ -120,7 +120,7 @@ fn key(dir: &Path) -> Finding {
 fn certificates(config: &Config) -> Vec<Finding> {
     let check = "certificate";
     let (chain, key) = (config.path(&config.tls.certificate), config.path(&config.tls.key));
-    if let Err(error) = tls::server_config(&chain, &key) {
+    if let Err(error) = tls::server_config(&chain, &key, None) {
         let advice = "put a PEM chain and its key where [tls] says";
         return vec![bad(check, told(&error), advice)];
     }
@@ -134,6 +134,15 @@ fn certificates(config: &Config) -> Vec<Finding> {
             found = bad("CA for clients", text, advice);
         }
         findings.push(found);
+    }
+    let asked =
+        [("CA of clients", &config.tls.client_ca), ("CA of operators", &config.admin.client_ca)];
+    for (check, path) in asked {
+        let Some(path) = path.as_deref().map(|path| config.path(path)) else { continue };
+        findings.push(match tls::server_config(&chain, &key, Some(&path)) {
+            Ok(_) => expiry(check, &path),
+            Err(error) => bad(check, told(&error), "put the CA's certificate there, PEM"),
+        });
     }
     findings
 }

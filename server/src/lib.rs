@@ -23,6 +23,7 @@ extern crate self as gossamer_server;
 pub mod advance;
 pub mod aggregate;
 pub mod audit;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;

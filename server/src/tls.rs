@@ -7,7 +7,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
-use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -26,6 +29,14 @@ pub enum TlsError {
     /// Certificate and key do not go together, or rustls refuses them.
     #[error("the certificate cannot be used")]
     Refused(#[from] rustls::Error),
+    /// No certificate of clients can be checked with these.
+    #[error("{path} cannot be used as the CA of clients: {why}")]
+    ClientCa {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The development certificates cannot be made.
     #[error("the development certificates cannot be made")]
     Make(#[from] rcgen::Error),
@@ -70,18 +81,43 @@ pub fn development(names: &[String]) -> Result<DevelopmentCertificates, TlsError
 
 /// What the accept loop needs: this certificate, HTTP/2 and HTTP/1.1.
 ///
+/// With `client_ca` a peer may show a certificate that one of these signed, and no other. One that shows none gets
+/// through the handshake, so that it can be told by name what it lacks.
+///
 /// # Errors
 /// [`TlsError`] where a file is missing or the two do not go together.
-pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    certificate: &Path,
+    key: &Path,
+    client_ca: Option<&Path>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(certificate)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|e| pem(key, &e))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = match client_ca {
+        Some(path) => peers(path, provider.clone())?,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Takes certificates that the CAs in `path` signed.
+fn peers(
+    path: &Path,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let bad = |why: String| TlsError::ClientCa { path: path.to_owned(), why };
+    let mut roots = RootCertStore::empty();
+    for ca in certificates(path)? {
+        roots.add(ca).map_err(|e| bad(e.to_string()))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    verifier.allow_unauthenticated().build().map_err(|e| bad(e.to_string()))
 }
 
 /// The certificates in a PEM file, at least one.

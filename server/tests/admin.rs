@@ -11,8 +11,12 @@ use futures_util::StreamExt as _;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::message::{Enrolment, JoinToken};
 use gossamer_protocol::problem::ProblemType as P;
+use gossamer_server::certificate::Certificate;
 use gossamer_server::operator::Role;
 use https::{TestServer, config, problem, update_path};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -287,4 +291,62 @@ async fn it_is_not_where_clients_are_and_not_served_unless_asked_for() {
     server.close().await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     drop(stream);
+}
+
+#[tokio::test]
+async fn operators_show_certificates_where_the_configuration_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut terms = CertificateParams::new(Vec::new()).expect("no names");
+    terms.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(terms, KeyPair::generate().expect("a key"));
+    let ca = ca.expect("signed");
+    std::fs::create_dir(dir.path().join("tls")).expect("made");
+    std::fs::write(dir.path().join("tls/operators.pem"), ca.pem()).expect("written");
+    let mut config = config();
+    config.admin.client_ca = Some("tls/operators.pem".into());
+    let server = TestServer::start(dir.path(), &config).await;
+    let found = gossamer_server::doctor::examine(dir.path()).await;
+    let found = found.iter().find(|finding| finding.check == "CA of operators").expect("looked at");
+    assert_eq!(found.state, gossamer_server::doctor::State::Good, "{found:?}");
+
+    let eva = server.token("eva", Role::Operator).await;
+    let refused = server.api(&eva, GET, "/v1/runs", None).await;
+    assert_eq!(problem(refused).await.kind, P::NoCertificate);
+    for open in ["/healthz", "/readyz", "/"] {
+        assert_eq!(server.api("", GET, open, None).await.status(), StatusCode::OK, "{open}");
+    }
+    let key = KeyPair::generate().expect("a key");
+    let mut terms = CertificateParams::new(Vec::new()).expect("no names");
+    terms.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let eva_pem = terms.signed_by(&key, &ca).expect("signed").pem() + &key.serialize_pem();
+    let trusted = std::fs::read(dir.path().join("tls/ca.pem")).expect("there");
+    let http = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(&trusted).expect("a CA")])
+        .identity(reqwest::Identity::from_pem(eva_pem.as_bytes()).expect("both"))
+        .build()
+        .expect("a client");
+    let ask = async |method: Method, path: &str, token: &str| {
+        let asked = http.request(method, server.admin_url(path)).bearer_auth(token);
+        asked.send().await.expect("an answer")
+    };
+    assert_eq!(ask(GET, "/v1/runs", &eva).await.status(), StatusCode::OK);
+    let refused = ask(GET, "/v1/runs", "a guess").await;
+    assert_eq!(problem(refused).await.kind, P::NoOperator, "it takes both");
+
+    // Clients are on the other listener, and show none; one that is bound can be freed.
+    server.enrol(0).await;
+    let client = id(&fixtures::key(0));
+    let shown = Certificate { fingerprint: Digest::of(b"a"), names: Digest::of(b"b") };
+    server.operator.bind_certificate(client, shown).await.expect("bound");
+    let path = format!("/v1/clients/{client}");
+    let view: Value = ask(GET, &path, &eva).await.json().await.expect("JSON");
+    assert_eq!(view["certificate"], shown.fingerprint.to_string());
+    let view = ask(Method::DELETE, &format!("{path}/certificate"), &eva).await;
+    assert_eq!(view.status(), StatusCode::OK);
+    let view: Value = view.json().await.expect("JSON");
+    assert_eq!(view.get("certificate"), None);
+    let nobody = format!("/v1/clients/{}/certificate", id(&fixtures::key(9)));
+    let refused = ask(Method::DELETE, &nobody, &eva).await;
+    assert_eq!(problem(refused).await.kind, P::UnknownClient);
+    server.close().await;
 }

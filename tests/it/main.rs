@@ -2,6 +2,7 @@
 
 mod believed;
 mod buffered;
+mod certificates;
 mod classes;
 mod commands;
 mod faults;

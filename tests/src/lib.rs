@@ -140,11 +140,20 @@ impl TestServer {
     /// # Panics
     /// Where it cannot start.
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Starts one with other settings; what they name is written then.
+    ///
+    /// # Panics
+    /// Where it cannot start.
+    pub async fn start_with(set: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let limits = unlimited();
-        let config =
+        let mut config =
             Config { dir: dir.path().to_owned(), limits, tick_ms: 20, ..Config::default() };
         setup::init(dir.path(), &[], &config).await.expect("a new folder");
+        set(&mut config);
         let coordinator = setup::coordinator(dir.path()).await.expect("a whole folder");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = TcpListener::bind(address).await.expect("a free port");

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use gossamer_protocol::ids::RunId;
 use serde_json::json;
 
+use super::certificate::Certificate;
 use super::device::Device;
 use super::events;
 use crate::client::{Client, Saving, Threads};
@@ -67,6 +68,8 @@ pub(super) struct Join {
     /// checkpointing and in smaller parts, or not at all.
     #[arg(long, value_name = "MIB")]
     memory_max: Option<u32>,
+    #[command(flatten)]
+    certificate: Certificate,
     /// Asks for the proof that each delivered update is counted.
     #[arg(long)]
     prove_inclusion: bool,
@@ -110,6 +113,7 @@ impl Join {
         }
         let Self { checkpoint, micro_batch, .. } = self;
         builder = builder.footprint(Footprint { checkpoint, micro_batch });
+        builder = self.certificate.with(builder)?;
         if self.prove_inclusion {
             builder = builder.prove_inclusion();
         }

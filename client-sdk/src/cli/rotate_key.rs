@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
+use super::certificate::Certificate;
 use crate::client::Client;
 
 #[derive(Args)]
@@ -15,6 +16,8 @@ pub(super) struct RotateKey {
     /// Where the device's key and its progress are kept.
     #[arg(long, default_value = "gossamer-state")]
     state: PathBuf,
+    #[command(flatten)]
+    certificate: Certificate,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -23,6 +26,7 @@ pub(super) struct RotateKey {
 impl RotateKey {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let builder = Client::builder(self.url).state_dir(self.state);
+        let builder = self.certificate.with(builder)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -18,6 +18,7 @@ use crate::model::BaseModel;
 use crate::state::State;
 use crate::train::{Control, Footprint};
 use crate::transport::Transport;
+use crate::transport::certificate::ClientCertificate;
 use crate::transport::https::Https;
 use crate::transport::metered::{Meter, Metered};
 use crate::transport::retry::{Backoff, Retrying};
@@ -39,6 +40,7 @@ pub struct Builder {
     memory_max: Option<u64>,
     threads: Option<Threads>,
     prove: bool,
+    certificate: Option<ClientCertificate>,
     meter: Arc<Meter>,
     transport: Option<Box<dyn Transport>>,
     shared: Arc<Shared>,
@@ -62,6 +64,7 @@ impl Builder {
             memory_max: None,
             threads: None,
             prove: false,
+            certificate: None,
             meter: Arc::default(),
             transport: None,
             shared: Arc::new(Shared::alone()),
@@ -176,6 +179,14 @@ impl Builder {
         self
     }
 
+    /// The TLS certificate to show to an aggregator that asks for one. A renewed one for the same names is told to it
+    /// by itself.
+    #[must_use]
+    pub fn certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.certificate = Some(certificate);
+        self
+    }
+
     /// Counts bytes on `meter`, which other clients may share.
     #[must_use]
     pub fn meter(mut self, meter: Arc<Meter>) -> Self {
@@ -235,7 +246,9 @@ impl Builder {
         let (transport, signer): (Box<dyn Transport>, _) = match self.transport {
             Some(transport) => (transport, None),
             None => {
-                let https = Https::new(&self.url, ca.as_deref(), signer.clone())?;
+                let shown = self.certificate.as_ref();
+                let https =
+                    Https::with_certificate(&self.url, ca.as_deref(), signer.clone(), shown)?;
                 // A key that the app keeps is the app's to change.
                 (Box::new(https), self.seed.is_none().then_some(signer))
             }

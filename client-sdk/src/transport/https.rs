@@ -2,7 +2,7 @@
 //!
 //! Frames longer than [`CHUNK`] travel in pieces and resume where the aggregator stands: `HEAD` asks
 //! for the offset, `PATCH` appends. A clock that is off is noticed by the aggregator's `Date` and
-//! mended for this process.
+//! mended for this process. A renewed certificate is made known where the one before is expected.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,6 +24,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RANGE, RETRY
 use reqwest::{Method, Response, StatusCode, Url};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::certificate::ClientCertificate;
 use super::signer::Signer;
 use super::{Slot, Transport, TransportError};
 
@@ -36,6 +37,7 @@ const DOCUMENT_MAX: usize = 1 << 20;
 /// One request and its answer: of a piece of 1 MiB, 2 kB a second.
 const REQUEST_MAX: Duration = Duration::from_secs(600);
 
+const CERTIFICATE: &str = "/v1/certificate";
 const SIGNATURE: &str = "gossamer-signature";
 const UPLOAD_DIGEST: &str = "upload-digest";
 const UPLOAD_LENGTH: &str = "upload-length";
@@ -52,6 +54,9 @@ pub enum HttpsError {
     /// The token's certificate authority is not one.
     #[error("the token's certificate authority is malformed")]
     Authority,
+    /// The device's own certificate is not one.
+    #[error("the TLS certificate of this device: {0}")]
+    Certificate(String),
     /// The TLS library refused.
     #[error("cannot set up TLS")]
     Tls(#[from] reqwest::Error),
@@ -63,6 +68,8 @@ pub struct Https {
     http: reqwest::Client,
     url: Url,
     signer: Signer,
+    /// Whether it has a certificate to show.
+    certified: bool,
     random: SystemRandom,
     /// Milliseconds that the aggregator's clock is ahead of ours.
     ahead_ms: AtomicI64,
@@ -100,6 +107,19 @@ impl Https {
     /// # Errors
     /// [`HttpsError`] where address or authority are malformed.
     pub fn new(url: &str, ca: Option<&str>, signer: impl Into<Signer>) -> Result<Self, HttpsError> {
+        Self::with_certificate(url, ca, signer, None)
+    }
+
+    /// The same, with a certificate to show to an aggregator that asks for one.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), and [`HttpsError::Certificate`].
+    pub fn with_certificate(
+        url: &str,
+        ca: Option<&str>,
+        signer: impl Into<Signer>,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Self, HttpsError> {
         // An app may have chosen a provider before; then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let plain = |u: &Url| {
@@ -121,9 +141,19 @@ impl Https {
             let ca = reqwest::Certificate::from_der(&der).map_err(|_| HttpsError::Authority)?;
             builder = builder.tls_certs_only([ca]);
         }
+        if let Some(certificate) = certificate {
+            builder = builder.identity(certificate.identity()?);
+        }
         let http = builder.build()?;
         let ahead_ms = AtomicI64::new(0);
-        Ok(Self { http, url, signer: signer.into(), random: SystemRandom::new(), ahead_ms })
+        Ok(Self {
+            http,
+            url,
+            signer: signer.into(),
+            certified: certificate.is_some(),
+            random: SystemRandom::new(),
+            ahead_ms,
+        })
     }
 
     fn now_ms(&self) -> u64 {
@@ -142,7 +172,7 @@ impl Https {
 
     /// Sends `call` signed; a refusal becomes an error.
     async fn send(&self, call: Call<'_>) -> Result<Response, TransportError> {
-        let mut mended = false;
+        let (mut mended, mut renewed) = (false, false);
         loop {
             let authorization = self.sign(&call)?;
             let mut url = self.url.clone();
@@ -165,6 +195,16 @@ impl Https {
                     let ahead = theirs.cast_signed().saturating_sub(our_ms().cast_signed());
                     self.ahead_ms.store(ahead, Ordering::Relaxed);
                     mended = true;
+                }
+                // A renewed one, which the aggregator takes for the same names.
+                _ if refusal.kind == ProblemType::OtherCertificate
+                    && self.certified
+                    && !renewed
+                    && call.path != CERTIFICATE =>
+                {
+                    renewed = true;
+                    let renew = Call::new(Method::POST, CERTIFICATE.into(), &NOTHING);
+                    Box::pin(self.send(renew)).await?;
                 }
                 _ => return Err(TransportError::Refused(refusal)),
             }

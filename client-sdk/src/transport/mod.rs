@@ -2,7 +2,7 @@
 //!
 //! [`Transport`] has one method for each thing a client can say. [`https`] is the deployed one; the
 //! simulator has another that calls the aggregator in process. [`retry`] and [`metered`] wrap any. [`signer`]: who
-//! signs.
+//! signs. [`certificate`]: what TLS shows.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use gossamer_protocol::problem::{Problem, ProblemType};
 use gossamer_protocol::rotation::{NewKey, Rotation};
 use gossamer_protocol::tag::TagName;
 
+pub mod certificate;
 pub mod https;
 pub mod metered;
 pub mod retry;

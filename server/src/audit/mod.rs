@@ -99,6 +99,21 @@ pub enum Event {
     Enrolled {
         /// Which.
         client: ClientId,
+        /// SHA-256 of the TLS certificate that it showed and is bound to.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        certificate: Option<Digest>,
+    },
+    /// A client is bound to a TLS certificate, its first one or a renewed one.
+    CertificateBound {
+        /// Which.
+        client: ClientId,
+        /// SHA-256 of the certificate.
+        certificate: Digest,
+    },
+    /// A client is bound to no TLS certificate any more.
+    CertificateFreed {
+        /// Which.
+        client: ClientId,
     },
     /// One of the server's keys is followed by another.
     KeyRotated {

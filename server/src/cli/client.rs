@@ -1,4 +1,4 @@
-//! `client list | show | revoke`.
+//! `client list | show | revoke | free-certificate`.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -38,6 +38,13 @@ pub(super) enum Client {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Free a client of its TLS certificate: the next one that it shows, signed by it, is its own.
+    FreeCertificate {
+        #[command(flatten)]
+        place: Place,
+        /// The client.
+        client: ClientId,
+    },
 }
 
 pub(super) async fn run(command: Client, json: bool) -> Result<()> {
@@ -51,6 +58,7 @@ pub(super) async fn run(command: Client, json: bool) -> Result<()> {
         Client::Show { place, client } => {
             let view = place.coordinator().await?.client(client).await?;
             let mut lines = vec![line(&view)];
+            lines.extend(view.row.certificate.iter().map(|of| format!("shows certificate {of}")));
             lines.extend(view.row.reason.iter().map(|reason| format!("revoked: {reason}")));
             for (run, part) in view.runs.iter().flatten() {
                 lines.push(format!(
@@ -63,6 +71,11 @@ pub(super) async fn run(command: Client, json: bool) -> Result<()> {
         Client::Revoke { place, client, reason } => {
             place.coordinator().await?.revoke(client, &reason).await?;
             print(json, &json!({ "client": client }), &format!("client {client} is revoked"))
+        }
+        Client::FreeCertificate { place, client } => {
+            place.coordinator().await?.free_certificate(client).await?;
+            let text = format!("client {client} may show another certificate");
+            print(json, &json!({ "client": client }), &text)
         }
     }
 }

@@ -24,10 +24,10 @@ impl Coordinator {
         new: &NewKey,
     ) -> Result<Enrolled, CoordinatorError> {
         new.verify(client).map_err(|_| CoordinatorError::BadProof)?;
-        let Member { project, .. } = self.member(client).await?;
+        let member = self.member(client).await?;
         let key = new.public_key;
         let note = self.acting(Actor::Client(client));
-        let note = note.note(Told::ClientKeyChanged { client, key }).of(&project);
+        let note = note.note(Told::ClientKeyChanged { client, key }).of(&member.project);
         let change = move |this: Self| async move {
             Ok(this.0.store.change_key(client, &from, &key, &note).await?)
         };
@@ -38,7 +38,7 @@ impl Coordinator {
             Rekeying::Revoked => return Err(CoordinatorError::Revoked(client)),
         }
         let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
-        fleet.insert(client, Member { key, project });
+        fleet.insert(client, Member { key, ..member });
         drop(fleet);
         self.changed();
         Ok(Enrolled { client })

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::{Coordinator, CoordinatorError, Sighting};
 use crate::audit::{Actor, Event as Told};
+use crate::certificate::Certificate;
 use crate::clock::Timestamp;
 use crate::store::{ClientRow, Enrolling, Member, Part, TokenRow};
 
@@ -91,13 +92,18 @@ impl Coordinator {
     /// [`CoordinatorError::BadToken`], [`CoordinatorError::BadProof`],
     /// [`CoordinatorError::Revoked`], and the store's.
     pub async fn enrol(&self, enrolment: &Enrolment) -> Result<Enrolled, CoordinatorError> {
-        Ok(self.enrolling(enrolment).await?.0)
+        Ok(self.enrolling(enrolment, None).await?.0)
     }
 
-    /// As [`enrol`](Self::enrol), and whether the client is new.
-    pub(crate) async fn enrolling(
+    /// As [`enrol`](Self::enrol), with the TLS certificate that the client shows, which it is bound to; and whether
+    /// the client is new.
+    ///
+    /// # Errors
+    /// As for [`enrol`](Self::enrol).
+    pub async fn enrolling(
         &self,
         enrolment: &Enrolment,
+        shown: Option<Certificate>,
     ) -> Result<(Enrolled, bool), CoordinatorError> {
         let now = self.0.clock.now();
         let (token, key) = (token_hash(&enrolment.secret), enrolment.public_key);
@@ -105,21 +111,26 @@ impl Coordinator {
         let project = self.0.store.token_project(token).await?;
         let project = project.ok_or(CoordinatorError::BadToken)?;
         enrolment.verify().map_err(|_| CoordinatorError::BadProof)?;
-        let client = ClientId::of(&key.0);
-        let note = self.acting(Actor::Client(client)).note(Told::Enrolled { client });
+        let (client, certificate) = (ClientId::of(&key.0), shown.map(|shown| shown.fingerprint));
+        let note = self.acting(Actor::Client(client)).note(Told::Enrolled { client, certificate });
         let note = note.of(&project);
-        let enrol =
-            |this: Self| async move { Ok(this.0.store.enrol(token, &key, now, &note).await?) };
+        let enrol = move |this: Self| async move {
+            Ok(this.0.store.enrol(token, &key, shown.as_ref(), now, &note).await?)
+        };
         let came_to = self.apart(enrol).await?;
         match came_to {
             Enrolling::New | Enrolling::Again => {}
             Enrolling::Refused => return Err(CoordinatorError::BadToken),
             Enrolling::Revoked => return Err(CoordinatorError::Revoked(client)),
         }
-        let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
-        fleet.insert(client, Member { key, project });
-        drop(fleet);
-        self.changed();
+        // Of who was there before, this process may know more than what was told now.
+        if came_to == Enrolling::New || self.known_member(client).is_err() {
+            let mut fleet = self.0.fleet.write().unwrap_or_else(PoisonError::into_inner);
+            let certificate = certificate.filter(|_| came_to == Enrolling::New);
+            fleet.insert(client, Member { key, project, certificate });
+            drop(fleet);
+            self.changed();
+        }
         Ok((Enrolled { client }, came_to == Enrolling::New))
     }
 

@@ -73,6 +73,11 @@ pub enum CoordinatorError {
     /// A client's next key that it cannot have.
     #[error("the key {0} is another client's, or was one's: draw a new one")]
     KeyTaken(PublicKey),
+    /// The client is bound to another TLS certificate.
+    #[error(
+        "client {0} is bound to another certificate: renew it for the same names, or ask the operator"
+    )]
+    OtherCertificate(ClientId),
     /// The client was revoked.
     #[error("client {0} was revoked by the operator")]
     Revoked(ClientId),
@@ -245,6 +250,7 @@ impl CoordinatorError {
             }
             Self::Revoked(_) => ProblemType::Revoked,
             Self::BadProof => ProblemType::BadSignature,
+            Self::OtherCertificate(_) => ProblemType::OtherCertificate,
             Self::ReplacedKey(_) => ProblemType::ReplacedKey,
             Self::KeyTaken(_) => ProblemType::BadRequest,
             Self::UnknownClient(_) => ProblemType::UnknownClient,

@@ -8,7 +8,7 @@
 //! of its own, to its end, even where its caller goes away.
 //!
 //! - `projects`: what a handle sees. `clients`: tokens, enrolment, revocation, nonces.
-//!   `client_keys`: those that follow one another. `runs`: runs and what they published.
+//!   `client_keys`: those that follow one another. `certificates`: those that clients show. `runs`: runs and what they published.
 //! - `evaluations`: how well snapshots do, and when that is enough.
 //! - `health`: whether the server can do its work. `keys`: the server's keys, which follow one another.
 //! - `operators`: who may use the admin API. `sightings`: what was seen of clients, in memory.
@@ -20,6 +20,7 @@
 //! - `steps`: a run's copy, and what changes it. `rounds`: check-in and upload. `fold`: the sum of a
 //!   round. `close`: the tick, and from one round to the next.
 
+mod certificates;
 mod client_keys;
 mod clients;
 mod close;

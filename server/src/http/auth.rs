@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::App;
+use super::peer::Peer;
 use super::problem::Refusal;
 use crate::clock::Timestamp;
 use crate::coordinator::{Coordinator, CoordinatorError};
@@ -69,15 +70,31 @@ impl Claim {
         self.authorization.client
     }
 
-    /// Checks that the client signed this request, and never before.
-    ///
-    /// Nonces are stored until they expire, so a replay is known after a restart too.
+    /// Checks that the client signed this request, and never before, over a connection that shows its certificate,
+    /// where the server asks for one.
     pub(crate) async fn prove(
-        mut self,
+        self,
         app: &App,
         parts: &Parts,
         body: &[u8],
     ) -> Result<Caller, Refusal> {
+        let shown = Peer::behind(&parts.extensions).shown()?;
+        let (caller, member) = self.prove_key(app, parts, body).await?;
+        if let Some(shown) = shown {
+            caller.coordinator.must_show(caller.client, &member, shown).await?;
+        }
+        Ok(caller)
+    }
+
+    /// The same, whatever certificate is shown.
+    ///
+    /// Nonces are stored until they expire, so a replay is known after a restart too.
+    pub(crate) async fn prove_key(
+        mut self,
+        app: &App,
+        parts: &Parts,
+        body: &[u8],
+    ) -> Result<(Caller, Member), Refusal> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let request = Request { method: parts.method.as_str(), path, body: Digest::of(body) };
         let Authorization { client, nonce, expires_ms, .. } = self.authorization;
@@ -99,14 +116,15 @@ impl Claim {
         }
         // Not before: a stranger must not use up somebody's tokens.
         app.client_rates.take(client, "client")?;
-        let Member { key, project } = self.member;
+        let Member { key, project, .. } = self.member.clone();
         app.project_rates.take(project.clone(), "project")?;
         // Last: a nonce that a stranger made up is not worth a row.
         if !app.coordinator.use_nonce(client, &nonce, Timestamp(expires_ms)).await? {
             return Err(Refusal::new(ProblemType::Replayed, "sign each request anew"));
         }
         app.coordinator.saw(client);
-        Ok(Caller { client, key, coordinator: app.coordinator.within(Some(project)) })
+        let coordinator = app.coordinator.within(Some(project));
+        Ok((Caller { client, key, coordinator }, self.member))
     }
 }
 

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use super::callers::Callers;
+use super::peer::Peer;
 use super::rates::Source;
 use super::stall::Impatient;
 use crate::config::Config;
@@ -46,6 +47,8 @@ pub(super) struct Connections {
     write_timeout: Duration,
     coordinator: Coordinator,
     listener: &'static str,
+    /// Whether peers are asked for a certificate.
+    certified: bool,
     /// How many each address has.
     sources: Callers<Source>,
 }
@@ -57,6 +60,7 @@ impl Connections {
         config: &Config,
         coordinator: Coordinator,
         listener: &'static str,
+        certified: bool,
     ) -> Self {
         let seconds = |s: u32| Duration::from_secs(s.into());
         let header_timeout = seconds(config.header_timeout_s);
@@ -69,6 +73,7 @@ impl Connections {
             write_timeout: seconds(config.body_timeout_s),
             coordinator,
             listener,
+            certified,
             sources: Callers::new(config.limits.address_connections),
         }
     }
@@ -97,16 +102,19 @@ impl Connections {
         let _ = socket.set_nodelay(true);
         let handshake = tokio::time::timeout(self.handshake_timeout, self.tls.accept(socket)).await;
         let stream = match handshake {
-            Ok(Ok(stream)) => Impatient::new(stream, self.write_timeout),
+            Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => return tracing::debug!("TLS handshake timed out"),
         };
+        let peer = Peer::of(&stream, self.certified);
+        let stream = Impatient::new(stream, self.write_timeout);
         let served = place.is_some();
         let router = self.router.clone();
         let asked = Arc::new(AtomicBool::new(false));
         let asks = asked.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(source);
+            request.extensions_mut().insert(peer);
             asks.store(true, Ordering::Relaxed);
             let router = router.clone();
             async move {

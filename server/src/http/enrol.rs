@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use gossamer_protocol::message::{Enrolled, Enrolment};
 
+use super::peer::Peer;
 use super::problem::Refusal;
 use super::{App, body};
 
@@ -18,6 +19,7 @@ pub(crate) async fn enrol(
     let _working = app.enrolments.try_acquire().map_err(|_| super::busy())?;
     let read = app.bodies.read_message(&parts.headers, body).await?;
     let enrolment: Enrolment = body::message(&read.bytes)?;
-    let (enrolled, new) = app.coordinator.enrolling(&enrolment).await?;
+    let shown = Peer::behind(&parts.extensions).shown()?;
+    let (enrolled, new) = app.coordinator.enrolling(&enrolment, shown).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(enrolled)))
 }

@@ -1,10 +1,10 @@
 //! The coordinator over HTTP. A file per resource; nothing is decided here.
 //!
 //! - [`serve`]: the accept loop. `connection`: one connection. `stall`: peers that do not read.
-//! - `auth`: who asks. `callers`: how many at once. `rates`: how often. `body`: bounded reading. `problem`: refusals. `count`: metrics.
-//!   `health`: for load balancers.
-//! - `enrol`, `check_in`, `records`, `objects`, `updates`, `inclusion`, `evaluations`, `adapters`, `keys`: the
-//!   resources.
+//! - `auth`: who asks. `peer`: with which certificate. `callers`: how many at once. `rates`: how often.
+//!   `body`: bounded reading. `problem`: refusals. `count`: metrics. `health`: for load balancers.
+//! - `enrol`, `check_in`, `records`, `objects`, `updates`, `inclusion`, `evaluations`, `adapters`, `keys`,
+//!   `certificate`: the resources.
 //! - `admin`: the admin API, on another listener.
 
 mod adapters;
@@ -12,6 +12,7 @@ pub(crate) mod admin;
 mod auth;
 mod body;
 mod callers;
+mod certificate;
 mod check_in;
 mod connection;
 mod count;
@@ -21,6 +22,7 @@ mod health;
 mod inclusion;
 mod keys;
 mod objects;
+mod peer;
 mod problem;
 mod rates;
 mod records;
@@ -48,6 +50,7 @@ use auth::Who;
 use body::Limits;
 use callers::{Callers, REQUESTS_MAX, Underway};
 use count::Counting;
+use peer::Peer;
 use problem::Refusal;
 use rates::{Rates, Source};
 
@@ -107,6 +110,7 @@ const DIFFERENCE: &str = "/v1/runs/{run}/rounds/{round}/differences/{held}";
 const ROUTES: &[Route] = &[
     (&["POST"], "/v1/enrol", || post(enrol::enrol)),
     (&["POST"], "/v1/check-in", || post(check_in::check_in)),
+    (&["POST"], "/v1/certificate", || post(certificate::renew)),
     (&["GET"], "/v1/keys", || get(keys::list)),
     (&["POST"], "/v1/key", || post(keys::change)),
     (&["GET"], "/v1/runs/{run}/manifest", || get(records::manifest)),
@@ -148,7 +152,9 @@ async fn limit(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let (coordinator, who) = (app.coordinator.clone(), Who::default());
     request.extensions_mut().insert(who.clone());
     let source = request.extensions().get::<Source>().copied();
-    let response = match source.map_or(Ok(()), |source| app.address_rates.take(source, "address")) {
+    let allowed = source.map_or(Ok(()), |source| app.address_rates.take(source, "address"));
+    let peer = Peer::behind(request.extensions());
+    let response = match allowed.and_then(|()| peer.shown().map(|_| ())) {
         Ok(()) => work(app, request, next).await,
         Err(refused) => refused.into_response(),
     };

@@ -259,8 +259,8 @@ async fn a_clients_route_knows_nothing_of_another_project() {
             let new = NewKey::new(client.parse().expect("an id"), &key(99));
             serde_json::to_vec(&new).expect("JSON")
         }
-        // It names nothing.
-        "/v1/keys" => Vec::new(),
+        // They name nothing.
+        "/v1/keys" | "/v1/certificate" => Vec::new(),
         // A token of theirs is no token for a client of ours.
         "/v1/enrol" => {
             let secret = if whose == Theirs { &stage.theirs.secret } else { "nobody's" };
@@ -277,7 +277,7 @@ async fn a_clients_route_knows_nothing_of_another_project() {
                 let nobodys = stage.signed(method, path, nobodys).await;
                 let theirs = stage.plain(theirs);
                 assert_eq!(theirs, stage.plain(nobodys), "{at}");
-                let of_all = ["/v1/enrol", "/v1/keys", "/v1/key"].contains(path);
+                let of_all = ["/v1/enrol", "/v1/keys", "/v1/key", "/v1/certificate"].contains(path);
                 assert!(theirs.0 == 404 || of_all, "{at}: {theirs:?}");
             }
             for named in choices(path) {

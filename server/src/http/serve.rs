@@ -4,11 +4,11 @@
 //! come back (503), and past those the listener's queue holds the rest.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -81,17 +81,23 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let Listeners { clients, admin } = listeners.into();
     let certificate = config.path(&config.tls.certificate);
-    let tls = tls::server_config(&certificate, &config.path(&config.tls.key));
-    let tls = tls.map_err(SetupError::from)?;
-    let router = super::router(App::new(coordinator.clone(), config));
-    let lead = |router, listener, tls: &Arc<ServerConfig>| {
-        Connections::new(tls.clone(), router, config, coordinator.clone(), listener)
+    let tls = |client_ca: &Option<PathBuf>| {
+        let client_ca = client_ca.as_deref().map(|path| config.path(path));
+        let tls =
+            tls::server_config(&certificate, &config.path(&config.tls.key), client_ca.as_deref());
+        Ok::<_, SetupError>((tls?, client_ca.is_some()))
     };
-    let clients = Door::new(clients, lead(router, "clients", &tls), config.connections_max);
+    let router = super::router(App::new(coordinator.clone(), config));
+    let lead = |router, listener, (tls, certified)| {
+        Connections::new(tls, router, config, coordinator.clone(), listener, certified)
+    };
+    let for_clients = lead(router, "clients", tls(&config.tls.client_ca)?);
+    let clients = Door::new(clients, for_clients, config.connections_max);
+    let admin_tls = tls(&config.admin.client_ca)?;
     let (close, closing) = watch::channel(false);
     let admin = admin.map(|listener| {
         let router = admin::router(Admin::new(coordinator.clone(), config, closing));
-        Door::new(listener, lead(router, "admin", &tls), config.admin.connections_max)
+        Door::new(listener, lead(router, "admin", admin_tls), config.admin.connections_max)
     });
     let config::Store { fold_part: part, fold_lease_s: lease_s, .. } = config.store;
     coordinator.set_folding(Folding { part, lease_s });

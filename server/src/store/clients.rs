@@ -14,6 +14,7 @@ use super::database::transact;
 use super::rows::{array, count, int};
 use super::{Store, StoreError, audit, projects};
 use crate::audit::Note;
+use crate::certificate::Certificate;
 use crate::clock::Timestamp;
 use crate::project::{ProjectName, Scope, text};
 
@@ -38,6 +39,8 @@ pub(crate) struct Member {
     pub(crate) key: PublicKey,
     /// Whose it is.
     pub(crate) project: ProjectName,
+    /// SHA-256 of the TLS certificate that it is bound to; none: the next one that it shows.
+    pub(crate) certificate: Option<Digest>,
 }
 
 /// A client as stored.
@@ -49,6 +52,10 @@ pub struct ClientRow {
     /// Whose it is.
     #[schemars(with = "String")]
     pub project: ProjectName,
+    /// SHA-256 of the TLS certificate that it must show, where it is bound to one.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Digest>,
     /// Unix time in milliseconds at which it enrolled; none: before that was noted.
     pub enrolled_ms: Option<u64>,
     /// When it was revoked, if it was.
@@ -69,11 +76,12 @@ pub struct Part {
 }
 
 impl Store {
-    /// Uses a token for `key`, at once with the client's row.
+    /// Uses a token for `key`, at once with the client's row, which is bound to the certificate that it shows.
     pub(crate) async fn enrol(
         &self,
         token: Digest,
         key: &PublicKey,
+        certificate: Option<&Certificate>,
         now: Timestamp,
         note: &Note,
     ) -> Result<Enrolling, StoreError> {
@@ -118,14 +126,16 @@ impl Store {
                 .await?;
             let entry = audit::append(tx, note).await?;
             sqlx::query(
-                "INSERT INTO clients (id, public_key, enrolled_ms, entry, project) \
-                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+                "INSERT INTO clients (id, public_key, enrolled_ms, entry, project, certificate, certified) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
             )
             .bind(&client.0[..])
             .bind(&key.0[..])
             .bind(int(now.0))
             .bind(int(entry))
             .bind(row.try_get::<String, _>("project")?)
+            .bind(certificate.map(|shown| shown.fingerprint.0.to_vec()))
+            .bind(certificate.map(|shown| shown.names.0.to_vec()))
             .execute(&mut *tx)
             .await?;
             Ok(Enrolling::New)
@@ -138,25 +148,25 @@ impl Store {
         after: Option<u64>,
     ) -> Result<Vec<(u64, ClientId, Member)>, StoreError> {
         // Who enrolled before entries were noted has none.
-        let text = "SELECT id, public_key, project, COALESCE(entry, 0) AS entry FROM clients";
+        let text =
+            "SELECT id, public_key, project, certificate, COALESCE(entry, 0) AS entry FROM clients";
         let rows = match after {
             None => sqlx::query(text).fetch_all(&self.0.database.writer).await?,
-            Some(after) => {
-                sqlx::query(
-                    "SELECT id, public_key, project, entry FROM clients WHERE entry > $1 \
+            Some(after) => sqlx::query(
+                "SELECT id, public_key, project, certificate, entry FROM clients WHERE entry > $1 \
                      ORDER BY entry",
-                )
-                .bind(int(after))
-                .fetch_all(&self.0.database.reader)
-                .await?
-            }
+            )
+            .bind(int(after))
+            .fetch_all(&self.0.database.reader)
+            .await?,
         };
         rows.iter()
             .map(|row| {
                 let id = ClientId(array(row.try_get("id")?)?);
                 let key = PublicKey(array(row.try_get("public_key")?)?);
                 let project = projects::name(row.try_get("project")?)?;
-                Ok((count(row.try_get("entry")?)?, id, Member { key, project }))
+                let certificate = fingerprint(row)?;
+                Ok((count(row.try_get("entry")?)?, id, Member { key, project, certificate }))
             })
             .collect()
     }
@@ -199,7 +209,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<ClientRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, project, enrolled_ms, at_ms, reason FROM clients \
+            "SELECT id, project, certificate, enrolled_ms, at_ms, reason FROM clients \
              LEFT JOIN revocations ON client = id \
              WHERE id > $1 AND ($3 = '' OR project = $3) ORDER BY id LIMIT $2",
         )
@@ -218,7 +228,7 @@ impl Store {
         id: ClientId,
     ) -> Result<Option<(ClientRow, BTreeMap<RunId, Part>)>, StoreError> {
         let row = sqlx::query(
-            "SELECT id, project, enrolled_ms, at_ms, reason FROM clients \
+            "SELECT id, project, certificate, enrolled_ms, at_ms, reason FROM clients \
              LEFT JOIN revocations ON client = id WHERE id = $1 AND ($2 = '' OR project = $2)",
         )
         .bind(&id.0[..])
@@ -243,11 +253,17 @@ impl Store {
     }
 }
 
+fn fingerprint(row: &AnyRow) -> Result<Option<Digest>, StoreError> {
+    let bound: Option<Vec<u8>> = row.try_get("certificate")?;
+    bound.map(|bound| Ok(Digest(array(&bound)?))).transpose()
+}
+
 fn client(row: &AnyRow) -> Result<ClientRow, StoreError> {
     let moment = |at: Option<i64>| at.map(count).transpose();
     Ok(ClientRow {
         client: ClientId(array(row.try_get("id")?)?),
         project: projects::name(row.try_get("project")?)?,
+        certificate: fingerprint(row)?,
         enrolled_ms: moment(row.try_get("enrolled_ms")?)?,
         revoked_ms: moment(row.try_get("at_ms")?)?,
         reason: row.try_get("reason")?,

@@ -7,10 +7,12 @@
 //! - `database`: connections and transactions. `error`: what the store could not do. [`places`]: where.
 //! - [`objects`]: bytes by digest. [`staging`]: uploads that are still arriving.
 //! - `rows`: nonces, whose store it is. `keys`: those that followed its first. `projects`: whose the rest is. `clients`: clients, revocations. `client_keys`: their keys.
+//!   `certificates`: those that they show.
 //!   `tokens`: enrolment tokens. `operators`: who may use the admin API. `runs`: runs. `steps`: what moves a round. `folds`: parts of one that is closed. `rounds`:
 //!   what was published. `evaluations`: what clients tell of it. `tags`: names for it. `retention`: what of it is gone. `audit`: the audit log.
 
 mod audit;
+mod certificates;
 mod client_keys;
 mod clients;
 mod database;

@@ -8,6 +8,7 @@ mod fixtures;
 mod world;
 
 mod buffered;
+mod certificates;
 mod client_keys;
 mod evaluations;
 mod keys;

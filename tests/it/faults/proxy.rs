@@ -60,7 +60,8 @@ impl Proxy {
         // Fails where another test of this process did it before.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let certificate = config.path(&config.tls.certificate);
-        let tls = gossamer_server::tls::server_config(&certificate, &config.path(&config.tls.key));
+        let tls =
+            gossamer_server::tls::server_config(&certificate, &config.path(&config.tls.key), None);
         let mut tls = tokio_rustls::rustls::ServerConfig::clone(&tls.expect("a certificate"));
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(tls));

@@ -10,6 +10,7 @@ use gossamer_protocol::problem::ProblemType;
 use super::Admin;
 use crate::audit::Actor;
 use crate::coordinator::Coordinator;
+use crate::http::peer::Peer;
 use crate::http::problem::Refusal;
 use crate::operator::{Operator, Role};
 
@@ -22,6 +23,10 @@ pub(super) async fn must_be(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if let Err(refused) = Peer::behind(request.extensions()).shown() {
+        admin.coordinator.refused(None, false, ProblemType::NoCertificate);
+        return refused.into_response();
+    }
     match operator(&admin, request.headers(), role).await {
         Ok(operator) => {
             request.extensions_mut().insert(operator);

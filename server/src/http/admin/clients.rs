@@ -1,4 +1,4 @@
-//! `/v1/clients`: list, show, revoke.
+//! `/v1/clients`: list, show, revoke, free of a certificate.
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -62,5 +62,15 @@ pub(super) async fn revoke(
     }
     let coordinator = acting(&admin, &caller);
     coordinator.revoke(client, &reason).await?;
+    Ok(Json(coordinator.client(client).await?))
+}
+
+pub(super) async fn free_certificate(
+    State(admin): State<Admin>,
+    caller: Caller,
+    at: Result<Path<ClientId>, PathRejection>,
+) -> Result<Json<ClientView>, Refusal> {
+    let (client, coordinator) = (address(at)?, acting(&admin, &caller));
+    coordinator.free_certificate(client).await?;
     Ok(Json(coordinator.client(client).await?))
 }

@@ -14,7 +14,7 @@ use crate::problem::status;
 /// What any route may refuse: the server's own state.
 const ALWAYS: [P; 3] = [P::Busy, P::StoreFull, P::Internal];
 /// What any route with a role may refuse.
-const WITH_ROLE: [P; 2] = [P::NoOperator, P::Forbidden];
+const WITH_ROLE: [P; 3] = [P::NoOperator, P::Forbidden, P::NoCertificate];
 
 pub(super) async fn document() -> Json<Value> {
     let mut schemas =

@@ -173,6 +173,8 @@ pub(crate) const ROUTES: &[Route] = &[
     route("POST", "/v1/clients/{client}/revoke", O, || post(clients::revoke), "Revoke a client for good")
         .takes::<clients::Revoke>().gives(&[Gives::json::<ClientView>(200)])
         .refuses(&[P::BadRequest, P::TooLarge, P::UnknownClient]),
+    route("DELETE", "/v1/clients/{client}/certificate", O, || delete(clients::free_certificate), "Free a client of its TLS certificate: the next one that it shows is its own")
+        .gives(&[Gives::json::<ClientView>(200)]).refuses(&[P::BadRequest, P::UnknownClient]),
     route("GET", "/v1/enrolment-tokens", O, || get(tokens::list), "Enrolment tokens, by their hashes")
         .query::<tokens::Tokens>().gives(&[Gives::json::<Vec<TokenRow>>(200)]).refuses(&[P::BadRequest]),
     route("POST", "/v1/enrolment-tokens", O, || post(tokens::create), "Make enrolment tokens")
