@@ -44,6 +44,8 @@ use crate::{Process, impatient};
 const VALUE: f32 = 0.0625;
 /// Parameters, and so the most clients.
 const PARAMETERS: usize = 128;
+/// When a killed server must answer again, at the latest.
+const BACK: Duration = Duration::from_secs(5);
 
 /// What is to be endured.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,9 @@ pub struct Endured {
     pub freezes: u32,
     /// Whether the last record is that of a server that nobody disturbed.
     pub same: bool,
+    /// How long killed servers took to answer a client again, from the start of their process, rising; of every
+    /// fourth, since the others may be killed before they do.
+    pub back: Vec<Duration>,
     /// How long it took.
     pub took: Duration,
 }
@@ -265,14 +270,18 @@ impl Site {
         Process(command.spawn().expect("the aggregator starts"))
     }
 
-    fn doors(&self, n: usize, token: &JoinToken) -> Retrying {
+    /// Each server's, to client `n`.
+    fn each(&self, n: usize, ca: Option<&str>) -> Vec<Https> {
         let key = Arc::new(key(n));
         let door = |address: &SocketAddr| {
             let url = format!("https://{address}");
-            Https::new(&url, token.ca.as_deref(), key.clone()).expect("an address")
+            Https::new(&url, ca, key.clone()).expect("an address")
         };
-        let doors = self.addresses.iter().map(door).collect();
-        let doors = Doors { doors, at: AtomicUsize::new(n) };
+        self.addresses.iter().map(door).collect()
+    }
+
+    fn doors(&self, n: usize, token: &JoinToken) -> Retrying {
+        let doors = Doors { doors: self.each(n, token.ca.as_deref()), at: AtomicUsize::new(n) };
         Retrying::new(Box::new(doors), impatient(), n as u64)
     }
 }
@@ -328,6 +337,21 @@ async fn work(
     }
 }
 
+/// How long it takes until the server behind `door` gives a client what it asks for from its store.
+async fn back(door: &Https, run: RunId) -> Duration {
+    let began = Instant::now();
+    loop {
+        match door.record(run, RoundId(0)).await {
+            Err(error) if error.is_transient() => {}
+            // Client 0 may not be enrolled yet, which too is looked up.
+            Ok(_) | Err(TransportError::Refused(_)) => return began.elapsed(),
+            Err(error) => panic!("a record that is there: {error}"),
+        }
+        assert!(began.elapsed() < BACK, "a killed server does not answer after {BACK:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Sends a signal, as no safe function does.
 fn signal(process: &Process, name: &str) {
     let sent = Command::new("kill").args([name, &process.0.id().to_string()]).status();
@@ -349,6 +373,8 @@ pub async fn endure(trial: Trial, program: &Path) -> Endured {
     let config = Config::load(site.dirs[0].path()).expect("written");
     let receipts: Arc<Mutex<Vec<Receipt>>> = Arc::default();
     let mut working = tokio::task::JoinSet::new();
+    let authority = gossamer_server::join_token(&config, String::new()).expect("whole").ca;
+    let watched = site.each(0, authority.as_deref());
     for n in 0..trial.clients {
         let secret = coordinator.new_token(Duration::from_secs(3_600)).await.expect("stored");
         let token = gossamer_server::join_token(&config, secret.clone()).expect("whole");
@@ -359,7 +385,7 @@ pub async fn endure(trial: Trial, program: &Path) -> Endured {
 
     let mut servers: Vec<Process> = (0..trial.servers).map(|server| site.spawn(server)).collect();
     let mut rng = Stream::new(trial.seed, "endure", &[]);
-    let (mut kills, mut freezes) = (0, 0);
+    let (mut kills, mut freezes, mut times) = (0, 0, Vec::new());
     let mut done = 0;
     while done < trial.clients {
         let pause = Duration::from_millis(rng.below(trial.pause_ms));
@@ -381,8 +407,12 @@ pub async fn endure(trial: Trial, program: &Path) -> Endured {
             servers[at].kill();
             servers[at] = site.spawn(at);
             kills += 1;
+            if kills % 4 == 0 {
+                times.push(back(&watched[at], run).await);
+            }
         }
     }
+    times.sort();
     let took = began.elapsed();
     drop(servers);
 
@@ -392,7 +422,8 @@ pub async fn endure(trial: Trial, program: &Path) -> Endured {
     let last = coordinator.record(run, RoundId(trial.rounds)).await.expect("published");
     let same = last.bytes == undisturbed(&trial, &terms).await.bytes;
     coordinator.store().close().await;
-    Endured { acknowledged: receipts.len(), lost, miscounted, kills, freezes, same, took }
+    let acknowledged = receipts.len();
+    Endured { acknowledged, lost, miscounted, kills, freezes, same, back: times, took }
 }
 
 /// Acknowledged updates that are in no accepted set, and entries of steps that are not once their client's.

@@ -10,7 +10,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use gossamer_tests::endure::{Trial, endure};
+use gossamer_tests::endure::{Endured, Trial, endure};
 
 #[derive(Parser)]
 struct Args {
@@ -44,13 +44,20 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let endured = runtime.block_on(endure(trial, &program));
     println!("{trial:?}");
-    println!("{endured:?}");
+    let Endured { acknowledged, lost, miscounted, kills, freezes, same, back, took } = endured;
+    println!("acknowledged {acknowledged}, lost {lost}, miscounted {miscounted}");
+    println!("kills {kills}, freezes {freezes}, as undisturbed: {same}");
+    if let (Some(middle), Some(last)) = (back.get(back.len() / 2), back.last()) {
+        println!(
+            "serving again after {middle:?} in the median of {}, at most {last:?}",
+            back.len()
+        );
+    }
     println!(
-        "{} of {} updates acknowledged, {:.1} rounds/s",
-        endured.acknowledged,
+        "{acknowledged} of {} updates acknowledged, {:.1} rounds/s",
         trial.rounds * trial.clients as u64,
-        trial.rounds as f64 / endured.took.as_secs_f64()
+        trial.rounds as f64 / took.as_secs_f64()
     );
-    let good = endured.lost == 0 && endured.miscounted == 0 && endured.same;
+    let good = lost == 0 && miscounted == 0 && same;
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
