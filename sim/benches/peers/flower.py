@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -47,7 +48,9 @@ class Scheduled(FedAvg):
     """Federated averaging over the task's cohorts: the n-th node of a round does the n-th client's work."""
 
     def configure_train(self, server_round, arrays, config, grid):
-        nodes = sorted(grid.get_node_ids())
+        # They come one by one before the first round, which is not counted.
+        while len(nodes := sorted(grid.get_node_ids())) < loaded().clients:
+            time.sleep(0.1)
         cohort = len(loaded().rounds[server_round - 1])
         messages = []
         for client in range(cohort):

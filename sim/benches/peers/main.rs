@@ -17,7 +17,7 @@ use std::error::Error;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use gossamer_sim::engine::Laboratory;
@@ -76,7 +76,17 @@ struct Line {
     loss: f64,
 }
 
-fn main() -> Fallible<()> {
+fn main() -> ExitCode {
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Fallible<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if let [word, name, method] = &words[..]
         && word == "simulate"
@@ -103,8 +113,7 @@ fn main() -> Fallible<()> {
             for side in SIDES.iter().filter(|side| asked(side.name, &sides)) {
                 for &workers in side.workers {
                     let line = run(name, &task, &facts, side, workers, &python)?;
-                    let mut err = std::io::stderr();
-                    writeln!(err, "{name} {} {workers}, turn {}", side.name, turn + 1)?;
+                    writeln!(std::io::stderr(), "turn {} of {TURNS}: {line}", turn + 1)?;
                     keep(&mut lines, line);
                 }
             }
