@@ -235,10 +235,23 @@ impl Combining {
         staleness: u32,
     ) -> Result<(), AdvanceError> {
         let update = Update::decode(frame, terms, origin, shared)?;
+        self.add_decoded(&update, frame.len(), staleness)
+    }
+
+    /// Adds one that is decoded, from a frame of so many `bytes`.
+    ///
+    /// # Errors
+    /// As for [`add`](Self::add).
+    pub(crate) fn add_decoded(
+        &mut self,
+        update: &Update,
+        bytes: usize,
+        staleness: u32,
+    ) -> Result<(), AdvanceError> {
         let worth = Worth { examples: update.examples, staleness };
-        self.rule.add(origin.client, &update.delta, worth)?;
+        self.rule.add(update.origin.client, &update.delta, worth)?;
         self.training.examples += u64::from(update.examples);
-        self.training.bytes += frame.len() as u64;
+        self.training.bytes += bytes as u64;
         self.training.weighed += f64::from(update.loss) * f64::from(update.examples);
         Ok(())
     }

@@ -77,17 +77,21 @@ pub struct Store {
     pub fold_part: NonZeroU32,
     /// Seconds that a server has for such a part, until another may do it.
     pub fold_lease_s: NonZeroU32,
+    /// Threads that decode updates when a round is folded; more close a large round sooner, and leave less to
+    /// requests meanwhile.
+    pub fold_threads: NonZeroU32,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        let Folding { part, lease_s } = Folding::default();
+        let Folding { part, lease_s, threads } = Folding::default();
         Self {
             database: None,
             objects: None,
             endpoint: None,
             fold_part: part,
             fold_lease_s: lease_s,
+            fold_threads: threads,
         }
     }
 }

@@ -234,6 +234,7 @@ impl Site {
                 // Small enough that rounds are folded in parts, short enough that leases end.
                 fold_part: std::num::NonZeroU32::new(3).expect("not 0"),
                 fold_lease_s: std::num::NonZeroU32::new(1).expect("not 0"),
+                fold_threads: std::num::NonZeroU32::new(2).expect("not 0"),
             },
         };
         let first = tempfile::tempdir().expect("a temporary folder");

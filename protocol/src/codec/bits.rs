@@ -140,6 +140,15 @@ impl<R: BufRead> BitReader<R> {
         let mask = (1 << width) - 1;
         let mut read = 0;
         while read < out.len() {
+            if width == 32 {
+                match self.take_words(&mut out[read..]) {
+                    Ok(words) => read += words,
+                    Err(error) => return (read, Err(error)),
+                }
+                if read == out.len() {
+                    break;
+                }
+            }
             if let Err(error) = self.fill() {
                 return (read, Err(error));
             }
@@ -159,6 +168,23 @@ impl<R: BufRead> BitReader<R> {
             read += count;
         }
         (read, Ok(()))
+    }
+
+    /// As many of `out` as lie whole in the source's buffer, 32 bits each, which is how values in f32 travel; none
+    /// where more than 31 bits are held already.
+    fn take_words(&mut self, out: &mut [u32]) -> Result<usize, CodecError> {
+        if self.held >= 32 {
+            return Ok(0);
+        }
+        let (words, _) = self.source.fill_buf()?.as_chunks::<4>();
+        let count = words.len().min(out.len());
+        for (code, word) in out.iter_mut().zip(words) {
+            let both = self.pending | u64::from(u32::from_le_bytes(*word)) << self.held;
+            *code = both as u32;
+            self.pending = both >> 32;
+        }
+        self.source.consume(4 * count);
+        Ok(count)
     }
 
     /// Ranks of as many entries as `out` has, from their gaps in Rice code with parameter `low`: one-bits,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Origin, Snapshot, Terms};
+use gossamer_protocol::frame::{Origin, Snapshot, Terms, Update};
 use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::sparse::Support;
 use ring::rand::SecureRandom as _;
@@ -27,22 +27,26 @@ const ADDRESS: usize = 32;
 /// Updates in memory at a time while they are folded: so many, of so many bytes at most.
 const PIECE: usize = 64;
 const PIECE_BYTES: usize = 1 << 26;
+/// Updates that a thread decodes before they are summed.
+const EACH: usize = 4;
 
-/// How large rounds are folded where processes share the store.
+/// How rounds are folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Folding {
-    /// Rounds of more updates than this are folded in parts of so many: enough that a sum is much less to
+    /// Where processes share the store: rounds of more updates than this are folded in parts of so many: enough that a sum is much less to
     /// read than what it is of.
     pub part: NonZeroU32,
     /// Seconds that a process has for a part: more than it takes. Whoever is slower, or frozen meanwhile,
     /// has done it in vain.
     pub lease_s: NonZeroU32,
+    /// Threads that decode; they sum in one order however many there are.
+    pub threads: NonZeroU32,
 }
 
 impl Default for Folding {
     fn default() -> Self {
         let not_0 = |value| NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN);
-        Self { part: not_0(256), lease_s: not_0(30) }
+        Self { part: not_0(256), lease_s: not_0(30), threads: not_0(1) }
     }
 }
 
@@ -57,6 +61,26 @@ pub(super) struct Frozen {
 }
 
 type Accepted = [(ClientId, Digest)];
+/// What an update is read with.
+type Base = (Origin, Option<Arc<Support>>);
+
+/// `work` done on each, on so many threads, in order.
+fn each<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let share = items.len().div_ceil(threads).max(1);
+    let Some((own, others)) = items.split_at_checked(share) else {
+        return items.iter().map(work).collect();
+    };
+    std::thread::scope(|scope| {
+        let all = |items: &[T]| items.iter().map(&work).collect::<Vec<R>>();
+        let others: Vec<_> =
+            others.chunks(share).map(|some| scope.spawn(move || all(some))).collect();
+        let mut done = all(own);
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    })
+}
 
 impl Coordinator {
     /// The sum of what was accepted; none where other processes are still at parts of it.
@@ -197,21 +221,42 @@ impl Coordinator {
                 let (snapshot, shared) = bases[&round].clone();
                 Ok((Origin { run: run.id, round, attempt, client, snapshot }, shared))
             };
-            let origins: Vec<(Origin, Option<Arc<Support>>)> =
-                piece.iter().map(origin).collect::<Result<_, StoreError>>()?;
+            let origins: Vec<Base> = piece.iter().map(origin).collect::<Result<_, StoreError>>()?;
             let get = |&(_, frame)| self.0.store.objects().get(Kind::Update, frame);
             let piece: Vec<Bytes> = try_join_all(piece.iter().map(get)).await?;
-            let run = run.clone();
+            let (run, threads) = (run.clone(), self.folding().threads.get() as usize);
             combining = blocking(move || {
-                for (frame, (origin, shared)) in piece.iter().zip(&origins) {
+                let all: Vec<(&Bytes, &Base)> = piece.iter().zip(&origins).collect();
+                let decode = |&(frame, (origin, shared)): &(&Bytes, &Base)| {
                     let terms = Terms::new(&run.manifest, run.id, origin.round);
-                    let late = staleness(round, origin.round);
-                    combining.add(frame, &terms, origin, shared.as_deref(), late)?;
+                    Update::decode(frame, &terms, origin, shared.as_deref())
+                };
+                for some in all.chunks(EACH * threads) {
+                    for (update, (frame, _)) in each(threads, some, decode).into_iter().zip(some) {
+                        let update = update?;
+                        let late = staleness(round, update.origin.round);
+                        combining.add_decoded(&update, frame.len(), late)?;
+                    }
                 }
                 Ok::<_, AdvanceError>(combining)
             })
             .await??;
         }
         Ok(combining)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_change_neither_order_nor_number() {
+        let items: Vec<u32> = (0..7).collect();
+        let squares: Vec<u32> = items.iter().map(|n| n * n).collect();
+        for threads in 1..10 {
+            assert_eq!(each(threads, &items, |n| n * n), squares);
+        }
+        assert_eq!(each(3, &[], |n: &u32| *n), Vec::<u32>::new());
     }
 }

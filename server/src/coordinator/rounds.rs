@@ -223,7 +223,7 @@ impl Coordinator {
             return if same { Ok(receipt) } else { Err(CoordinatorError::Round { source, retry }) };
         }
         self.check_frame(&run, &to, &frame).await?;
-        self.0.store.objects().put(Kind::Update, frame).await?;
+        self.0.store.objects().put_named(Kind::Update, digest, frame).await?;
         self.accept(&run, &to, digest).await
     }
 

@@ -99,8 +99,9 @@ pub async fn serve(
         let router = admin::router(Admin::new(coordinator.clone(), config, closing));
         Door::new(listener, lead(router, "admin", admin_tls), config.admin.connections_max)
     });
-    let config::Store { fold_part: part, fold_lease_s: lease_s, .. } = config.store;
-    coordinator.set_folding(Folding { part, lease_s });
+    let config::Store { fold_part: part, fold_lease_s: lease_s, fold_threads: threads, .. } =
+        config.store;
+    coordinator.set_folding(Folding { part, lease_s, threads });
     coordinator.set_retention(config.retention.rounds);
     coordinator.take_over().await.map_err(SetupError::from)?;
     let tick = Duration::from_millis(config.tick_ms.into());

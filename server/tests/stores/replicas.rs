@@ -273,7 +273,9 @@ async fn a_sum_is_its_round_s_and_made_anew_where_it_is_lost() {
 }
 
 fn folding(part: u32) -> Folding {
-    Folding { part: NonZeroU32::new(part).expect("not 0"), ..Folding::default() }
+    let not_0 = |value| NonZeroU32::new(value).expect("not 0");
+    // What one thread sums is what it is compared with.
+    Folding { part: not_0(part), threads: not_0(3), ..Folding::default() }
 }
 
 /// Parts of the round that is closed, the updates in them, and how many are folded.
