@@ -1,6 +1,7 @@
 //! A federation in this process: the deployed aggregator, and a client for each of the fleet.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +18,7 @@ use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Enrolled, Enrolment, Record};
 use gossamer_protocol::sign::{Purpose, SigningKey};
 use gossamer_server::clock::{ManualClock, Timestamp};
-use gossamer_server::coordinator::{Coordinator, CoordinatorError};
+use gossamer_server::coordinator::{self, Coordinator, CoordinatorError};
 use gossamer_server::status::Status;
 use gossamer_server::store::Store;
 use tokio::task::JoinSet;
@@ -100,6 +101,9 @@ impl<'a> Run<'a> {
         let coordinator = Coordinator::open(store, SigningKey::from_seed(&secret), clock.clone());
         let coordinator = coordinator.await?;
         coordinator.enrol_all(lab.fleet.ids());
+        let threads = NonZeroU32::try_from(u32::try_from(lab.n_threads.get()).unwrap_or(u32::MAX));
+        let threads = threads.unwrap_or(NonZeroU32::MIN);
+        coordinator.set_folding(coordinator::Folding { threads, ..Default::default() });
         if !lab.ranks.is_alone() {
             let fleet = lab.fleet.clone();
             let place = Arc::new(move |client| fleet.place(client));

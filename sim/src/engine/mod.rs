@@ -83,7 +83,10 @@ pub struct Laboratory {
     ranks: Ranks,
     /// What the fleet was measured to do.
     trace: Option<Arc<Trace>>,
-    /// One permit for each thread that may compute.
+    /// Threads that compute.
+    n_threads: NonZeroUsize,
+    /// A permit for each client at work. Some wait for the store while others compute, so they are half as many
+    /// more than there are threads.
     threads: Arc<Semaphore>,
 }
 
@@ -131,7 +134,8 @@ impl Laboratory {
             on_change: None,
             ranks: Ranks::default(),
             trace,
-            threads: Arc::new(Semaphore::new(threads.get())),
+            n_threads: threads,
+            threads: Arc::new(Semaphore::new(threads.get() + threads.get() / 2)),
         })
     }
 
