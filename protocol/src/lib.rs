@@ -12,10 +12,11 @@
 //! - [`fold`]: the exact sum of updates.
 //! - [`codec`], [`frame`]: those entries as bytes, and the frame around them.
 //! - [`budget`]: what fits into so many bytes.
-//! - [`sign`], [`request`], [`message`], [`problem`]: who says what, and how it is refused.
+//! - [`sign`], [`request`], [`attestation`], [`message`], [`problem`]: who says what, and how it is refused.
 //! - [`inclusion`]: that an update was counted. [`tag`]: names for adapters. [`rotation`]: keys that follow one
 //!   another.
 
+pub mod attestation;
 pub mod budget;
 pub mod codec;
 pub mod density;

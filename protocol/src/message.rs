@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use crate::attestation::{self, Attestation};
 use crate::digest::{Digest, Hasher};
 use crate::ids::{Attempt, ClientId, RoundId, RunId};
 use crate::sign::{BadSignature, PublicKey, Purpose, Signature, SigningKey};
@@ -63,6 +64,9 @@ pub struct Enrolment {
     pub public_key: PublicKey,
     /// Over the secret, by that key: it is held.
     pub proof: Signature,
+    /// What the device's platform says of it, over the enrolment's challenge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
 }
 
 impl Enrolment {
@@ -70,7 +74,19 @@ impl Enrolment {
     #[must_use]
     pub fn new(secret: &str, key: &SigningKey) -> Self {
         let proof = key.sign(Purpose::Enrolment, secret.as_bytes());
-        Self { secret: secret.to_owned(), public_key: key.public(), proof }
+        Self { secret: secret.to_owned(), public_key: key.public(), proof, attestation: None }
+    }
+
+    /// The same with a statement over its [challenge](Self::challenge).
+    #[must_use]
+    pub fn attested(self, attestation: Attestation) -> Self {
+        Self { attestation: Some(attestation), ..self }
+    }
+
+    /// What its attestation must be over.
+    #[must_use]
+    pub fn challenge(&self) -> Digest {
+        attestation::challenge(&self.public_key, &self.secret)
     }
 
     /// Checks that the key is held.

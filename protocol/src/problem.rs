@@ -49,6 +49,8 @@ problems! {
     NoCertificate = "urn:gossamer:problem:no-certificate", "A client certificate is needed";
     /// The connection shows another certificate than the client's.
     OtherCertificate = "urn:gossamer:problem:other-certificate", "The certificate is not the client's";
+    /// What the device says of itself does not convince the operator's verifier.
+    Unattested = "urn:gossamer:problem:unattested", "The device is not attested";
     /// The nonce was used before.
     Replayed = "urn:gossamer:problem:replayed", "The request was sent before";
     /// The signer is not enrolled.

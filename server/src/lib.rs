@@ -22,6 +22,7 @@ extern crate self as gossamer_server;
 
 pub mod advance;
 pub mod aggregate;
+pub mod attestation;
 pub mod audit;
 pub mod certificate;
 pub mod cli;

@@ -12,7 +12,7 @@ pub fn status(kind: ProblemType) -> u16 {
         P::BadRequest | P::BadFrame => 400,
         P::Unsigned | P::BadSignature | P::Expired | P::Replayed | P::NoOperator => 401,
         P::ReplacedKey => 401,
-        P::NoCertificate | P::OtherCertificate => 403,
+        P::NoCertificate | P::OtherCertificate | P::Unattested => 403,
         P::BadToken | P::NotInCohort | P::NotYours | P::Revoked | P::Forbidden => 403,
         P::NoRoute | P::UnknownClient | P::UnknownRun | P::UnknownRound | P::UnknownObject => 404,
         P::UnknownName => 404,

@@ -1,5 +1,6 @@
 //! End to end: real HTTPS, real processes, real kills.
 
+mod attestation;
 mod believed;
 mod buffered;
 mod certificates;

@@ -13,7 +13,7 @@ use super::enrolled::{Server, identity, is_changing};
 use super::gate::{Gate, Open};
 use super::rekey::rotate;
 use super::trust::follow;
-use super::{Client, ClientError, Saving, Shared, Threads, Watch};
+use super::{Attester, Client, ClientError, Saving, Shared, Threads, Watch};
 use crate::model::BaseModel;
 use crate::state::State;
 use crate::train::{Control, Footprint};
@@ -41,6 +41,7 @@ pub struct Builder {
     threads: Option<Threads>,
     prove: bool,
     certificate: Option<ClientCertificate>,
+    attester: Option<Arc<dyn Attester>>,
     meter: Arc<Meter>,
     transport: Option<Box<dyn Transport>>,
     shared: Arc<Shared>,
@@ -65,6 +66,7 @@ impl Builder {
             threads: None,
             prove: false,
             certificate: None,
+            attester: None,
             meter: Arc::default(),
             transport: None,
             shared: Arc::new(Shared::alone()),
@@ -187,6 +189,13 @@ impl Builder {
         self
     }
 
+    /// Who says what the device is, where the aggregator's operator wants to know before it enrols.
+    #[must_use]
+    pub fn attester(mut self, attester: Arc<dyn Attester>) -> Self {
+        self.attester = Some(attester);
+        self
+    }
+
     /// Counts bytes on `meter`, which other clients may share.
     #[must_use]
     pub fn meter(mut self, meter: Arc<Meter>) -> Self {
@@ -275,7 +284,12 @@ impl Builder {
             }
             (None, None) => return Err(ClientError::NoToken),
             (None, Some(token)) => {
-                let enrolled = transport.enrol(&Enrolment::new(&token.secret, &key)).await?;
+                let mut enrolment = Enrolment::new(&token.secret, &key);
+                if let Some(attester) = self.attester {
+                    let made = attester.attest(&enrolment.challenge().0).await;
+                    enrolment = enrolment.attested(made.map_err(ClientError::Attestation)?);
+                }
+                let enrolled = transport.enrol(&enrolment).await?;
                 if enrolled.client != id {
                     return Err(ClientError::OtherClient { expected: id, got: enrolled.client });
                 }

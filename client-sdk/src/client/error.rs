@@ -43,6 +43,9 @@ pub enum ClientError {
     /// The app keeps the client's key, or has a transport of its own.
     #[error("only a key that the state folder keeps can be changed, and over HTTPS alone")]
     NotItsKey,
+    /// The app's attester has no statement about the device.
+    #[error("the device cannot be attested")]
+    Attestation(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No random numbers for a key.
     #[error("the system gives no random numbers")]
     Random,

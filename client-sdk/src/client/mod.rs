@@ -21,6 +21,7 @@ use crate::transport::signer::Signer;
 use crate::verify::VerifyError;
 
 mod app;
+mod attester;
 mod builder;
 mod download;
 mod encode;
@@ -44,6 +45,7 @@ mod training;
 mod trust;
 
 use app::{App, Deadline};
+pub use attester::Attester;
 pub use builder::Builder;
 pub use error::{ClientError, chain};
 pub use fetch::Fetched;

@@ -102,6 +102,9 @@ pub enum Event {
         /// SHA-256 of the TLS certificate that it showed and is bound to.
         #[serde(skip_serializing_if = "Option::is_none")]
         certificate: Option<Digest>,
+        /// The kind of the statement that the operator's verifier took.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        attestation: Option<String>,
     },
     /// A client is bound to a TLS certificate, its first one or a renewed one.
     CertificateBound {

@@ -1,7 +1,7 @@
 //! Tokens, enrolment, revocation, and whose key is whose.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,9 +14,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Coordinator, CoordinatorError, Sighting};
+use crate::attestation::{Asking, Verifier};
 use crate::audit::{Actor, Event as Told};
 use crate::certificate::Certificate;
 use crate::clock::Timestamp;
+use crate::project::ProjectName;
 use crate::store::{ClientRow, Enrolling, Member, Part, TokenRow};
 
 /// Whether a client may take part.
@@ -89,7 +91,7 @@ impl Coordinator {
     /// Enrols a client. The same key with the same token again gets the same answer.
     ///
     /// # Errors
-    /// [`CoordinatorError::BadToken`], [`CoordinatorError::BadProof`],
+    /// [`CoordinatorError::BadToken`], [`CoordinatorError::BadProof`], [`CoordinatorError::Unattested`],
     /// [`CoordinatorError::Revoked`], and the store's.
     pub async fn enrol(&self, enrolment: &Enrolment) -> Result<Enrolled, CoordinatorError> {
         Ok(self.enrolling(enrolment, None).await?.0)
@@ -111,8 +113,13 @@ impl Coordinator {
         let project = self.0.store.token_project(token).await?;
         let project = project.ok_or(CoordinatorError::BadToken)?;
         enrolment.verify().map_err(|_| CoordinatorError::BadProof)?;
+        let attestation = self.attested(enrolment, &project).await?;
         let (client, certificate) = (ClientId::of(&key.0), shown.map(|shown| shown.fingerprint));
-        let note = self.acting(Actor::Client(client)).note(Told::Enrolled { client, certificate });
+        let note = self.acting(Actor::Client(client)).note(Told::Enrolled {
+            client,
+            certificate,
+            attestation,
+        });
         let note = note.of(&project);
         let enrol = move |this: Self| async move {
             Ok(this.0.store.enrol(token, &key, shown.as_ref(), now, &note).await?)
@@ -132,6 +139,25 @@ impl Coordinator {
             self.changed();
         }
         Ok((Enrolled { client }, came_to == Enrolling::New))
+    }
+
+    /// Whom to ask whether a device may enrol, from now on; before, each that has a token may.
+    pub fn set_verifier(&self, verifier: Arc<dyn Verifier>) {
+        *self.0.verifier.write().unwrap_or_else(PoisonError::into_inner) = Some(verifier);
+    }
+
+    /// The kind of the statement that the verifier took; none where nobody is asked.
+    async fn attested(
+        &self,
+        enrolment: &Enrolment,
+        project: &ProjectName,
+    ) -> Result<Option<String>, CoordinatorError> {
+        let verifier = self.0.verifier.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(verifier) = verifier else { return Ok(None) };
+        let attestation = enrolment.attestation.as_ref();
+        let asking = Asking { project, challenge: enrolment.challenge(), attestation };
+        verifier.verify(&asking).await?;
+        Ok(attestation.map(|attestation| attestation.kind.clone()))
     }
 
     /// Enrolment tokens, the one that lasts longest first.

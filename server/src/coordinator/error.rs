@@ -13,6 +13,7 @@ use gossamer_protocol::sign::PublicKey;
 
 use crate::advance::AdvanceError;
 use crate::aggregate::AggregateError;
+use crate::attestation::Unattested;
 use crate::operator::OperatorName;
 use crate::problem::{problem, told};
 use crate::project::ProjectName;
@@ -32,6 +33,9 @@ pub enum CoordinatorError {
     /// The enrolment's key is not held.
     #[error("the enrolment's proof does not match its key")]
     BadProof,
+    /// The operator's verifier does not let the device in.
+    #[error(transparent)]
+    Unattested(#[from] Unattested),
     /// No such enrolment token.
     #[error("there is no enrolment token {0}")]
     UnknownToken(Digest),
@@ -250,6 +254,8 @@ impl CoordinatorError {
             }
             Self::Revoked(_) => ProblemType::Revoked,
             Self::BadProof => ProblemType::BadSignature,
+            Self::Unattested(Unattested::Refused(_)) => ProblemType::Unattested,
+            Self::Unattested(Unattested::Away(_)) => ProblemType::Busy,
             Self::OtherCertificate(_) => ProblemType::OtherCertificate,
             Self::ReplacedKey(_) => ProblemType::ReplacedKey,
             Self::KeyTaken(_) => ProblemType::BadRequest,
@@ -293,6 +299,7 @@ impl CoordinatorError {
             }
             // A round closes in well under this.
             Self::Round { source: RoundError::Closing, .. } => Some(Duration::from_secs(1)),
+            Self::Unattested(Unattested::Away(_)) => Some(Duration::from_secs(5)),
             Self::Store(StoreError::Full) => Some(Duration::from_secs(60)),
             Self::Stopping | Self::Store(StoreError::Away(_)) => Some(Duration::from_secs(1)),
             _ => None,

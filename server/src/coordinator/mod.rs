@@ -78,6 +78,7 @@ pub use uploads::Uploaded;
 pub use view::RunView;
 
 use crate::advance::Lineage;
+use crate::attestation::Verifier;
 use crate::audit::{Actor, Event as Told, Note};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
@@ -104,6 +105,8 @@ struct Shared {
     differencing: Mutex<()>,
     /// What closed rounds accepted.
     counted: Mutex<inclusion::Counted>,
+    /// Whom to ask who may enrol.
+    verifier: RwLock<Option<Arc<dyn Verifier>>>,
     folding: RwLock<Folding>,
     /// Who folds with this process, where a simulation has several.
     peers: RwLock<Option<Arc<dyn Peers>>>,
@@ -285,6 +288,7 @@ impl Coordinator {
             ticking: Mutex::default(),
             differencing: Mutex::default(),
             counted: Mutex::default(),
+            verifier: RwLock::default(),
             folding: RwLock::default(),
             peers: RwLock::default(),
             dropped_refused: AtomicU64::new(0),
