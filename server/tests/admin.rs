@@ -334,10 +334,11 @@ async fn operators_show_certificates_where_the_configuration_says_so() {
     assert_eq!(problem(refused).await.kind, P::NoOperator, "it takes both");
 
     // Clients are on the other listener, and show none; one that is bound can be freed.
-    server.enrol(0).await;
     let client = id(&fixtures::key(0));
     let shown = Certificate { fingerprint: Digest::of(b"a"), names: Digest::of(b"b") };
-    server.operator.bind_certificate(client, shown).await.expect("bound");
+    let secret = server.operator.new_token(Duration::from_secs(60)).await.expect("a token");
+    let enrolment = Enrolment::new(&secret, &fixtures::key(0));
+    server.operator.enrolling(&enrolment, Some(shown)).await.expect("enrols, and is bound");
     let path = format!("/v1/clients/{client}");
     let view: Value = ask(GET, &path, &eva).await.json().await.expect("JSON");
     assert_eq!(view["certificate"], shown.fingerprint.to_string());
