@@ -50,6 +50,26 @@ pub struct Config {
     pub store: Store,
     /// Which snapshots are kept.
     pub retention: Retention,
+    /// Where traces go.
+    pub otlp: Otlp,
+}
+
+/// Where traces go: a collector that speaks OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Otlp {
+    /// Its address, such as `http://localhost:4318`; none: no traces.
+    pub endpoint: Option<String>,
+    /// What this server is called there.
+    pub service: String,
+    /// The share of requests that is traced, where the caller does not say.
+    pub share: f64,
+}
+
+impl Default for Otlp {
+    fn default() -> Self {
+        Self { endpoint: None, service: "gossamer-server".to_owned(), share: 1.0 }
+    }
 }
 
 /// Which snapshots are kept, with the states behind them.
@@ -169,6 +189,7 @@ impl Default for Config {
             tick_ms: 250,
             limits: Limits::default(),
             retention: Retention::default(),
+            otlp: Otlp::default(),
             tls: Tls::default(),
             admin: Admin::default(),
             store: Store::default(),

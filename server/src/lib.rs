@@ -12,7 +12,7 @@
 //! - [`metrics`]: what is counted.
 //! - [`coordinator`]: sole owner of the open rounds; runs their effects.
 //! - [`config`], [`tls`], [`setup`], [`http`]: a server's directory, and the coordinator over HTTPS.
-//! - [`doctor`]: what is wrong with a server's directory. [`cli`]: what an operator types.
+//! - [`telemetry`]: logs and traces. [`doctor`]: what is wrong with a server's directory. [`cli`]: what an operator types.
 //!
 //! Deliberately absent: tensors (candle), the client SDK, a broker, unsafe code.
 
@@ -46,6 +46,7 @@ pub mod state;
 pub mod status;
 pub mod store;
 pub mod tag;
+pub mod telemetry;
 pub mod tls;
 
 pub use http::serve::{run, serve};

@@ -14,7 +14,7 @@ mod show;
 mod snapshot;
 mod token;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +31,7 @@ use crate::http::serve::Listeners;
 use crate::problem::told;
 use crate::project::ProjectName;
 use crate::setup::{self, ServeLock};
+use crate::telemetry;
 
 /// The Gossamer aggregator.
 #[derive(Parser)]
@@ -114,6 +115,10 @@ struct Serve {
     /// Address to listen on, instead of the configuration's.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// Send traces to the collector at this address, instead of the configuration's: OTLP over HTTP, such as
+    /// http://localhost:4318.
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
 }
 
 /// What a command works on.
@@ -136,7 +141,6 @@ impl Place {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr(cli.log_json);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -144,7 +148,21 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(dispatch(cli.command, cli.json)) {
+    let started = {
+        let _within = runtime.enter();
+        telemetry::start(cli.log_json, &traces(&cli.command))
+    };
+    let telemetry = match started {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("gossamer-server: {}", told(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(dispatch(cli.command, cli.json));
+    // What is left is sent while there is a runtime.
+    drop(telemetry);
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error: &(dyn std::error::Error + 'static) = error.as_ref();
@@ -154,14 +172,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| "warn,gossamer_server=info".into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    if json { builder.json().init() } else { builder.init() }
+/// Where traces of `command` go. A configuration that cannot be read is told of by the command itself.
+fn traces(command: &Command) -> config::Otlp {
+    let Command::Serve(Serve { dir, otlp, .. }) = command else { return config::Otlp::default() };
+    let mut traces = Config::load(dir).map(|config| config.otlp).unwrap_or_default();
+    traces.endpoint = otlp.clone().or(traces.endpoint);
+    traces
 }
 
 async fn dispatch(command: Command, json: bool) -> Result<()> {
@@ -195,7 +211,7 @@ async fn init(args: Init, json: bool) -> Result<()> {
     print(json, &json!({ "dir": dir, "server_key": key, "listen": listen }), &text)
 }
 
-async fn serve(Serve { dir, listen }: Serve, json: bool) -> Result<()> {
+async fn serve(Serve { dir, listen, .. }: Serve, json: bool) -> Result<()> {
     let config = Config::load(&dir)?;
     let clients = bind(listen.unwrap_or(config.listen)).await?;
     let admin = match config.admin.listen {

@@ -9,6 +9,8 @@ use gossamer_protocol::digest::Digest;
 use gossamer_protocol::frame::Terms;
 use gossamer_protocol::ids::{RoundId, RunId};
 
+use tracing::Instrument as _;
+
 use super::fold::Frozen;
 use super::steps::Act;
 use super::{Coordinator, CoordinatorError, Run};
@@ -21,6 +23,7 @@ use crate::snapshot::SnapshotError;
 use crate::state::ServerState;
 use crate::status::Status;
 use crate::store::{Kind, PublishRow, Publishing, RoundRow, StatusRow, StoreError};
+use crate::telemetry::TRACES;
 
 /// How often a sign of life is given and old nonces are forgotten.
 const BEAT: Duration = Duration::from_secs(1);
@@ -177,7 +180,10 @@ impl Coordinator {
             if !effects.contains(&Effect::Close) {
                 break;
             }
-            if !self.close(run).await? {
+            let (round, accepted) = (tracing::field::Empty, tracing::field::Empty);
+            let span =
+                tracing::info_span!(target: TRACES, "close round", run = %run.id, round, accepted);
+            if !self.close(run).instrument(span).await? {
                 break;
             }
         }
@@ -209,6 +215,8 @@ impl Coordinator {
         };
         let closing = frozen.round.clone();
         let (round, accepted) = (closing.id(), closing.accepted().len());
+        let span = tracing::Span::current();
+        span.record("round", round.0 as i64).record("accepted", accepted as i64);
         let (outcome, training) = match self.outcome(run, frozen).await {
             Err(CoordinatorError::Snapshot(diverged)) => {
                 let note = told(&diverged);
@@ -255,7 +263,10 @@ impl Coordinator {
         run: &Arc<Run>,
         frozen: Frozen,
     ) -> Result<Option<(Outcome, Training)>, CoordinatorError> {
-        let Some(combining) = self.combine(run, &frozen).await? else { return Ok(None) };
+        let folding = tracing::info_span!(target: TRACES, "fold");
+        let Some(combining) = self.combine(run, &frozen).instrument(folding).await? else {
+            return Ok(None);
+        };
         let state = match &frozen.state_cached {
             Some(state) => ServerState::clone(state),
             None => self.read_state(run, frozen.round.id(), frozen.state).await?,

@@ -61,6 +61,7 @@ use gossamer_protocol::message::Signed;
 use gossamer_protocol::sign::{PublicKey, SigningKey};
 use gossamer_protocol::sparse::Support;
 use tokio::sync::{Mutex, Notify, watch};
+use tracing::Instrument as _;
 
 pub use clients::{ClientState, ClientView};
 use differences::Differences;
@@ -402,7 +403,7 @@ impl Coordinator {
         T: Send + 'static,
         F: Future<Output = Result<T, CoordinatorError>> + Send + 'static,
     {
-        match tokio::spawn(work(self.clone())).await {
+        match tokio::spawn(work(self.clone()).in_current_span()).await {
             Ok(done) => done,
             Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
             Err(_) => Err(CoordinatorError::Stopping),

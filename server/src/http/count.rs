@@ -1,4 +1,4 @@
-//! Counts each request, on whichever listener.
+//! Counts each request, on whichever listener, and traces it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +10,11 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt as _;
+use tracing::Instrument as _;
 
 use crate::coordinator::Coordinator;
 use crate::metrics;
+use crate::telemetry::{TRACES, adopt};
 
 /// Who counts, and for which listener.
 #[derive(Clone)]
@@ -38,7 +40,20 @@ pub(crate) async fn count(
             frame
         }))
     });
-    let response = next.run(request).await;
+    let span = tracing::info_span!(
+        target: TRACES,
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        listener,
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+    );
+    adopt(&span, request.headers());
+    let response = next.run(request).instrument(span.clone()).await;
+    // Signed: OTLP has no other integers.
+    span.record("http.response.status_code", i64::from(response.status().as_u16()));
     coordinator.metrics().answered(metrics::Request {
         listener,
         method,

@@ -42,6 +42,7 @@ use axum::{Json, Router};
 use gossamer_protocol::ids::ClientId;
 use gossamer_protocol::problem::ProblemType;
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 
 use crate::config::Config;
 use crate::coordinator::{Coordinator, Health};
@@ -167,10 +168,11 @@ async fn limit(State(app): State<App>, mut request: Request, next: Next) -> Resp
 
 async fn work(app: App, request: Request, next: Next) -> Response {
     let Ok(working) = app.requests.try_acquire_owned() else { return busy().into_response() };
-    let work = tokio::spawn(async move {
+    let work = async move {
         let _working = working;
         next.run(request).await
-    });
+    };
+    let work = tokio::spawn(work.in_current_span());
     match work.await {
         Ok(response) => response,
         Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),

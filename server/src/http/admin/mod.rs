@@ -31,6 +31,7 @@ use axum::response::{IntoResponse as _, Response};
 use gossamer_protocol::problem::ProblemType;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
+use tracing::Instrument as _;
 
 use super::body::{self, Limits};
 use super::count::{self, Counting};
@@ -115,10 +116,11 @@ async fn limit(State(admin): State<Admin>, request: Request, next: Next) -> Resp
     let Ok(working) = admin.requests.try_acquire_owned() else {
         return super::busy().into_response();
     };
-    let work = tokio::spawn(async move {
+    let work = async move {
         let _working = working;
         next.run(request).await
-    });
+    };
+    let work = tokio::spawn(work.in_current_span());
     match work.await {
         Ok(response) => response,
         Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
