@@ -27,8 +27,9 @@ use crate::engine::checkpoint::Checkpoints;
 use crate::engine::{Change, EngineError, Laboratory, OnChange, OnRow, Repetition};
 use crate::partition::Census;
 use crate::ranks::Ranks;
-use crate::report::{self, Comparison, Report, ReportError, RoundRow, RunFiles, folder};
+use crate::report::{self, Comparison, Report, ReportError, RoundRow, RunFiles, Tuned, folder};
 use crate::scenario::{MethodSpec, Scenario};
+use crate::tune;
 use book::{Book, Done, Name};
 use show::{Show, reached};
 
@@ -50,6 +51,10 @@ pub struct Options {
     pub progress: Progress,
     /// The command that asked for this, for the report.
     pub command: Option<String>,
+    /// Trains and evaluates on the text that learning rates are tuned by.
+    pub tuning: bool,
+    /// The rates that were tuned, for the report; of other methods they are the file's.
+    pub tuned: Vec<Tuned>,
     /// This process, among those that simulate this together. Where there are several, repetitions run one after
     /// the other, and rank 0 alone writes to `out`.
     pub ranks: Ranks,
@@ -81,7 +86,10 @@ pub struct Outcome {
 /// [`EngineError`] where the scenario cannot begin, then nothing on the disk has changed;
 /// [`EngineError::Repetition`] for the first repetition that failed, after the report was written.
 pub async fn compare(scenario: Scenario, options: &Options) -> Result<Outcome, EngineError> {
-    let lab = Laboratory::open(scenario, options.threads)?;
+    let lab = match options.tuning {
+        true => Laboratory::open_tuning(scenario, options.threads)?,
+        false => Laboratory::open(scenario, options.threads)?,
+    };
     let mut lab = lab.among(options.ranks.clone()).await?;
     if let Some(dir) = &options.deltas {
         lab = lab.on_change(keep_deltas(dir)?);
@@ -277,6 +285,15 @@ fn is_whole(rows: &[RoundRow], rounds: u64) -> bool {
     found.into_iter().eq(0..=diverged.unwrap_or(rounds))
 }
 
+/// How each method's rates were found.
+fn rates(scenario: &Scenario, tuned: &[Tuned]) -> Vec<Tuned> {
+    let of = |method: &MethodSpec| {
+        let found = tuned.iter().find(|tuned| tuned.method == method.name).cloned();
+        found.unwrap_or_else(|| tune::untuned(scenario, method))
+    };
+    scenario.methods.iter().map(of).collect()
+}
+
 fn write_report(
     scenario: &Scenario,
     lab: &Laboratory,
@@ -307,6 +324,7 @@ fn write_report(
         census: Some(&Census::of(split)),
         config: &scenario.text,
         command: options.command.as_deref(),
+        rates: &rates(scenario, &options.tuned),
     };
     report::write(&options.out, &report, rows)
 }

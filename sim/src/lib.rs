@@ -12,6 +12,7 @@
 //! - [`ranks`]: one simulation in several processes.
 //! - [`compare`]: every method and seed of a scenario, side by side; what was done before is kept.
 //! - [`sweep`]: the same over a grid of its fields. [`search`]: over rank and density, under a byte budget.
+//! - [`tune`]: learning rates, for each method by itself.
 //! - [`report`]: tables, plots, one page, files for TensorBoard.
 //! - [`reproduce`]: a thesis's claims, held against what was measured.
 //! - [`deltas`], [`wire`]: saved changes, and what they cost on the wire.
@@ -34,4 +35,5 @@ pub mod search;
 pub mod sweep;
 pub mod trace;
 pub mod transport;
+pub mod tune;
 pub mod wire;

@@ -13,6 +13,7 @@ use cli::search::Search;
 use cli::session::Session;
 use cli::simulate::{Common, keep_methods, keep_seeds};
 use cli::sweep::Sweep;
+use cli::tune::Tune;
 use cli::wire::Wire;
 
 #[global_allocator]
@@ -53,6 +54,8 @@ enum Command {
         /// with those that it had begun.
         #[arg(long)]
         resume: bool,
+        #[command(flatten)]
+        tune: Tune,
     },
     /// Runs a scenario at every point of a grid over its fields.
     Sweep(Sweep),
@@ -109,15 +112,15 @@ fn together(command: Command, session: &Session) -> anyhow::Result<()> {
             let method = method.unwrap_or_else(|| scenario.methods[0].name.clone());
             keep_methods(&mut scenario, &[method])?;
             scenario.seeds = vec![seed.unwrap_or(scenario.seeds[0])];
-            common.run(scenario, false, session.ranks())
+            common.run(scenario, false, session.ranks(), &Tune::default())
         }
-        Command::Compare { common, methods, seeds, resume } => {
+        Command::Compare { common, methods, seeds, resume, tune } => {
             let mut scenario = common.load()?;
             if !methods.is_empty() {
                 keep_methods(&mut scenario, &methods)?;
             }
             keep_seeds(&mut scenario, &seeds);
-            common.run(scenario, resume, session.ranks())
+            common.run(scenario, resume, session.ranks(), &tune)
         }
         _ => Ok(()),
     }

@@ -35,6 +35,7 @@ async fn what_was_found_is_seen() {
         .arg(&file)
         .arg("--out")
         .arg(&out)
+        .args(["--tune-lr", "2", "--tune-rounds", "1"])
         .output()
         .expect("it runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -53,6 +54,9 @@ async fn what_was_found_is_seen() {
         "Loss for all bytes",
         "Loss and virtual time",
         "At equal bytes",
+        "time to 90%",
+        "Learning rates",
+        "yes, at the edge",
         "Clients and tiers",
         "worst 10 %",
         "Who got what",

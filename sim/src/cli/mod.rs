@@ -7,6 +7,7 @@ pub(crate) mod search;
 pub(crate) mod session;
 pub(crate) mod simulate;
 pub(crate) mod sweep;
+pub(crate) mod tune;
 pub(crate) mod wire;
 
 use std::io::{ErrorKind, Write};

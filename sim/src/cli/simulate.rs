@@ -10,10 +10,11 @@ use anyhow::Context;
 use clap::Args;
 use gossamer_sim::compare::{Options, Outcome, Progress, compare};
 use gossamer_sim::ranks::Ranks;
-use gossamer_sim::report::table;
+use gossamer_sim::report::{Tuned, table};
 use gossamer_sim::scenario::Scenario;
 
 use super::say;
+use super::tune::Tune;
 
 #[derive(Args)]
 pub(crate) struct Common {
@@ -46,6 +47,22 @@ pub(crate) struct Keep {
     json: bool,
 }
 
+/// One comparison to run.
+pub(crate) struct Work {
+    out: PathBuf,
+    resume: bool,
+    /// On what learning rates are tuned by.
+    pub(crate) tuning: bool,
+    tuned: Vec<Tuned>,
+    ranks: Ranks,
+}
+
+impl Work {
+    pub(crate) fn new(out: PathBuf, resume: bool, ranks: Ranks) -> Self {
+        Self { out, resume, tuning: false, tuned: Vec::new(), ranks }
+    }
+}
+
 impl Common {
     pub(crate) fn scenario(&self) -> &Path {
         &self.scenario
@@ -55,10 +72,21 @@ impl Common {
         self.keep.load(&self.scenario)
     }
 
-    pub(crate) fn run(&self, scenario: Scenario, resume: bool, ranks: Ranks) -> anyhow::Result<()> {
+    pub(crate) fn run(
+        &self,
+        scenario: Scenario,
+        resume: bool,
+        ranks: Ranks,
+        tune: &Tune,
+    ) -> anyhow::Result<()> {
         let (out, rank) = (self.keep.out(&scenario.name), ranks.rank());
         let began = Instant::now();
-        let outcome = self.keep.simulate_among(scenario, out.clone(), resume, ranks)?;
+        let (scenario, tuned) = match tune.grid() {
+            None => (scenario, Vec::new()),
+            Some(grid) => tune.tune(&self.keep, scenario, &grid, &out, resume, &ranks)?,
+        };
+        let work = Work { tuned, ..Work::new(out.clone(), resume, ranks) };
+        let outcome = self.keep.simulate_among(scenario, work)?;
         if rank > 0 {
             return Ok(());
         }
@@ -72,6 +100,9 @@ impl Common {
             table::summary_caption(comparison),
             table::verdict(comparison)
         );
+        if let Some(times) = table::in_time(comparison) {
+            text += &format!("\n{}\n{}\n\n", times.text(), table::IN_TIME_CAPTION);
+        }
         for (name, record) in &outcome.records {
             text += &format!("{name}: last record {record}\n");
         }
@@ -112,16 +143,11 @@ impl Keep {
         out: PathBuf,
         resume: bool,
     ) -> anyhow::Result<Outcome> {
-        self.simulate_among(scenario, out, resume, Ranks::default())
+        self.simulate_among(scenario, Work::new(out, resume, Ranks::default()))
     }
 
-    fn simulate_among(
-        &self,
-        scenario: Scenario,
-        out: PathBuf,
-        resume: bool,
-        ranks: Ranks,
-    ) -> anyhow::Result<Outcome> {
+    pub(crate) fn simulate_among(&self, scenario: Scenario, work: Work) -> anyhow::Result<Outcome> {
+        let Work { out, resume, tuning, tuned, ranks } = work;
         let all = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let options = Options {
             out,
@@ -135,6 +161,8 @@ impl Keep {
                 false => Progress::Lines,
             },
             command: Some(command()),
+            tuning,
+            tuned,
             ranks,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()

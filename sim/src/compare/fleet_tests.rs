@@ -24,6 +24,8 @@ async fn rows(rounds: u64, changes: &[(&str, &str)]) -> (Scenario, Vec<RoundRow>
         resume: false,
         checkpoint: Duration::ZERO,
         command: None,
+        tuning: false,
+        tuned: Vec::new(),
         progress: Progress::Lines,
         ranks: Ranks::default(),
     };

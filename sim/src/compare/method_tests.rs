@@ -21,6 +21,8 @@ async fn rows(rounds: u64) -> BTreeMap<String, Vec<RoundRow>> {
         resume: false,
         checkpoint: Duration::ZERO,
         command: None,
+        tuning: false,
+        tuned: Vec::new(),
         progress: Progress::Lines,
         ranks: Ranks::default(),
     };

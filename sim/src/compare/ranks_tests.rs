@@ -40,6 +40,8 @@ fn among(
                 resume,
                 checkpoint: Duration::ZERO,
                 command: None,
+                tuning: false,
+                tuned: Vec::new(),
                 progress: Progress::Lines,
                 ranks: Ranks::new(Arc::new(rank)),
             };

@@ -32,6 +32,8 @@ fn options(out: &Path, resume: bool) -> Options {
         resume,
         checkpoint: Duration::ZERO,
         command: None,
+        tuning: false,
+        tuned: Vec::new(),
         progress: Progress::Lines,
         ranks: Ranks::default(),
     }

@@ -113,6 +113,19 @@ impl Laboratory {
     /// [`EngineError`] at the first thing that is off.
     pub fn open(scenario: Scenario, threads: NonZeroUsize) -> Result<Self, EngineError> {
         let split = split(&scenario)?;
+        Self::of(scenario, split, threads)
+    }
+
+    /// As [`open`](Self::open), on what learning rates are tuned by; see [`Split::for_tuning`].
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_tuning(scenario: Scenario, threads: NonZeroUsize) -> Result<Self, EngineError> {
+        let split = split(&scenario)?.for_tuning(scenario.head.is_some())?;
+        Self::of(scenario, split, threads)
+    }
+
+    fn of(scenario: Scenario, split: Split, threads: NonZeroUsize) -> Result<Self, EngineError> {
         let base = crate::base::load(&scenario.base)?;
         let heldout = Heldout::new(&base, &split, &scenario)?;
         let registered = scenario.registered.unwrap_or(split.train.len());

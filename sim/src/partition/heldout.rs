@@ -93,6 +93,53 @@ pub fn hold_out(
     Ok(split)
 }
 
+/// Share of each client's text that learning rates are judged on.
+const TUNING_SHARE: f64 = 0.1;
+/// Fewest characters that are worth it; of a shorter client all is trained on.
+const TUNING_CHARS: usize = 32;
+
+impl Split {
+    /// Of the text that is trained on, all but the last tenth of each client to train on, and that tenth to choose
+    /// by: whole documents where they have classes. What is held out is in neither.
+    ///
+    /// # Errors
+    /// [`PartitionError::NothingLeft`] where all clients have too little.
+    pub fn for_tuning(&self, whole: bool) -> Result<Self, PartitionError> {
+        let mut tuning = Self { train: Vec::new(), heldout: Vec::new() };
+        for client in &self.train {
+            let label = |at: usize| client.labels.get(at).copied();
+            let document = |(at, text): (usize, &String)| Document {
+                client: None,
+                label: label(at),
+                text: text.clone(),
+            };
+            let documents: Vec<Document> =
+                client.documents.iter().enumerate().map(document).collect();
+            let documents: Vec<&Document> = documents.iter().collect();
+            let n = documents.len();
+            let whole_documents = |documents: &[&Document]| cut(&client.name, documents, 0.0).0;
+            let (head, tail) = if whole {
+                let out = ((n as f64 * TUNING_SHARE).round() as usize).max(1).min(n - 1);
+                (whole_documents(&documents[..n - out]), whole_documents(&documents[n - out..]))
+            } else {
+                cut(&client.name, &documents, TUNING_SHARE)
+            };
+            let chars: usize = tail.documents.iter().map(|text| text.chars().count()).sum();
+            let enough = !tail.documents.is_empty() && (whole || chars >= TUNING_CHARS);
+            if enough && !head.documents.is_empty() {
+                tuning.train.push(head);
+                tuning.heldout.push(tail);
+            } else {
+                tuning.train.push(client.clone());
+            }
+        }
+        if tuning.heldout.is_empty() {
+            return Err(PartitionError::NothingLeft(self.train.len()));
+        }
+        Ok(tuning)
+    }
+}
+
 /// A client's documents that stay, and those that are held out whole: drawn for each client apart.
 fn draw(shard: &ClientShard, heldout: &Heldout, seed: u64) -> (Vec<usize>, Vec<usize>) {
     let mut order = shard.documents.clone();
@@ -191,6 +238,32 @@ mod tests {
             assert!(out.documents.iter().all(|text| !train.documents.contains(text)));
         }
         assert_ne!(hold_out(&dataset, &shards, &heldout, 2), Ok(split));
+    }
+
+    #[test]
+    fn rates_are_judged_on_text_that_is_neither_trained_on_nor_reported() {
+        let long = "0123456 ".repeat(50);
+        let (dataset, shards) = fleet(&[("a", &long), ("b", "short")]);
+        let heldout = Heldout { tail: 0.2, ..Heldout::default() };
+        let split = hold_out(&dataset, &shards, &heldout, 1).expect("enough");
+        let tuning = split.for_tuning(false).expect("enough");
+        // 400 characters: 80 are reported, of the other 320 are 32 tuned on.
+        let chars = |text: &ClientText| text.documents.concat().len();
+        assert_eq!((chars(&tuning.train[0]), chars(&tuning.heldout[0])), (288, 32));
+        let again = tuning.train[0].documents.concat() + &tuning.heldout[0].documents.concat();
+        assert_eq!(again, split.train[0].documents.concat());
+        assert_eq!((&tuning.train[1], tuning.heldout.len()), (&split.train[1], 1));
+
+        let texts: Vec<String> = (0..20).map(|at| format!("t{at}")).collect();
+        let texts: Vec<(&str, &str)> = texts.iter().map(|text| ("a", &**text)).collect();
+        let (dataset, shards) = fleet(&[&texts[..], &[("b", "alone")]].concat());
+        let heldout = Heldout { examples: 0.25, ..Heldout::default() };
+        let split = hold_out(&dataset, &shards, &heldout, 1).expect("enough");
+        let tuning = split.for_tuning(true).expect("enough");
+        // Five of twenty are reported; of fifteen a tenth is two.
+        assert_eq!(tuning.train[0].documents, split.train[0].documents[..13]);
+        assert_eq!(tuning.heldout[0].documents, split.train[0].documents[13..]);
+        assert_eq!((tuning.train.len(), tuning.heldout.len()), (2, 1), "one alone is trained on");
     }
 
     #[test]

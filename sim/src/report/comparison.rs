@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::budget::{AtBudget, at_budget, budgets};
 use super::repetitions::{Evaluation, Run, Seeds, runs};
-use super::{Interval, Measure, RoundRow, TierSummary, spread};
+use super::{Interval, Measure, RoundRow, TierSummary, Tuned, spread};
 
 /// Share of the baseline's improvement that counts as reaching its quality.
 const TARGET_SHARE: f64 = 0.9;
@@ -126,6 +126,9 @@ pub struct MethodSummary {
     /// Mean energy of a whole run, all devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joules: Option<f64>,
+    /// Its learning rates, where they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Tuned>,
     /// How its last evaluation is spread over clients, where they were told apart.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<TierSummary>,
@@ -308,6 +311,7 @@ fn summary(name: &str, seeds: &Seeds) -> MethodSummary {
         product_error: means(|run| run.product_error),
         virtual_s: means(|run| run.virtual_s).map(|at| at.mean),
         joules: means(|run| run.joules).map(|at| at.mean),
+        rates: None,
         tiers: tiers(seeds),
         wall_s: mean(|run| run.wall_s),
         curve: curve(seeds),

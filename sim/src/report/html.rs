@@ -129,7 +129,7 @@ figcaption { color: var(--soft); font-size: .875rem; max-width: 44rem; margin-to
 .wide { overflow-x: auto; }
 .wide .plot { display: block; width: 100%; min-width: 30rem; max-width: 52rem; height: auto; color: var(--ink); background: none; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: .35rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
 th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: var(--page); padding-left: 0; }
 pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px; padding: .9rem 1rem; overflow-x: auto; font: .85rem/1.5 ui-monospace, monospace; }

@@ -20,6 +20,7 @@ mod interval;
 mod jsonl;
 mod pareto;
 pub mod partition;
+mod rates;
 mod repetitions;
 mod run_files;
 mod spread;
@@ -33,6 +34,7 @@ pub use comparison::{Band, Comparison, CurvePoint, MethodSummary, Verdict};
 pub use curves::Measure;
 pub use interval::Interval;
 pub use jsonl::{JsonLines, read_rows};
+pub use rates::{Rates, Trial, Tuned, table as rates_table};
 pub use run_files::{RunFiles, folder};
 pub use spread::{ClientLoss, Spread, TierSummary};
 
@@ -147,6 +149,8 @@ pub struct Report<'a> {
     pub config: &'a str,
     /// The command that made it, where one did.
     pub command: Option<&'a str>,
+    /// The methods' learning rates, where they are known.
+    pub rates: &'a [Tuned],
 }
 
 /// Writes `metrics.csv`, `summary.csv`, `summary.json`, `loss_by_round.svg`, `loss_by_bytes.svg`, of a
@@ -160,7 +164,10 @@ pub fn write(
     report: &Report<'_>,
     rows: &[RoundRow],
 ) -> Result<Comparison, ReportError> {
-    let comparison = Comparison::new(rows, report.baseline);
+    let mut comparison = Comparison::new(rows, report.baseline);
+    for method in &mut comparison.methods {
+        method.rates = report.rates.iter().find(|tuned| tuned.method == method.name).cloned();
+    }
     let mut plots = Vec::new();
     if comparison.of_classes() {
         plots.push(Plots::of(&comparison, Measure::Accuracy)?);
@@ -250,6 +257,7 @@ fn sections(
         caption: table::summary_caption(comparison),
     });
     sections.push(Section::Paragraph(table::verdict(comparison)));
+    sections.extend(rates::sections(report.rates));
     for Plots { measure, by_round, by_bytes, by_time, pareto } in plots {
         let heading = |by: &str| Section::Heading(format!("{} and {by}", measure.title()));
         sections.push(heading("rounds"));
@@ -269,6 +277,9 @@ fn sections(
         if let Some(svg) = by_time {
             sections.push(heading("virtual time"));
             sections.push(Section::Svg { svg: svg.clone(), caption: shown.clone() });
+            let caption = table::IN_TIME_CAPTION.to_owned();
+            let times = table::in_time(comparison);
+            sections.extend(times.map(|table| Section::Table { table, caption }));
         }
     }
     if !comparison.budgets.is_empty() {
@@ -388,6 +399,7 @@ pub(crate) mod tests {
             census: None,
             config: "",
             command: None,
+            rates: &[],
         };
         let write = |rows: &[RoundRow]| {
             let dir = tempfile::tempdir().expect("a temporary folder");
@@ -420,6 +432,7 @@ pub(crate) mod tests {
             census: None,
             config: "name = \"<x>\"",
             command: Some("gossamer-sim compare 'a b'"),
+            rates: &[],
         };
         write(&dir, &report, &rows()).expect("written");
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect(name);

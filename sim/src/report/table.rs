@@ -1,7 +1,7 @@
 //! Tables: numbers as people read them, aligned for a terminal.
 
-use super::Interval;
 use super::comparison::{Comparison, MethodSummary, Verdict};
+use super::{Interval, rates};
 
 /// A head and rows of as many cells; the first column is words, the others numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,11 +51,11 @@ pub fn summary(comparison: &Comparison) -> Table {
         true => head.extend(["accuracy", "server copy", "held-out loss"]),
         false => head.extend(["held-out loss", "server copy"]),
     }
-    head.extend(["kept", "up", "down", "up less", "down less", "total", "to 90%"]);
-    let has_time = comparison.methods.iter().any(|method| method.virtual_s.is_some());
-    if has_time {
-        head.extend(["time", "time to 90%"]);
+    let has_rates = comparison.methods.iter().any(|method| method.rates.is_some());
+    if has_rates {
+        head.push("lr");
     }
+    head.extend(["kept", "up", "down", "up less", "down less", "total", "to 90%"]);
     let has_error = comparison.methods.iter().any(|method| method.product_error.is_some());
     if has_error {
         head.push("product error");
@@ -77,6 +77,9 @@ pub fn summary(comparison: &Comparison) -> Table {
             let own = method.final_server_loss;
             cells.extend([loss, own.map_or_else(none, |loss| format!("{:.4}", loss.mean))]);
         }
+        if has_rates {
+            cells.push(method.rates.as_ref().map_or_else(none, rates::cell));
+        }
         cells.extend([
             method.improvement_kept.map_or_else(none, |kept| percent(kept.mean)),
             bytes(method.upload_bytes_a_client_round),
@@ -86,10 +89,6 @@ pub fn summary(comparison: &Comparison) -> Table {
             bytes(method.total_bytes()),
             method.bytes_to_target.map_or_else(none, bytes),
         ]);
-        if has_time {
-            cells.push(method.virtual_s.map_or_else(none, duration));
-            cells.push(method.seconds_to_target.map_or_else(none, duration));
-        }
         if has_error {
             cells.push(method.product_error.map_or_else(none, |error| error.text(3)));
         }
@@ -125,20 +124,42 @@ pub fn summary_caption(comparison: &Comparison) -> String {
         caption += &format!("; ± is a 95 % t-interval over {seeds} seeds");
     }
     caption += ". up, down: bytes for each accepted update. total: the whole run, all clients.";
-    if comparison.methods.iter().any(|method| method.virtual_s.is_some()) {
-        caption += " time: virtual, of the whole run.";
-    }
     if comparison.methods.iter().any(|method| method.product_error.is_some()) {
         caption += " product error: how far mean(B) mean(A) is from mean(B A), of the last cohort.";
+    }
+    if comparison.methods.iter().any(|method| method.rates.is_some()) {
+        caption += rates::CAPTION;
     }
     if let Some(baseline) = &comparison.baseline {
         caption += &format!(
             " kept: share of {baseline}'s improvement. less: times fewer bytes than {baseline}. \
-             to 90%: total bytes (or time) spent when 90 % of {baseline}'s improvement was reached."
+             to 90%: total bytes spent when 90 % of {baseline}'s improvement was reached."
         );
     }
     caption
 }
+
+/// Virtual time and energy, a line a method; none where no time passed.
+#[must_use]
+pub fn in_time(comparison: &Comparison) -> Option<Table> {
+    let timed = |method: &&MethodSummary| method.virtual_s.is_some();
+    let row = |method: &MethodSummary| {
+        let duration = |seconds: Option<f64>| seconds.map_or_else(none, duration);
+        vec![
+            method.name.clone(),
+            duration(method.seconds_to_target),
+            duration(method.virtual_s),
+            method.joules.map_or_else(none, joules),
+        ]
+    };
+    let rows: Vec<_> = comparison.methods.iter().filter(timed).map(row).collect();
+    let head = ["method", "time to 90%", "whole run", "energy"].map(str::to_owned).into();
+    (!rows.is_empty()).then_some(Table { head, rows })
+}
+
+/// What the columns of [`in_time`] mean.
+pub const IN_TIME_CAPTION: &str = "Virtual time, means over seeds: until 90 % of the baseline's improvement was reached, \
+                                   and of all rounds; energy of all devices in a whole run.";
 
 /// Who won, or why nobody can be said to.
 #[must_use]
@@ -244,6 +265,18 @@ pub fn bytes(count: f64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// Three digits and a unit of energy: `999 J`, `1.23 kJ`.
+#[must_use]
+pub fn joules(joules: f64) -> String {
+    match joules {
+        ..9.995 => format!("{joules:.2} J"),
+        ..999.5 => format!("{joules:.0} J"),
+        ..9_995.0 => format!("{:.2} kJ", joules / 1e3),
+        ..999_500.0 => format!("{:.0} kJ", joules / 1e3),
+        _ => format!("{:.2} MJ", joules / 1e6),
+    }
+}
+
 /// Three digits and a unit of time: `4.56 s`, `12.3 min`, `45.6 h`, `7.89 d`.
 #[must_use]
 pub fn duration(seconds: f64) -> String {
@@ -296,6 +329,8 @@ mod tests {
         ] {
             assert_eq!(duration(seconds), text);
         }
+        let energies = [1.0, 12.34, 1_234.0, 56_789.0, 1.5e6].map(joules);
+        assert_eq!(energies, ["1.00 J", "12 J", "1.23 kJ", "57 kJ", "1.50 MJ"]);
     }
 
     #[test]

@@ -84,6 +84,7 @@ async fn run(out: &Path) -> anyhow::Result<()> {
         census: None,
         config: SCENARIO,
         command: None,
+        rates: &[],
     };
     report::write(out, &report, &rows)?;
     println!("report: {}", out.join("report.html").display());
