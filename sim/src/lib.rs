@@ -13,6 +13,7 @@
 //! - [`compare`]: every method and seed of a scenario, side by side; what was done before is kept.
 //! - [`sweep`]: the same over a grid of its fields. [`search`]: over rank and density, under a byte budget.
 //! - [`tune`]: learning rates, for each method by itself.
+//! - [`protocols`]: quality under a budget, cost to a target, robustness.
 //! - [`report`]: tables, plots, one page, files for TensorBoard.
 //! - [`reproduce`]: a thesis's claims, held against what was measured.
 //! - [`deltas`], [`wire`]: saved changes, and what they cost on the wire.
@@ -27,6 +28,7 @@ pub mod engine;
 pub mod languages;
 pub mod partition;
 pub mod pretrain;
+pub mod protocols;
 pub mod ranks;
 pub mod report;
 pub mod reproduce;

@@ -8,6 +8,7 @@ mod cli;
 
 use cli::partition::Partition;
 use cli::pretrain::Pretrain;
+use cli::protocols::Protocols;
 use cli::reproduce::Reproduce;
 use cli::search::Search;
 use cli::session::Session;
@@ -61,6 +62,9 @@ enum Command {
     Sweep(Sweep),
     /// Searches rank and density of a method under a byte budget (FLASC-Search).
     Search(Search),
+    /// Quality under a budget, cost to a target, robustness: a scenario as it is, and with dropouts, stragglers and
+    /// skewed data (EdgeFlowerTune's protocols).
+    Protocols(Protocols),
     /// Measures published claims again.
     #[command(subcommand)]
     Reproduce(Reproduce),
@@ -97,6 +101,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run { .. } | Command::Compare { .. } => Ok(()),
         Command::Sweep(command) => command.run(),
         Command::Search(command) => command.run(),
+        Command::Protocols(command) => command.run(),
         Command::Reproduce(command) => command.run(),
         Command::Partition(command) => command.run(),
         Command::Pretrain(command) => command.run(),

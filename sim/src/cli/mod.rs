@@ -2,6 +2,7 @@
 
 pub(crate) mod partition;
 pub(crate) mod pretrain;
+pub(crate) mod protocols;
 pub(crate) mod reproduce;
 pub(crate) mod search;
 pub(crate) mod session;

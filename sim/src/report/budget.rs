@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Interval;
 use super::comparison::MethodSummary;
-use super::repetitions::Seeds;
+use super::repetitions::{Evaluation, Seeds};
 
 /// Byte budgets at which losses are compared.
 const BUDGETS: usize = 4;
@@ -43,7 +43,11 @@ fn two_digits(bytes: f64) -> f64 {
 
 pub(super) fn at_budget(seeds: &Seeds, budget: f64) -> Option<AtBudget> {
     let found: Option<Vec<_>> = seeds.values().map(|run| run.at(budget)).collect();
-    let found = found?;
+    over(&found?)
+}
+
+/// Over seeds.
+pub(super) fn over(found: &[(Evaluation, bool)]) -> Option<AtBudget> {
     let losses: Vec<f64> = found.iter().map(|(at, _)| at.loss).collect();
     let accuracies: Option<Vec<f64>> = found.iter().map(|(at, _)| at.accuracy).collect();
     let accuracy = accuracies.and_then(|values| Interval::of(&values));

@@ -20,6 +20,7 @@ mod interval;
 mod jsonl;
 mod pareto;
 pub mod partition;
+pub mod protocols;
 mod rates;
 mod repetitions;
 mod run_files;

@@ -31,6 +31,8 @@ pub(super) struct Evaluation {
     /// Cumulative, both ways.
     pub(super) bytes: f64,
     pub(super) virtual_s: Option<f64>,
+    /// Since the run began.
+    pub(super) joules: Option<f64>,
     pub(super) loss: f64,
     pub(super) accuracy: Option<f64>,
     /// Of clients; see [`Spread::worst_tenth`].
@@ -59,20 +61,32 @@ impl Run {
 
     /// The evaluation after `bytes`, and whether the run ended before.
     pub(super) fn at(&self, bytes: f64) -> Option<(Evaluation, bool)> {
-        let next = self.evaluations.iter().position(|at| at.bytes >= bytes);
+        self.at_cost(bytes, |at| Some(at.bytes))
+    }
+
+    /// The evaluation once so much is `spent`, and whether the run ended before; none where the cost is not known.
+    pub(super) fn at_cost(
+        &self,
+        spent: f64,
+        cost: impl Fn(&Evaluation) -> Option<f64>,
+    ) -> Option<(Evaluation, bool)> {
+        let costs: Option<Vec<f64>> = self.evaluations.iter().map(cost).collect();
+        let costs = costs?;
+        let next = costs.iter().position(|&cost| cost >= spent);
         let Some(next) = next else { return self.last().map(|last| (*last, true)) };
         let after = self.evaluations[next];
-        if after.bytes == bytes {
+        if costs[next] == spent {
             return Some((after, false));
         }
-        let before = self.evaluations[next.checked_sub(1)?];
-        let share = (bytes - before.bytes) / (after.bytes - before.bytes);
+        let (before, below) = (self.evaluations[next.checked_sub(1)?], costs[next - 1]);
+        let share = (spent - below) / (costs[next] - below);
         let between = |before: f64, after: f64| before + share * (after - before);
         let accuracy = before.accuracy.zip(after.accuracy);
         let at = Evaluation {
             round: before.round,
-            bytes,
+            bytes: between(before.bytes, after.bytes),
             virtual_s: before.virtual_s,
+            joules: before.joules,
             loss: between(before.loss, after.loss),
             accuracy: accuracy.map(|(before, after)| between(before, after)),
             worst_tenth: None,
@@ -119,8 +133,9 @@ pub(super) fn runs(rows: &[RoundRow]) -> Vec<(&str, Seeds)> {
                 run.clients.clone_from(&row.clients);
             }
             let worst_tenth = worst_tenth(row);
+            let joules = run.joules;
             let evaluation =
-                |loss| Evaluation { round, bytes, virtual_s, loss, accuracy, worst_tenth };
+                |loss| Evaluation { round, bytes, virtual_s, joules, loss, accuracy, worst_tenth };
             run.evaluations.extend(row.heldout_loss.map(evaluation));
         }
         (name, seeds)

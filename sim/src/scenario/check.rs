@@ -88,6 +88,14 @@ impl Scenario {
         self.check_methods()
     }
 
+    /// Whether documents have classes.
+    pub(crate) fn has_labels(&self) -> bool {
+        match &self.data {
+            Data::Rows(rows) => rows.label.is_some(),
+            Data::Languages(_) => true,
+        }
+    }
+
     /// Whether data and evaluation are those of the task.
     fn check_task(&self) -> Result<(), ScenarioError> {
         let rows = matches!(&self.data, Data::Rows(_));
@@ -102,11 +110,9 @@ impl Scenario {
         self.field(self.eval.examples != Some(0), "eval.examples", || "at least 1".into())?;
         let why = || "0: half a text still tells its class".into();
         self.field(self.heldout.tail == 0.0, "heldout.tail", why)?;
-        let labelled = match &self.data {
-            Data::Rows(rows) => rows.label.is_some(),
-            Data::Languages(_) => true,
-        };
-        self.field(labelled, "data.label", || "the key of the class: [head] needs it".into())
+        self.field(self.has_labels(), "data.label", || {
+            "the key of the class: [head] needs it".into()
+        })
     }
 
     /// Whether the rows have what the partition asks for.
