@@ -253,7 +253,20 @@ pub fn receipt(
     Ok(receipt)
 }
 
-/// Checks that a receipt, by its bytes, is one of those that the signed record of the next round counts.
+/// The round that counts an update made for `round`, by `proof`: that one, or in buffered runs one of the `late` after it.
+///
+/// # Errors
+/// [`VerifyError::Other`] where it is none of them.
+pub fn counted_in(proof: &Inclusion, round: RoundId, late: u64) -> Result<RoundId, VerifyError> {
+    let counted = proof.head.round;
+    match counted.0.checked_sub(round.0) {
+        Some(behind) if behind <= late => Ok(counted),
+        _ => Err(VerifyError::Other { what: "proof", field: "round" }),
+    }
+}
+
+/// Checks that a receipt, by its bytes, is one of those that `next` counts: the signed record of the round after the
+/// one that it [counts in](counted_in).
 ///
 /// # Errors
 /// [`VerifyError`] at the first thing that is off.
@@ -263,11 +276,13 @@ pub fn included(
     believed: Believed<'_>,
     receipt: &Receipt,
     bytes: &[u8],
+    late: u64,
 ) -> Result<(), VerifyError> {
     let what = "record";
-    let record: Record = believed.open(next, Purpose::Record, what)?;
     let (run, round) = (receipt.run, receipt.round);
-    for (field, same) in [("run", record.run == run), ("round", record.round == round.next())] {
+    let counted = counted_in(proof, round, late)?;
+    let record: Record = believed.open(next, Purpose::Record, what)?;
+    for (field, same) in [("run", record.run == run), ("round", record.round == counted.next())] {
         if !same {
             return Err(VerifyError::Other { what, field });
         }
@@ -275,7 +290,6 @@ pub fn included(
     let head = &proof.head;
     for (field, same) in [
         ("run", head.run == run),
-        ("round", head.round == round),
         ("record", head.record == Digest::of(&next.bytes)),
         ("number of updates", head.size == u64::from(record.accepted)),
     ] {

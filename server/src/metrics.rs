@@ -16,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::coordinator::RunView;
+use crate::store::RoundRow;
 
 /// The content type of what `/metrics` answers.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -111,6 +112,8 @@ struct RunGauges {
     asked: Family<Run, Gauge>,
     accepted: Family<Run, Gauge>,
     goal: Family<Run, Gauge>,
+    loss: Family<Run, Float>,
+    held_out: Family<Run, Float>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -177,6 +180,8 @@ impl Default for Metrics {
         registry.register("run_asked", "Clients asked in the open round", metrics.runs.asked.clone());
         registry.register("run_accepted", "Updates accepted in the open round", metrics.runs.accepted.clone());
         registry.register("run_goal", "Updates that end the round", metrics.runs.goal.clone());
+        registry.register("run_loss", "Mean training loss of the last closed round, nats", metrics.runs.loss.clone());
+        registry.register("run_held_out_loss", "Mean loss on what clients hold out, of the last snapshot that some told of, nats", metrics.runs.held_out.clone());
         registry.register("disk_free_bytes", "Bytes free where the store is", metrics.disk_free.clone());
         registry.register("process_resident_bytes", "Memory of this process", metrics.resident.clone());
         registry.register("process_open_files", "Files that this process has open", metrics.open_files.clone());
@@ -189,7 +194,8 @@ impl Default for Metrics {
 /// What gauges are set to.
 #[derive(Debug)]
 pub(crate) struct Now<'a> {
-    pub(crate) runs: &'a [RunView],
+    /// Each with what came of the last round that closed.
+    pub(crate) runs: &'a [(RunView, Option<RoundRow>)],
     pub(crate) enrolled: usize,
     pub(crate) revoked: usize,
     pub(crate) here: usize,
@@ -240,10 +246,10 @@ impl Metrics {
             self.clients.get_or_create(&State { state }).set(int(count));
         }
         for status in crate::status::Status::ALL {
-            let count = now.runs.iter().filter(|run| run.status == status).count();
+            let count = now.runs.iter().filter(|(run, _)| run.status == status).count();
             self.runs.status.get_or_create(&State { state: status.name() }).set(int(count));
         }
-        for view in now.runs {
+        for (view, closed) in now.runs {
             let run = Run { run: view.run.to_string(), name: view.name.clone() };
             let long = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
             self.runs.round.get_or_create(&run).set(long(view.round.0));
@@ -251,6 +257,12 @@ impl Metrics {
             self.runs.asked.get_or_create(&run).set(int(view.asked));
             self.runs.accepted.get_or_create(&run).set(int(view.accepted));
             self.runs.goal.get_or_create(&run).set(view.goal.into());
+            if let Some(loss) = closed.and_then(|row| row.loss) {
+                self.runs.loss.get_or_create(&run).set(loss);
+            }
+            if let Some(evaluated) = closed.and_then(|row| row.evaluation) {
+                self.runs.held_out.get_or_create(&run).set(evaluated.loss);
+            }
         }
         self.disk_free.set(now.disk_free.map_or(f64::NAN, |free| free as f64));
         let process = process();

@@ -10,6 +10,7 @@ use gossamer_protocol::frame::{Snapshot, Terms};
 use gossamer_protocol::ids::RoundId;
 use gossamer_protocol::manifest::{Manifest, start_digest};
 use gossamer_protocol::peft::Shapes;
+use gossamer_protocol::problem::ProblemType;
 use gossamer_server::coordinator::CoordinatorError;
 use world::World;
 
@@ -46,6 +47,29 @@ async fn a_run_goes_on_where_another_ended() {
     let frame = world.coordinator.object(made, task.snapshot).await.expect("there");
     let received = Snapshot::decode(&frame, &Terms::new(&warm, made, RoundId(0))).expect("sound");
     assert_eq!(received.theta(&warm), adapter.theta, "what clients begin with");
+
+    // Carried to another aggregator, which never saw the adapter, it ends with the same record.
+    let elsewhere = World::in_memory().await;
+    for b in 0..3 {
+        elsewhere.enrol(b).await;
+    }
+    let mut chain = vec![world.coordinator.published(made, RoundId(0)).await.expect("published")];
+    world.work(&warm, 0).await;
+    world.work(&warm, 1).await;
+    world.tick().await;
+    chain.push(world.coordinator.published(made, RoundId(1)).await.expect("published"));
+    let state = world.coordinator.state_bytes(made, RoundId(1)).await.expect("published");
+    let restored = elsewhere.coordinator.restore_run(&warm, &chain, &state).await;
+    assert_eq!(restored.expect("sound"), made);
+    for world in [&world, &elsewhere] {
+        world.tick().await;
+        world.work(&warm, 0).await;
+        world.work(&warm, 1).await;
+        world.tick().await;
+    }
+    assert_eq!(elsewhere.last_record(made).await, world.last_record(made).await);
+    let gone = elsewhere.coordinator.theta(made, RoundId(0)).await.expect_err("never came along");
+    assert_eq!(gone.problem_type(), ProblemType::Gone);
 
     let mut other = adapter.theta.clone();
     other[0] += 1.0;

@@ -115,6 +115,8 @@ async fn metrics_count_what_happened() {
         (one_run("round"), 1.0),
         (one_run("rounds"), 2.0),
         (one_run("goal"), 2.0),
+        // As `fixtures::update` says.
+        (one_run("loss"), 2.0),
     ] {
         assert_eq!(told.get(&sample), Some(&value), "{sample} in {told:#?}");
     }

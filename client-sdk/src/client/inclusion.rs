@@ -7,7 +7,7 @@ use gossamer_protocol::problem::ProblemType;
 use super::{Client, ClientError, Event};
 use crate::state::StateError;
 use crate::transport::Transport as _;
-use crate::verify;
+use crate::verify::{self, Believed};
 
 const RECEIPT: &str = "receipt";
 
@@ -36,7 +36,8 @@ impl Client {
         self.tell(&Event::Included { round: receipt.round, updates: proof.head.size })
     }
 
-    /// The proof that a receipt, by its bytes, is one of those that its closed round counts: fetched and verified.
+    /// The proof that a receipt, by its bytes, is one of those that a closed round counts, which in buffered runs may
+    /// be a later one than it is for: fetched and verified.
     ///
     /// # Errors
     /// [`ClientError::Transport`] with `unknown-round` while the round is on, and with `unknown-object` where the
@@ -47,8 +48,11 @@ impl Client {
         bytes: &[u8],
     ) -> Result<Inclusion, ClientError> {
         let proof = self.transport.inclusion(receipt.run, receipt.round).await?;
-        let next = self.transport.record(receipt.run, receipt.round.next()).await?;
-        self.believing(|by| verify::included(&proof, &next, by, receipt, bytes)).await?;
+        let late = self.terms(receipt.run).await?.manifest.cohort.staleness_max();
+        let counted = verify::counted_in(&proof, receipt.round, late)?;
+        let next = self.transport.record(receipt.run, counted.next()).await?;
+        let check = |by: Believed<'_>| verify::included(&proof, &next, by, receipt, bytes, late);
+        self.believing(check).await?;
         Ok(proof)
     }
 }

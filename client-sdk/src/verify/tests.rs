@@ -132,9 +132,10 @@ fn a_receipt_must_be_among_those_of_the_next_record() {
         let (signature, path) = (head.sign(&key()), tree.path(1).expect("there"));
         Inclusion { head, signature, index: 1, path }
     };
-    let check = |proof: &Inclusion, record: &Record, b: u8| {
-        included(proof, &sign(record), by(&pinned(&key())), &receipt(b), &bytes(b))
+    let after = |proof: &Inclusion, record: &Record, b: u8, late| {
+        included(proof, &sign(record), by(&pinned(&key())), &receipt(b), &bytes(b), late)
     };
+    let check = |proof: &Inclusion, record: &Record, b: u8| after(proof, record, b, 0);
     assert!(check(&proof(&record), &record, 1).is_ok());
     let other = check(&proof(&record), &record, 2);
     assert!(matches!(other, Err(VerifyError::NotIncluded { .. })), "{other:?}");
@@ -147,6 +148,20 @@ fn a_receipt_must_be_among_those_of_the_next_record() {
     let other = check(&proof(&more), &more, 1);
     let size = "number of updates";
     assert!(matches!(other, Err(VerifyError::Other { field, .. }) if field == size));
+    // Buffered, it may count in a later round: in 5, of which record 6 tells.
+    let mut sixth = record.clone();
+    sixth.round = RoundId(6);
+    let mut proven = proof(&sixth);
+    proven.head.round = RoundId(5);
+    proven.signature = proven.head.sign(&key());
+    assert!(after(&proven, &sixth, 1, 2).is_ok());
+    let other = after(&proven, &sixth, 1, 1);
+    assert!(matches!(other, Err(VerifyError::Other { field: "round", .. })), "{other:?}");
+    for round in [2, u64::MAX] {
+        proven.head.round = RoundId(round);
+        let other = after(&proven, &sixth, 1, 2);
+        assert!(matches!(other, Err(VerifyError::Other { field: "round", .. })), "{other:?}");
+    }
     let mut late = record;
     late.round = RoundId(5);
     let other = check(&proof(&late), &late, 1);
@@ -180,7 +195,7 @@ fn an_old_key_is_believed_until_its_time_is_over() {
     let proof = Inclusion { signature: head.sign(&new), head, index: 0, path: Vec::new() };
     let check = |now_ms| {
         let believed = Believed { trust: &trust, now_ms };
-        included(&proof, &sign(&record), believed, &receipt, &bytes)
+        included(&proof, &sign(&record), believed, &receipt, &bytes, 0)
     };
     assert!(check(999).is_ok());
     let late = check(1_000).expect_err("the record is the old key's");

@@ -27,6 +27,9 @@ pub(super) fn card(view: &RunView) -> String {
     if !view.note.is_empty() {
         lines.push(format!("why       {}", view.note));
     }
+    if let Some(lacks) = view.lacks {
+        lines.push(format!("lacks     {}", lacks.words()));
+    }
     lines.extend([
         format!("round     {} of {}, attempt {}", view.round, view.rounds, view.attempt),
         format!("asked     {}", view.asked),

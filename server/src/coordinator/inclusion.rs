@@ -29,7 +29,8 @@ pub(super) struct Round {
 }
 
 impl Coordinator {
-    /// The proof that `client`'s update in `round` is one of those that the record of the round after it counts.
+    /// The proof that `client`'s update made for `round` is one of those that a record counts: that of the round after it
+    /// or, where it came late in buffered rounds, of a later one.
     ///
     /// # Errors
     /// [`CoordinatorError::UnknownRun`], [`CoordinatorError::UnknownRound`] while the round is on,
@@ -41,6 +42,10 @@ impl Coordinator {
         client: ClientId,
     ) -> Result<Inclusion, CoordinatorError> {
         let run = self.find(run).await?;
+        let late = run.manifest.cohort.staleness_max();
+        // In a later round than it was made for, where it came late.
+        let counts = self.0.store.counts_in(run.id, round, client, late).await?;
+        let round = counts.unwrap_or(round);
         let counted = self.counted(&run, round).await?;
         let place = counted.clients.binary_search(&client).ok();
         let place = place.and_then(|at| Some((at as u64, counted.tree.path(at as u64)?)));

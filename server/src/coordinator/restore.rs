@@ -91,14 +91,17 @@ impl Coordinator {
         }
         ServerState::decode(state)?;
 
-        if self.create_run(manifest).await? != run || self.run(run).await?.round != RoundId(0) {
-            let why = "the run is here already, and has gone on";
-            return Err(CoordinatorError::Restore { round: last.round, why });
-        }
         let objects = self.0.store.objects();
         objects.put(Kind::StateOf(run, last.round), Bytes::copy_from_slice(state)).await?;
         for round in published {
             objects.put(Kind::Snapshot, round.snapshot.clone()).await?;
+        }
+        // Not made anew of the manifest: of a run that started from an adapter, that does not come along.
+        let (first, begins) = (&records[0], published[0].record.clone());
+        self.add_run(manifest, None, first, begins, last.round == first.round).await?;
+        if self.run(run).await?.round != RoundId(0) {
+            let why = "the run is here already, and has gone on";
+            return Err(CoordinatorError::Restore { round: last.round, why });
         }
         let (end, last) = (last.round, last.round.0 >= manifest.rounds);
         let chain: Vec<(Record, Signed)> =

@@ -9,7 +9,7 @@ use gossamer_protocol::frame::{FrameError, Snapshot, Terms};
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::layout::BaseLinear;
 use gossamer_protocol::manifest::{Manifest, Reference, start_digest};
-use gossamer_protocol::message::Signed;
+use gossamer_protocol::message::{Record, Signed};
 use gossamer_protocol::peft::Files;
 use gossamer_protocol::sign::Purpose;
 
@@ -96,29 +96,44 @@ impl Coordinator {
             return Err(CoordinatorError::Start(why));
         }
         let store = &self.0.store;
-        let kind = Kind::StateOf(run, RoundId(0));
-        let state = store.objects().put(kind, outcome.state_bytes.into()).await?;
-        let snapshot = store.objects().put(Kind::Snapshot, outcome.snapshot.into()).await?;
+        // Of one that is there, they may have been removed.
+        if store.run_row(run).await?.is_none() {
+            let kind = Kind::StateOf(run, RoundId(0));
+            store.objects().put(kind, outcome.state_bytes.into()).await?;
+            store.objects().put(Kind::Snapshot, outcome.snapshot.into()).await?;
+        }
         let record = self.sign_record(&outcome.record);
+        self.add_run(manifest, linears, &outcome.record, record, true).await
+    }
+
+    /// Adds a run of this handle's project with its first record, whose objects are stored, unless it is there.
+    pub(super) async fn add_run(
+        &self,
+        manifest: &Manifest,
+        linears: Option<&[BaseLinear]>,
+        first: &Record,
+        record: Signed,
+        state_kept: bool,
+    ) -> Result<RunId, CoordinatorError> {
+        let Record { run, round, snapshot, state, .. } = *first;
         let row = RunRow {
             id: run,
             project: self.home(),
-            manifest: Signed::new(&self.key(), Purpose::Manifest, bytes),
+            manifest: Signed::new(&self.key(), Purpose::Manifest, manifest.to_bytes()?),
             linears: linears.map(export::linears_to_bytes),
             status: StatusRow { status: Status::Running, note: String::new() },
-            round: RoundId(0),
+            round,
         };
         let project = row.project.clone();
         let note = self.note(Told::RunCreated { run, name: manifest.name.clone() }).of(&project);
-        let add = |this: Self| async move {
-            let (round, record) = (RoundId(0), &record);
+        let add = move |this: Self| async move {
             let first = PublishRow {
                 run,
                 round,
-                record,
+                record: &record,
                 snapshot,
                 state,
-                state_kept: true,
+                state_kept,
                 last: false,
                 why: "",
                 oldest: round,
@@ -128,7 +143,7 @@ impl Coordinator {
         if self.apart(add).await? {
             tracing::info!(%run, name = %manifest.name, "run created");
         }
-        let row = store.run_row(run).await?.ok_or(StoreError::Row("a run is gone"))?;
+        let row = self.0.store.run_row(run).await?.ok_or(StoreError::Row("a run is gone"))?;
         if row.project != project {
             return Err(CoordinatorError::RunTaken(run));
         }

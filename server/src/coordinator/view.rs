@@ -1,5 +1,7 @@
 //! A run as its operator sees it.
 
+use std::sync::PoisonError;
+
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId, RunId};
 use schemars::JsonSchema;
@@ -7,7 +9,7 @@ use serde::Serialize;
 
 use super::{Coordinator, CoordinatorError, Run};
 use crate::project::ProjectName;
-use crate::round::Phase;
+use crate::round::{Lacks, Phase};
 use crate::status::Status;
 
 /// A run at one moment.
@@ -42,6 +44,9 @@ pub struct RunView {
     pub accepted: usize,
     /// Updates that end it.
     pub goal: u32,
+    /// Who is lacking for the round to begin, where it waits for somebody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<Lacks>,
     /// Digest of the latest record.
     #[schemars(with = "String")]
     pub record: Digest,
@@ -89,6 +94,11 @@ impl Coordinator {
     async fn view(&self, run: &Run) -> Result<RunView, CoordinatorError> {
         let open = self.lock(run).await?;
         let status = run.status();
+        let waits = status.status == Status::Running && open.round.phase() == Phase::Idle;
+        let lacks = {
+            let fleet = self.0.fleet.read().unwrap_or_else(PoisonError::into_inner);
+            open.round.lacks(fleet.of(&run.project)).filter(|_| waits)
+        };
         Ok(RunView {
             run: run.id,
             project: run.project.clone(),
@@ -105,6 +115,7 @@ impl Coordinator {
             asked: open.round.asked().len(),
             accepted: open.round.accepted().len(),
             goal: run.manifest.cohort.goal,
+            lacks,
             record: open.record,
             snapshot: open.snapshot,
             snapshot_bytes: open.snapshot_bytes.len() as u64,

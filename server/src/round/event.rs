@@ -5,6 +5,8 @@ use std::time::Duration;
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{Attempt, ClientId, RoundId};
 use gossamer_protocol::problem::ProblemType;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::clock::Timestamp;
 
@@ -131,6 +133,30 @@ pub struct Place {
     pub frozen: bool,
 }
 
+/// Who is lacking for a round to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lacks {
+    /// Enrolled clients.
+    Clients,
+    /// Clients that count seldom enough of late: the others have had their turn, and no round closes that would
+    /// give them another.
+    Participation,
+}
+
+impl Lacks {
+    /// In words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Clients => "enrolled clients",
+            Self::Participation => {
+                "clients that have not had their turn: enrol more, or the run stands still"
+            }
+        }
+    }
+}
+
 /// Why a client has nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
@@ -144,6 +170,8 @@ pub enum Idle {
     Closing,
     /// It counted as often of late as the manifest lets it.
     Resting,
+    /// So many others did that the round cannot begin.
+    Few,
 }
 
 impl Idle {
@@ -155,6 +183,7 @@ impl Idle {
             Self::Done => "this client's update is accepted; waiting for the others",
             Self::NotAsked => "other clients are asked in this round",
             Self::Closing => "the round is being closed",
+            Self::Few => "waiting for enough clients that have not taken part of late",
             Self::Resting => "this client has taken part as often as the run lets it for now",
         }
     }

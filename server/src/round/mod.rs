@@ -27,7 +27,7 @@ use gossamer_protocol::ids::{Attempt, ClientId, RoundId};
 use gossamer_protocol::manifest::{Cohort, Selection};
 
 use crate::clock::Timestamp;
-pub use event::{Effect, Event, Idle, Phase, Place, RoundError, Task};
+pub use event::{Effect, Event, Idle, Lacks, Phase, Place, RoundError, Task};
 
 /// Least time that an open attempt has after a restart, unless attempts are shorter altogether: the
 /// longest pause between two tries of a client, some times over.
@@ -327,10 +327,26 @@ impl Round {
             }
             Phase::Idle => (self.attempt, self.carried, Vec::new()),
         };
-        if may_open && fleet.len() >= self.fleet_min() {
+        if may_open && self.lacks(fleet).is_none() {
             effects.push(self.open(attempt, carried, fleet, now));
         }
         effects
+    }
+
+    /// Who is lacking for an attempt to open: with fewer it could never reach the minimum.
+    #[must_use]
+    pub fn lacks(&self, fleet: &[ClientId]) -> Option<Lacks> {
+        if fleet.len() < self.fleet_min() {
+            return Some(Lacks::Clients);
+        }
+        if self.resting.is_empty() {
+            return None;
+        }
+        let may = |client: &&ClientId| {
+            !self.resting.contains(client) && !self.accepted.contains_key(client)
+        };
+        let could = fleet.iter().filter(may).count() + self.accepted.len();
+        (could < self.rules.min as usize).then_some(Lacks::Participation)
     }
 
     /// Clients without whom opening is pointless: fewer could never reach the minimum.
@@ -373,6 +389,8 @@ impl Round {
             return Effect::Wait(Idle::Done);
         }
         match self.phase {
+            Phase::Idle if self.resting.contains(&client) => return Effect::Wait(Idle::Resting),
+            Phase::Idle if !self.resting.is_empty() => return Effect::Wait(Idle::Few),
             Phase::Idle => return Effect::Wait(Idle::Fleet),
             Phase::Frozen => return Effect::Wait(Idle::Closing),
             Phase::Open { deadline } if now >= deadline => return Effect::Wait(Idle::Closing),

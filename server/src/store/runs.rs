@@ -146,6 +146,27 @@ impl Store {
         Ok(Some((Digest(array(row.try_get("frame")?)?), signed(&row, "receipt")?)))
     }
 
+    /// The round that a client's update made for `round` counts in: that one, or one of the `late` after it.
+    pub(crate) async fn counts_in(
+        &self,
+        run: RunId,
+        round: RoundId,
+        client: ClientId,
+        late: u64,
+    ) -> Result<Option<RoundId>, StoreError> {
+        let row = sqlx::query(
+            "SELECT round FROM updates \
+             WHERE run = $1 AND client = $2 AND round >= $3 AND round <= $4 AND round - staleness = $3",
+        )
+        .bind(&run.0[..])
+        .bind(&client.0[..])
+        .bind(int(round.0))
+        .bind(int(round.0.saturating_add(late)))
+        .fetch_optional(&self.0.database.reader)
+        .await?;
+        row.map(|row| Ok(RoundId(count(row.try_get("round")?)?))).transpose()
+    }
+
     /// Clients of which at least `most` updates count in these rounds.
     pub(crate) async fn frequent(
         &self,

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::RoundId;
 use gossamer_protocol::manifest::{Buffered, Manifest, ServerOptimizer};
 use gossamer_protocol::message::{Assignment, Receipt, Record};
@@ -51,6 +52,7 @@ async fn a_late_update_counts_once_and_less(site: Site) {
     for b in 0..4 {
         tasks.push(world.task(b).await);
     }
+    let mut receipts = Vec::new();
     let mut expected: Vec<f64> =
         manifest.layout.init(manifest.seed).into_iter().map(f64::from).collect();
     // 2^-15 round(2^15 / sqrt(1 + s)).
@@ -72,6 +74,7 @@ async fn a_late_update_counts_once_and_less(site: Site) {
         let signed = world.send(&again, late, frame.clone()).await.expect("taken");
         let receipt: Receipt = signed.open(&server_key().public(), Purpose::Receipt).expect("ours");
         assert_eq!((receipt.round, receipt.client), (RoundId(0), id(&key(late))));
+        receipts.push(signed.clone());
         if round != 1 {
             world = site.again(world).await;
             world.coordinator.set_folding(part);
@@ -93,6 +96,12 @@ async fn a_late_update_counts_once_and_less(site: Site) {
         order.sort_by_key(|&b| id(&key(b)));
         assert_eq!(record.staleness, order.map(of), "in client order");
         assert_eq!(record.accepted, 2);
+        // By the round that it was made for, as its receipt has it.
+        let proof = world.coordinator.inclusion(run, RoundId(0), id(&key(late))).await;
+        let proof = proof.expect("counted");
+        assert_eq!((proof.head.round, proof.head.size), (RoundId(round), 2));
+        assert_eq!(proof.head.record, Digest::of(&signed.bytes));
+        assert_eq!(proof.verify(&server_key().public(), &receipts[round as usize].bytes), Ok(()));
     }
     let theta = world.coordinator.theta(run, RoundId(3)).await.expect("over");
     for (i, (got, want)) in theta.iter().zip(&expected).enumerate() {

@@ -5,6 +5,8 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 
+use gossamer_protocol::ids::RoundId;
+
 use super::server::Clients;
 use super::{Admin, auth};
 use crate::http::problem::Refusal;
@@ -19,7 +21,12 @@ pub(super) async fn metrics(
     if let Some(Extension(operator)) = caller {
         auth::must_see_all(&operator)?;
     }
-    let runs = admin.coordinator.runs().await?;
+    let mut runs = Vec::new();
+    for view in admin.coordinator.runs().await? {
+        let last = RoundId(view.round.0.saturating_sub(1));
+        let closed = admin.coordinator.rounds(view.run, last, 1).await?.pop();
+        runs.push((view, closed));
+    }
     let Clients { enrolled, revoked, here } = Clients::of(&admin.coordinator);
     let disk_free = admin.coordinator.disk_free();
     let now = Now { runs: &runs, enrolled, revoked, here, disk_free };

@@ -115,12 +115,13 @@ function showRuns(runs) {
     if (may("operator") && ["running", "paused"].includes(run.status)) buttons.push(button("Abort", end, { class: "danger" }));
     const over = ["complete", "aborted"].includes(run.status);
     const now = over ? run.note ?? "" : `Round ${run.round}: ${run.accepted} of ${run.goal} updates, ${run.asked} asked${run.attempt ? `, attempt ${run.attempt + 1}` : ""}`;
+    const lacks = { clients: "lacks enrolled clients", participation: "lacks clients that have not had their turn" }[run.lacks];
     return make("article", { class: run.run === state.chosen ? "run chosen" : "run", "data-run": run.run },
       make("div", {}, make("h3", {}, run.name), make("p", {}, make("span", { class: `state ${run.status}` }, run.status), " ", make("code", { title: run.run }, short(run.run)))),
       make("div", {},
         make("p", { class: "progress" }, `${number(run.round)} of ${number(run.rounds)} rounds`),
         make("progress", { max: run.rounds, value: run.round, "aria-label": `Rounds of ${run.name}` }),
-        make("p", {}, now), ...tagged(run)),
+        make("p", {}, lacks ? `${now}: ${lacks}` : now), ...tagged(run)),
       make("div", { class: "row" }, ...buttons));
   });
   fill($("runs"), ...(cards.length ? cards : [make("p", { class: "quiet" }, "There is no run yet: gossamer-server run create DIR run.toml")]));
