@@ -95,6 +95,30 @@ async fn a_run_from_its_creation_to_its_adapter() {
     let none = problem(server.api(&eva, GET, &at("/adapter/passwd"), None).await).await;
     assert!(none.detail.contains("adapter_config.json"), "{none}");
 
+    // Another run from that adapter, which its manifest then names.
+    let mut warm = new_run();
+    (warm["manifest"]["name"], warm["from"]) = (json!("warm"), json!({ "run": run, "round": 2 }));
+    let made = server.got(&eva, POST, "/v1/runs", Some(warm.clone())).await;
+    let at_warm = format!("/v1/runs/{}", made["run"].as_str().expect("an id"));
+    let shown = server.got(&eva, GET, &at_warm, None).await;
+    assert_eq!(shown["manifest"]["start"].as_str().map(str::len), Some(64), "{shown}");
+    let begins = format!("{at_warm}/adapter/adapter_model.safetensors?round=0");
+    let begins = server.api(&eva, GET, &begins, None).await.bytes().await.expect("a body");
+    assert_eq!(begins, weights, "the very adapter");
+    for (field, value, expected) in [
+        ("round", json!(9), P::UnknownRound),
+        ("run", json!("00000000000000000000000000000000"), P::UnknownRun),
+    ] {
+        let mut bad = warm.clone();
+        bad["from"][field] = value;
+        let refused = problem(server.api(&eva, POST, "/v1/runs", Some(bad)).await).await;
+        assert_eq!(refused.kind, expected, "{refused}");
+    }
+    let mut bad = warm;
+    bad["manifest"]["base"]["digest"] = json!(Digest::of(b"other").to_string());
+    let refused = problem(server.api(&eva, POST, "/v1/runs", Some(bad)).await).await;
+    assert!(refused.detail.contains("same base model"), "{refused}");
+
     let over = problem(server.api(&eva, POST, &at("/abort"), None).await).await;
     assert_eq!((over.kind, over.status), (P::RunOver, 410));
     let over = problem(server.api(&eva, POST, "/v1/runs", Some(new_run())).await).await;

@@ -305,6 +305,21 @@ impl Coordinator {
         Self::files(&run, round, &frame)
     }
 
+    /// The adapter that clients receive in `round`, shape `[n]`, and the terms that say what of.
+    ///
+    /// # Errors
+    /// As for [`export_round`](Self::export_round).
+    pub async fn adapter(
+        &self,
+        run: RunId,
+        round: RoundId,
+    ) -> Result<(Arc<Manifest>, Vec<f32>), CoordinatorError> {
+        let run = self.find(run).await?;
+        let frame = self.snapshot_of(&run, round).await?;
+        let snapshot = Snapshot::decode(&frame, &Terms::new(&run.manifest, run.id, round))?;
+        Ok((run.manifest.clone(), snapshot.theta(&run.manifest)))
+    }
+
     fn files(run: &Run, round: RoundId, frame: &[u8]) -> Result<Files, CoordinatorError> {
         let snapshot = Snapshot::decode(frame, &Terms::new(&run.manifest, run.id, round))?;
         let theta = snapshot.theta(&run.manifest);

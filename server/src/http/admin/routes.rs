@@ -132,7 +132,7 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives(&[Gives::json::<Vec<RunView>>(200)]),
     route("POST", "/v1/runs", O, || post(runs::create), "Create a run; 200 where it was there already")
         .takes::<runs::NewRun>().gives(&[Gives::json::<RunView>(201), Gives::json::<RunView>(200)])
-        .refuses(&[P::BadRequest, P::TooLarge, P::RunOver, P::UnknownName, P::NameTaken]),
+        .refuses(&[P::BadRequest, P::TooLarge, P::RunOver, P::UnknownName, P::UnknownRun, P::UnknownRound, P::Gone, P::NameTaken]),
     route("GET", "/v1/runs/{run}", V, || get(runs::show), "A run, with its manifest")
         .gives(&[Gives::json::<runs::RunDetail>(200)]).refuses(NO_RUN),
     route("GET", "/v1/runs/{run}/rounds", V, || get(runs::rounds), "What came of each closed round")

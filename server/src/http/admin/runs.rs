@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use gossamer_protocol::digest::Digest;
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::layout::BaseLinear;
-use gossamer_protocol::manifest::{Manifest, ManifestError};
+use gossamer_protocol::manifest::{Manifest, ManifestError, start_digest};
 use gossamer_protocol::problem::ProblemType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ use crate::http::records::address;
 use crate::project::ProjectName;
 use crate::status::Status;
 use crate::store::RoundRow;
+use crate::tag::Adapter;
 
 /// Most bytes of a run's terms: a layout names every tensor.
 const TERMS_MAX: usize = 1 << 22;
@@ -42,6 +43,10 @@ pub(crate) struct NewRun {
     /// frozen A, whose shapes the layout does not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     linears: Option<BTreeMap<String, [usize; 2]>>,
+    /// Start from this adapter of the same base model and shape, in place of zeros and seeded noise; the manifest's
+    /// `start` is then filled in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<Adapter>,
     /// Whose it is to be; none: the caller's project, or the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -59,6 +64,7 @@ impl NewRun {
         Ok(Self {
             manifest: manifest.expect("a manifest is written as JSON"),
             linears: Some(linears.iter().map(shape).collect()),
+            from: None,
             project: None,
         })
     }
@@ -106,14 +112,28 @@ pub(super) async fn create(
         let detail = format!("manifest: {}", crate::problem::told(&e));
         Refusal::new(ProblemType::BadRequest, detail)
     };
-    let manifest = Manifest::from_bytes(new.manifest.get().as_bytes()).map_err(malformed)?;
+    let mut manifest = Manifest::from_bytes(new.manifest.get().as_bytes()).map_err(malformed)?;
     let linear = |(name, [d_in, d_out]): (String, [usize; 2])| BaseLinear { name, d_in, d_out };
     let linears: Option<Vec<BaseLinear>> =
         new.linears.map(|shapes| shapes.into_iter().map(linear).collect());
-    let id = RunId::of(Digest::of(&manifest.to_bytes().map_err(malformed)?));
     let coordinator = acting(&admin, &caller).narrowed(new.project).await?;
+    let start = match new.from {
+        None => None,
+        Some(Adapter { run, round }) => {
+            let (of, theta) = coordinator.adapter(run, round).await?;
+            let same = of.base.digest == manifest.base.digest
+                && (&of.layout, &of.lora) == (&manifest.layout, &manifest.lora);
+            if !same {
+                let detail = "from: expected an adapter of the same base model, layout and scale";
+                return Err(Refusal::new(ProblemType::BadRequest, detail));
+            }
+            manifest.start = Some(start_digest(&theta));
+            Some(theta)
+        }
+    };
+    let id = RunId::of(Digest::of(&manifest.to_bytes().map_err(malformed)?));
     let known = coordinator.run(id).await.is_ok();
-    let run = coordinator.create_run_on(&manifest, linears.as_deref()).await?;
+    let run = coordinator.create_run_from(&manifest, linears.as_deref(), start).await?;
     let view = coordinator.run(run).await?;
     if view.status.is_over() {
         let why = format!("made from the same manifest, {}: give another seed", view.status.name());
