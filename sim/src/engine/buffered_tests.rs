@@ -46,7 +46,7 @@ fn times(repetition: &Repetition) -> Vec<f64> {
 }
 
 /// By hand: who waits for all four needs 11 s a round. Buffered, the fast two arrive every 2 s and end a round; the
-/// slow two at 11 and 22 s, ending one too. So ten rounds take 16 s and not 110, and joules are a watt for each
+/// slow two at 11 and 22 s, ending one too. So ten rounds take 18 s and not 110, and joules are a watt for each
 /// second of radio, counted when a client begins: all four, 2 + 2 + 11 + 11, then those who begin anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn stragglers_hold_up_only_who_waits_for_them() {
