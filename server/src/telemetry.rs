@@ -1,6 +1,6 @@
 //! Logs on stderr, and traces over OTLP where a collector is named.
 //!
-//! A trace's spans are those of [`TRACES`]: a request (with the trace that its `traceparent` names, W3C Trace
+//! A trace's spans are those of the target `gossamer_traces`: a request (with the trace that its `traceparent` names, W3C Trace
 //! Context) and the closing of a round. They wait in a queue that has an end, and a thread of its own sends them: a
 //! collector that is slow or gone costs spans, never a request.
 
