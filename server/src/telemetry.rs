@@ -1,7 +1,7 @@
 //! Logs on stderr, and traces over OTLP where a collector is named.
 //!
-//! A trace's spans are those of the target `gossamer_traces`: a request (with the trace that its `traceparent` names, W3C Trace
-//! Context) and the closing of a round. They wait in a queue that has an end, and a thread of its own sends them: a
+//! A trace's spans are those of the target `gossamer_traces`: a request (with the trace that its `traceparent` names,
+//! W3C Trace Context) and the closing of a round. They wait in a queue that has an end, and a thread of its own sends them: a
 //! collector that is slow or gone costs spans, never a request.
 
 use std::io::IsTerminal as _;
