@@ -12,7 +12,7 @@ use cli::protocols::Protocols;
 use cli::reproduce::Reproduce;
 use cli::search::Search;
 use cli::session::Session;
-use cli::simulate::{Common, keep_methods, keep_seeds};
+use cli::simulate::{Common, Only, keep_methods};
 use cli::sweep::Sweep;
 use cli::tune::Tune;
 use cli::wire::Wire;
@@ -45,12 +45,8 @@ enum Command {
     Compare {
         #[command(flatten)]
         common: Common,
-        /// Only these methods.
-        #[arg(long = "method")]
-        methods: Vec<String>,
-        /// Only these seeds.
-        #[arg(long = "seed")]
-        seeds: Vec<u64>,
+        #[command(flatten)]
+        only: Only,
         /// Keeps the repetitions that an earlier run finished from the very same settings and text, and goes on
         /// with those that it had begun.
         #[arg(long)]
@@ -119,12 +115,9 @@ fn together(command: Command, session: &Session) -> anyhow::Result<()> {
             scenario.seeds = vec![seed.unwrap_or(scenario.seeds[0])];
             common.run(scenario, false, session.ranks(), &Tune::default())
         }
-        Command::Compare { common, methods, seeds, resume, tune } => {
+        Command::Compare { common, only, resume, tune } => {
             let mut scenario = common.load()?;
-            if !methods.is_empty() {
-                keep_methods(&mut scenario, &methods)?;
-            }
-            keep_seeds(&mut scenario, &seeds);
+            only.keep(&mut scenario)?;
             common.run(scenario, resume, session.ranks(), &tune)
         }
         _ => Ok(()),

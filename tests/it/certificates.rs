@@ -4,15 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gossamer_client::client::{Client, ClientError, Outcome};
-use gossamer_client::model::BaseModel;
+use gossamer_client::client::{Client, ClientError};
 use gossamer_client::transport::certificate::ClientCertificate;
 use gossamer_client::transport::https::Https;
 use gossamer_client::transport::{Transport as _, TransportError};
 use gossamer_protocol::message::{CheckIn, Enrolment, JoinToken};
 use gossamer_protocol::problem::ProblemType;
 use gossamer_protocol::sign::SigningKey;
-use gossamer_tests::{TestServer, base, identity, impatient, manifest, task};
+use gossamer_tests::{TestServer, base, deliver, identity, impatient, manifest, task};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
@@ -68,16 +67,6 @@ async fn connect(
         builder = builder.certificate(certificate);
     }
     builder.connect().await
-}
-
-async fn deliver(client: &Client, base: &BaseModel) -> Result<(), ClientError> {
-    loop {
-        match client.step(&task(base, 0)).await? {
-            Outcome::Delivered(_) => return Ok(()),
-            Outcome::Wait { retry, .. } => tokio::time::sleep(retry).await,
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 fn named(refused: &ClientError) -> Option<ProblemType> {

@@ -5,8 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gossamer_client::client::{Client, ClientError, Outcome};
-use gossamer_client::model::BaseModel;
+use gossamer_client::client::{Client, ClientError};
 use gossamer_client::transport::Transport as _;
 use gossamer_client::transport::https::Https;
 use gossamer_client::transport::signer::Signer;
@@ -18,18 +17,7 @@ use gossamer_protocol::rotation::{Disbelief, NewKey, Rotation};
 use gossamer_protocol::sign::SigningKey;
 use gossamer_server::setup;
 use gossamer_sim::transport::InProcess;
-use gossamer_tests::{TestServer, base, identity, impatient, manifest, task};
-
-/// Steps until an update is delivered, or nothing can be.
-async fn deliver(client: &Client, base: &BaseModel) -> Result<(), ClientError> {
-    loop {
-        match client.step(&task(base, 0)).await? {
-            Outcome::Delivered(_) => return Ok(()),
-            Outcome::Wait { retry, .. } => tokio::time::sleep(retry).await,
-            other => panic!("{other:?}"),
-        }
-    }
-}
+use gossamer_tests::{TestServer, base, deliver, identity, impatient, manifest};
 
 /// Waits until so many rounds are closed.
 async fn closed(server: &TestServer, run: RunId, rounds: u64) {

@@ -8,8 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gossamer_client::client::Builder;
-use gossamer_client::client::Client;
+use gossamer_client::client::{Builder, Client, ClientError, Outcome};
 use gossamer_client::data::{TextDataset, TrainingTask};
 use gossamer_client::model::BaseModel;
 use gossamer_client::transport::retry::Backoff;
@@ -46,6 +45,23 @@ pub fn task(base: &BaseModel, n: usize) -> Arc<dyn TrainingTask> {
     let all = gossamer_sim::languages::sentences("finnish").expect("there");
     let texts: Vec<String> = all.iter().skip(20 * n).take(20).map(|&t| t.to_owned()).collect();
     Arc::new(TextDataset::new(base, &texts).expect("twenty sentences"))
+}
+
+/// Steps until an update of client 0's text is delivered, or nothing can be.
+///
+/// # Errors
+/// What the client was refused with.
+///
+/// # Panics
+/// Where the run is over.
+pub async fn deliver(client: &Client, base: &BaseModel) -> Result<(), ClientError> {
+    loop {
+        match client.step(&task(base, 0)).await? {
+            Outcome::Delivered(_) => return Ok(()),
+            Outcome::Wait { retry, .. } => tokio::time::sleep(retry).await,
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// A small run that all of `clients` clients take part in: a quarter up and down, one step a round.

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
 use gossamer_protocol::tag::TagName;
 use serde_json::json;
 
+use super::runtime;
 use crate::client::Client;
 use crate::model::BaseModel;
 
@@ -41,8 +41,7 @@ impl Fetch {
         if let Some(token) = self.token {
             builder = builder.token(token);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let adapter = runtime.context("cannot start the runtime")?.block_on(async {
+        let adapter = runtime()?.block_on(async {
             let client = builder.connect().await?;
             client.adapter(&self.tag).await
         })?;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::certificate::Certificate;
 use super::device::Device;
-use super::events;
+use super::{events, runtime};
 use crate::client::{Client, Saving, Threads};
 use crate::data::{
     Batch, HeldOut, InstructionDataset, LabelledDataset, Rows, TaskError, Template, TextDataset,
@@ -120,11 +120,7 @@ impl Join {
         if let Some(mib) = self.memory_max {
             builder = builder.memory_max(u64::from(mib) << 20);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        runtime.block_on(async {
+        runtime()?.block_on(async {
             let client = builder.connect().await?;
             let delivered = tokio::select! {
                 done = client.run(&task) => done?,

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
 use super::certificate::Certificate;
+use super::runtime;
 use crate::client::Client;
 
 #[derive(Args)]
@@ -27,11 +27,7 @@ impl RotateKey {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let builder = Client::builder(self.url).state_dir(self.state);
         let builder = self.certificate.with(builder)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        runtime.block_on(async {
+        runtime()?.block_on(async {
             let client = builder.connect().await?;
             let (id, key) = (client.id(), client.rotate_key().await?);
             if self.json {

@@ -8,18 +8,14 @@ use gossamer_sim::report::{RoundRow, read_rows};
 use gossamer_sim::scenario::Scenario;
 
 use super::say;
-use super::simulate::{Common, command, keep_methods, keep_seeds};
+use super::simulate::{Common, Only, command};
 
 #[derive(Args)]
 pub(crate) struct Protocols {
     #[command(flatten)]
     common: Common,
-    /// Only these methods.
-    #[arg(long = "method")]
-    methods: Vec<String>,
-    /// Only these seeds.
-    #[arg(long = "seed")]
-    seeds: Vec<u64>,
+    #[command(flatten)]
+    only: Only,
     /// The method whose gain the target is of [default: dense, or else the first].
     #[arg(long)]
     baseline: Option<String>,
@@ -60,10 +56,7 @@ impl Protocols {
             let above = value.is_finite() && value > 0.0;
             anyhow::ensure!(above, "{name} must be above 0, got {value}");
         }
-        if !self.methods.is_empty() {
-            keep_methods(&mut scenario, &self.methods)?;
-        }
-        keep_seeds(&mut scenario, &self.seeds);
+        self.only.keep(&mut scenario)?;
         let names: Vec<&str> = scenario.methods.iter().map(|method| method.name.as_str()).collect();
         let usual = names.iter().find(|name| **name == "dense").unwrap_or(&names[0]);
         let baseline = self.baseline.as_deref().unwrap_or(usual);

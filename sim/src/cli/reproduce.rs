@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use gossamer_sim::reproduce::{self, STUDIES, Study};
 
 use super::say;
-use super::simulate::{Keep, command, keep_methods, keep_seeds};
+use super::simulate::{Keep, Only, command};
 
 #[derive(Subcommand)]
 pub(crate) enum Reproduce {
@@ -23,12 +23,9 @@ pub(crate) struct Thesis {
     /// Where the scenarios are [default: the checkout's].
     #[arg(long, value_name = "DIR")]
     scenarios: Option<PathBuf>,
-    /// Only these seeds.
-    #[arg(long = "seed")]
-    seeds: Vec<u64>,
-    /// Only these methods; the claims need `dense`.
-    #[arg(long = "method")]
-    methods: Vec<String>,
+    /// The claims need `dense`.
+    #[command(flatten)]
+    only: Only,
     #[command(flatten)]
     keep: Keep,
 }
@@ -52,10 +49,7 @@ impl Thesis {
             let path = scenarios.join(name).with_extension("toml");
             let mut scenario =
                 self.keep.load(&path).with_context(|| format!("the study {name}"))?;
-            if !self.methods.is_empty() {
-                keep_methods(&mut scenario, &self.methods)?;
-            }
-            keep_seeds(&mut scenario, &self.seeds);
+            self.only.keep(&mut scenario)?;
             anyhow::Ok((*name, *about, scenario))
         };
         let studies: Vec<_> = studies.into_iter().map(load).collect::<anyhow::Result<_>>()?;

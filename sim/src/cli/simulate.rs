@@ -193,11 +193,28 @@ fn memory_peak() -> Option<f64> {
     Some(1024.0 * peak.trim().strip_suffix(" kB")?.parse::<f64>().ok()?)
 }
 
-/// Has these seeds, each once, in place of the file's where there are any.
-pub(crate) fn keep_seeds(scenario: &mut Scenario, seeds: &[u64]) {
-    if !seeds.is_empty() {
-        let mut seen = HashSet::new();
-        scenario.seeds = seeds.iter().copied().filter(|seed| seen.insert(*seed)).collect();
+/// A part of a scenario; where nothing is named, all of it.
+#[derive(Args)]
+pub(crate) struct Only {
+    /// Only these methods.
+    #[arg(long = "method")]
+    methods: Vec<String>,
+    /// Only these seeds.
+    #[arg(long = "seed")]
+    seeds: Vec<u64>,
+}
+
+impl Only {
+    /// Leaves just these methods, and has these seeds, each once, in place of the file's.
+    pub(crate) fn keep(&self, scenario: &mut Scenario) -> anyhow::Result<()> {
+        if !self.methods.is_empty() {
+            keep_methods(scenario, &self.methods)?;
+        }
+        if !self.seeds.is_empty() {
+            let mut seen = HashSet::new();
+            scenario.seeds = self.seeds.iter().copied().filter(|seed| seen.insert(*seed)).collect();
+        }
+        Ok(())
     }
 }
 
