@@ -16,6 +16,14 @@ pub enum DatasetError {
         /// Why.
         source: std::io::Error,
     },
+    /// Not a Parquet file, or not a sound one.
+    #[error("{path} cannot be read as Parquet: {why}")]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The library's words.
+        why: String,
+    },
     /// Not a JSON object.
     #[error("{path}, line {line}: not a JSON object")]
     Json {

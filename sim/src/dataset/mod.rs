@@ -12,6 +12,8 @@ use gossamer_protocol::digest::{Digest, Hasher};
 
 mod error;
 mod limits;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod row;
 mod sources;
 

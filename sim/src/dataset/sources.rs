@@ -21,6 +21,8 @@ pub(super) fn open(rows: &Rows) -> Result<Source, DatasetError> {
         Format::Jsonl => jsonl(&rows.path),
         Format::Csv => table(rows, b','),
         Format::Tsv => table(rows, b'\t'),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => super::parquet::open(rows),
         Format::Folder => folder(&rows.path),
     }
 }

@@ -19,6 +19,8 @@ pub mod html;
 mod interval;
 mod jsonl;
 mod pareto;
+#[cfg(feature = "parquet")]
+mod parquet;
 pub mod partition;
 pub mod protocols;
 mod rates;
@@ -130,6 +132,9 @@ pub enum ReportError {
         /// Its words.
         why: String,
     },
+    /// Rows that could not be written as Parquet.
+    #[error("rows as Parquet: {0}")]
+    Parquet(String),
     /// A value that JSON cannot hold.
     #[error("summary as JSON")]
     Json(#[from] serde_json::Error),
@@ -192,6 +197,17 @@ pub fn write(
         files.extend(by_time.map(|svg| (format!("{}_by_time.svg", measure.name()), svg)));
     }
     files.extend(clients.into_iter().flat_map(|clients| clients.files(rows)));
+    #[cfg(feature = "parquet")]
+    {
+        let mut columns = vec![("metrics.parquet", parquet::metrics(rows)?)];
+        if rows.iter().any(|row| !row.clients.is_empty()) {
+            columns.push(("clients.parquet", parquet::clients(rows)?));
+        }
+        for (name, bytes) in columns {
+            let path = dir.join(name);
+            std::fs::write(&path, bytes).map_err(|e| failed(&path, e))?;
+        }
+    }
     for (name, text) in files {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|e| failed(&path, e))?;

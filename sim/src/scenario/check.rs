@@ -208,7 +208,7 @@ impl Scenario {
             let (there, what) = match rows.format() {
                 Format::Folder => (
                     rows.path.is_dir(),
-                    "a .jsonl, .csv or .tsv (or .gz of one), or a folder of .txt, found no folder",
+                    "a .jsonl, .csv or .tsv (or .gz of one), a .parquet, or a folder of .txt, found no folder",
                 ),
                 _ => (rows.path.is_file(), "a file, found none"),
             };

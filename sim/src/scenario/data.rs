@@ -62,6 +62,9 @@ pub enum Format {
     Csv,
     /// `.tsv`, `.tsv.gz`: the same with tabs.
     Tsv,
+    /// `.parquet`, with the feature of that name.
+    #[cfg(feature = "parquet")]
+    Parquet,
     /// Anything else: a folder of `.txt` and of folders of `.txt`. A file is a row with the keys
     /// `text`; `file`, its name without the ending, behind that of its folder and a `/` where it lies
     /// in one; and `folder`, the name of that one.
@@ -77,6 +80,8 @@ impl Rows {
             Some((_, "jsonl")) => Format::Jsonl,
             Some((_, "csv")) => Format::Csv,
             Some((_, "tsv")) => Format::Tsv,
+            #[cfg(feature = "parquet")]
+            Some((_, "parquet")) if !name.ends_with(".gz") => Format::Parquet,
             _ => Format::Folder,
         }
     }
@@ -144,10 +149,15 @@ impl RawData {
     fn rows(self, dir: &Path) -> Result<Rows, Misfit> {
         unused(self.names.is_some(), "names", "rows")?;
         let missing = || {
-            let why = "a .jsonl, .csv or .tsv (or .gz of one), or a folder of .txt".to_owned();
+            let why = "a .jsonl, .csv or .tsv (or .gz of one), a .parquet, or a folder of .txt"
+                .to_owned();
             ("data.path".to_owned(), why)
         };
         let path = self.path.filter(|path| !path.is_empty()).ok_or_else(missing)?;
+        if cfg!(not(feature = "parquet")) && path.ends_with(".parquet") {
+            let why = "no .parquet: this program was built without the feature \"parquet\"";
+            return Err(("data.path".to_owned(), why.to_owned()));
+        }
         if self.limit == Some(0) || self.max_chars == Some(0) {
             let field = if self.limit == Some(0) { "limit" } else { "max_chars" };
             return Err((format!("data.{field}"), "at least 1".to_owned()));

@@ -137,6 +137,16 @@ fn what_is_off_is_named() {
     }
 }
 
+/// With the feature the file itself is looked for, later.
+#[test]
+fn parquet_without_its_feature_is_named() {
+    let text = SHAKESPEARE.replacen(".jsonl.gz", ".parquet", 1);
+    assert_ne!(text, SHAKESPEARE, "rows as JSON lines");
+    let said = Scenario::parse(&text, Path::new("")).err().map(|error| error.to_string());
+    let named = said.as_deref().is_some_and(|said| said.contains("the feature \"parquet\""));
+    assert_eq!(named, cfg!(not(feature = "parquet")), "{said:?}");
+}
+
 #[test]
 fn no_method_no_scenario() {
     let text = &SHAKESPEARE[..SHAKESPEARE.find("[[method]]").expect("has methods")];
