@@ -32,13 +32,15 @@ pub enum Part {
     Weight,
     /// SCAFFOLD's control variate of another tensor, of its shape; starts at zero.
     Control,
+    /// The core R between B and A, shape `[rank, rank]`; starts as the identity.
+    LoraR,
 }
 
 /// One adapter tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorSpec {
-    /// The adapted weight's module path with `.lora_A`, `.lora_B` or `.weight` behind; for a head see
+    /// The adapted weight's module path with `.lora_A`, `.lora_B`, `.lora_R` or `.weight` behind; for a head see
     /// [`head_pair`]; of a control variate its tensor's name with `.control` behind.
     pub name: String,
     /// Which factor it is.
@@ -62,7 +64,8 @@ impl TensorSpec {
 
     /// This tensor's values before training, regenerated from `seed` alone.
     ///
-    /// A is uniform on `±1/sqrt(d_in)`, which is PEFT's Kaiming-uniform with `a = sqrt(5)`; all else is 0.
+    /// A is uniform on `±1/sqrt(d_in)`, which is PEFT's Kaiming-uniform with `a = sqrt(5)`; R is 1 on its
+    /// diagonal; all else is 0.
     #[must_use]
     pub fn init(&self, seed: u64) -> Vec<f32> {
         match self.part {
@@ -71,6 +74,11 @@ impl TensorSpec {
                 let bound = 1.0 / (self.shape[1] as f32).sqrt();
                 let mut rng = Stream::new(seed, "lora-init", &[self.name.as_bytes()]);
                 (0..self.len()).map(|_| (2.0 * rng.unit() - 1.0) * bound).collect()
+            }
+            Part::LoraR => {
+                let mut values = vec![0.0; self.len()];
+                values.iter_mut().step_by(self.shape[1] + 1).for_each(|value| *value = 1.0);
+                values
             }
         }
     }
@@ -251,16 +259,27 @@ impl Layout {
     /// # Errors
     /// Those of [`Layout::new`].
     pub fn with_weights(self) -> Result<Self, LayoutError> {
+        self.behind_pairs(|module, pair| weight(module, pair.d_in, pair.d_out))
+    }
+
+    /// The same with a core behind each B that has its A.
+    ///
+    /// # Errors
+    /// Those of [`Layout::new`].
+    pub fn with_cores(self) -> Result<Self, LayoutError> {
+        self.behind_pairs(|module, pair| core(module, pair.rank))
+    }
+
+    /// The same with what `made` gives behind each B that has its A.
+    fn behind_pairs(self, made: impl Fn(&str, &Pair) -> TensorSpec) -> Result<Self, LayoutError> {
         let pairs = pairs(&self);
         let mut pairs = pairs.iter().filter(|pair| pair.d_in > 0).peekable();
         let mut tensors = Vec::with_capacity(2 * self.tensors.len());
         for (tensor, place) in self.tensors() {
             tensors.push(tensor.clone());
-            let Some(Pair { d_in, d_out, .. }) = pairs.next_if(|pair| pair.b == place) else {
-                continue;
-            };
+            let Some(pair) = pairs.next_if(|pair| pair.b == place) else { continue };
             let module = tensor.name.rsplit_once('.').map_or("", |(module, _)| module);
-            tensors.push(weight(module, *d_in, *d_out));
+            tensors.push(made(module, pair));
         }
         Self::new(tensors)
     }
@@ -307,6 +326,7 @@ impl Layout {
                 Part::Head => 2,
                 Part::Weight => 3,
                 Part::Control => 4,
+                Part::LoraR => 5,
             }]);
             for size in tensor.shape {
                 hasher.update(&(size as u64).to_le_bytes());
@@ -337,6 +357,12 @@ pub fn lora_pair(linear: &BaseLinear, rank: usize) -> [TensorSpec; 2] {
 #[must_use]
 pub fn weight(module: &str, d_in: usize, d_out: usize) -> TensorSpec {
     TensorSpec { name: format!("{module}.weight"), part: Part::Weight, shape: [d_out, d_in] }
+}
+
+/// The core between the factors of the linear at `module`.
+#[must_use]
+pub fn core(module: &str, rank: usize) -> TensorSpec {
+    TensorSpec { name: format!("{module}.lora_R"), part: Part::LoraR, shape: [rank, rank] }
 }
 
 /// The control variate of `tensor`.

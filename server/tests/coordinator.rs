@@ -169,7 +169,7 @@ const NEWER_METHODS: [(&str, Change); 8] = [
 ];
 
 /// The same, where the whole adapter travels.
-const WHOLE_METHODS: [(&str, Change); 6] = [
+const WHOLE_METHODS: [(&str, Change); 7] = [
     ("by examples", |m| m.method.average = Average::Examples),
     ("by norms, in tiers", |m| {
         m.method.combine = Combine::Norms;
@@ -178,6 +178,7 @@ const WHOLE_METHODS: [(&str, Change); 6] = [
     ("decomposed", |m| m.method.combine = Combine::Svd),
     ("stacked", |m| m.method.combine = Combine::Stack),
     ("residual", |m| m.method.combine = Combine::Residual),
+    ("a core", |m| m.method.combine = Combine::Core),
     ("scaffold", |m| {
         m.method.scaffold = Some(Scaffold { clients: 3 });
         m.training.optimizer = LocalOptimizer::Sgd { lr: 0.1, momentum: 0.0 };

@@ -22,6 +22,18 @@ struct Golden {
     weight: Vec<f32>,
     residual: Vec<f64>,
     stack: Vec<f64>,
+    core: Core,
+}
+
+/// Of the three kinds of rounds with a core.
+#[derive(Deserialize)]
+struct Core {
+    projector: Vec<f64>,
+    basis: Vec<f32>,
+    product: Vec<f64>,
+    singular: Vec<f64>,
+    cores: Vec<Vec<f32>>,
+    mean: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +69,17 @@ fn manifest(average: Average, combine: Combine, rank_of_1: Option<usize>) -> Man
 /// The adapter after the clients of each part, folded apart, sent what they trained. The aggregator's own was
 /// so far `apart` from what they received.
 fn after(manifest: &Manifest, golden: &Golden, parts: &[&[usize]], apart: f32) -> Vec<f32> {
-    let (run, round) = (RunId([1; 16]), RoundId(0));
+    after_round(0, manifest, golden, parts, apart)
+}
+
+fn after_round(
+    round: u64,
+    manifest: &Manifest,
+    golden: &Golden,
+    parts: &[&[usize]],
+    apart: f32,
+) -> Vec<f32> {
+    let (run, round) = (RunId([1; 16]), RoundId(round));
     let terms = Terms::new(manifest, run, round);
     let mut theta: Vec<f32> = golden.received.iter().map(|v| v + apart).collect();
     let values = Sparse::gather(&golden.received, Support::All).expect("fits");
@@ -147,6 +169,68 @@ fn what_factors_lack_goes_into_the_weight() {
             let off = (f64::from(*got) - expected).abs();
             assert!(off < 4e-6, "{combine:?} entry {i}: {got} is not {expected}");
         }
+    }
+}
+
+/// A is `[2, 4]`, B `[6, 2]`, the core `[2, 2]`, in this order.
+#[test]
+fn a_core_stands_between_the_gradients_largest_components() {
+    let close = |got: &[f64], expected: &[f64], what: &str| {
+        assert_eq!(got.len(), expected.len(), "{what}");
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((got - expected).abs() < 2e-6, "{what}: {got} is not {expected}");
+        }
+    };
+    /// `x y`, with `x` of so many columns.
+    fn times(x: &[f64], inner: usize, y: &[f64]) -> Vec<f64> {
+        let cols = y.len() / inner;
+        let at = |row: &[f64], col: usize| (0..inner).map(|k| row[k] * y[k * cols + col]).sum();
+        x.chunks(inner).flat_map(|row| (0..cols).map(move |col| at(row, col))).collect()
+    }
+    fn turned(x: &[f64], cols: usize) -> Vec<f64> {
+        (0..cols).flat_map(|col| x[col..].iter().step_by(cols).copied()).collect()
+    }
+    let mut manifest = manifest(Average::Cohort, Combine::Mean, None);
+    manifest.layout = manifest.layout.with_cores().expect("a layout");
+    manifest.method.combine = Combine::Core;
+    manifest.to_bytes().expect("sound");
+    let one = [1.0, 0.0, 0.0, 1.0];
+    let parts = |adapter: Vec<f32>| -> [Vec<f64>; 3] {
+        assert_eq!(adapter.len(), 8 + 12 + 4);
+        let wide = |part: &[f32]| part.iter().map(|v| f64::from(*v)).collect();
+        [wide(&adapter[..8]), wide(&adapter[8..20]), wide(&adapter[20..])]
+    };
+    let whole: &[&[usize]] = &[&[0, 1, 2]];
+
+    // Whatever A and R a client claims to have trained does not travel in B's round.
+    let (core, mut first) = (golden().core, golden());
+    first.received.extend([1.0, 0.0, 0.0, 1.0]);
+    first.locals.iter_mut().for_each(|local| local.extend([5.0; 4]));
+    let [a, b, r] = parts(after_round(0, &manifest, &first, whole, 0.125));
+    close(&times(&b, 2, &turned(&b, 2)), &core.projector, "the range of the mean B");
+    close(&times(&turned(&b, 2), 6, &b), &one, "its basis");
+    close(&a, &[0.0; 8], "A");
+    close(&r, &one, "R");
+
+    let mut second = golden();
+    let locals: Vec<Vec<f32>> = second.locals.iter().map(|local| local[..8].to_vec()).collect();
+    second.received = [&[0.0; 8][..], &core.basis, &[1.0, 0.0, 0.0, 1.0]].concat();
+    second.locals = locals.into_iter().map(|a| [&a[..], &[9.0; 16]].concat()).collect();
+    let adapter = after_round(1, &manifest, &second, whole, 0.0);
+    let [a, b, r] = parts(adapter.clone());
+    close(&times(&turned(&b, 2), 6, &b), &one, "B's columns");
+    close(&times(&a, 4, &turned(&a, 4)), &one, "A's rows");
+    close(&r, &[core.singular[0], 0.0, 0.0, core.singular[1]], "singular values");
+    close(&times(&times(&b, 2, &r), 2, &a), &core.product, "B R A");
+
+    let mut third = golden();
+    third.received = adapter.clone();
+    third.locals = core.cores.iter().map(|r| [&[7.0; 20][..], r].concat()).collect();
+    for round in [2, 3, 40] {
+        let after = after_round(round, &manifest, &third, whole, 0.0);
+        assert_eq!(after[..20], adapter[..20], "A and B stand");
+        let [.., r] = parts(after);
+        close(&r, &core.mean, "the mean of cores");
     }
 }
 

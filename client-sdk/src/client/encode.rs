@@ -134,7 +134,7 @@ pub(super) fn trainable(
         return shared.cloned();
     }
     let manifest = terms.manifest();
-    if manifest.method.alternate.is_none() {
+    if !manifest.method.takes_turns() {
         return own;
     }
     let has_turn = |tensor| domain::has_turn(manifest, terms.round(), tensor);

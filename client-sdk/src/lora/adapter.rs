@@ -4,7 +4,7 @@
 //! to its part of one vector `[clients, n]`.
 
 use super::{Adapter, Factor, HeadPlan, Pair, Plan, Values, WeightPlan};
-use crate::ops::linear::{Dropout, Gradients, Linear, Lora, LoraGradients, Saved, Share};
+use crate::ops::linear::{Dropout, Gradients, Linear, Lora, Saved, Share};
 use crate::ops::matrix::Matrix;
 use crate::ops::product::Store;
 
@@ -52,7 +52,8 @@ impl<'a> Adapter<'a> {
             Factor::Trained(a) => &theta[a.clone()],
             Factor::Frozen(a) => &self.plan.frozen[a.clone()],
         };
-        Lora { rank: pair.rank, scale: pair.scale, a, b: &theta[pair.b.clone()] }
+        let core = pair.core.clone().map(|core| &theta[core]);
+        Lora { rank: pair.rank, scale: pair.scale, a, b: &theta[pair.b.clone()], core }
     }
 
     /// The first client's branch of linear `at`, where it has one.
@@ -114,8 +115,7 @@ impl<'a> Adapter<'a> {
         let Some(pair) = &self.plan.pairs[at] else { return };
         for share in self.shares() {
             let gradient = gradients.as_deref_mut().map(|all| share.part_mut(all));
-            let (a, b) = gradient.map_or((None, None), |gradient| self.plan.split(at, gradient));
-            let parts = LoraGradients { a, b };
+            let parts = gradient.map(|gradient| self.plan.split(at, gradient)).unwrap_or_default();
             let branch = self.branch(pair, share.at);
             branch.backward(dx.as_deref_mut(), parts, dy, x, saved, share, scratch);
         }

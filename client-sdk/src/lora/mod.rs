@@ -4,11 +4,12 @@ mod adapter;
 
 use std::ops::Range;
 
-use gossamer_protocol::layout::{BaseLinear, Part, TensorSpec, head_pair, lora_pair, weight};
+use gossamer_protocol::layout::{BaseLinear, Part, TensorSpec, core, head_pair, lora_pair, weight};
 use gossamer_protocol::manifest::{Head, Manifest};
 use gossamer_protocol::modules::BadPattern;
 
 use crate::model::BaseModel;
+use crate::ops::linear::LoraGradients;
 
 /// Why a manifest's adapter does not fit a base model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -106,6 +107,8 @@ struct Pair {
     scale: f32,
     a: Factor,
     b: Range<usize>,
+    /// Between them, where the run has one.
+    core: Option<Range<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -137,7 +140,7 @@ impl Plan {
 
     fn of(linears: &[BaseLinear], hidden: usize, manifest: &Manifest) -> Result<Self, LoraError> {
         let rules = manifest.lora.rules()?;
-        let mut factors: Vec<[Option<Range<usize>>; 2]> = vec![[None, None]; linears.len()];
+        let mut factors: Vec<[Option<Range<usize>>; 3]> = vec![[None, None, None]; linears.len()];
         let mut weights: Vec<Option<WeightPlan>> = vec![None; linears.len()];
         let mut head = Vec::new();
         for (tensor, place) in manifest.layout.tensors() {
@@ -149,15 +152,17 @@ impl Plan {
                     head.push((tensor, place));
                     continue;
                 }
-                Part::Weight => 2,
+                Part::LoraR => 2,
+                Part::Weight => 3,
                 // Read beside training, not in it.
                 Part::Control => continue,
             };
             let path = tensor.name.rsplit_once('.').map_or("", |(path, _)| path);
             let at = linears.iter().position(|l| l.name == path).ok_or_else(unknown)?;
             let BaseLinear { d_in, d_out, .. } = linears[at];
-            let [a, b] = lora_pair(&linears[at], rules.rank(path));
-            let expected = &[a, b, weight(path, d_in, d_out)][part];
+            let rank = rules.rank(path);
+            let [a, b] = lora_pair(&linears[at], rank);
+            let expected = &[a, b, core(path, rank), weight(path, d_in, d_out)][part];
             if expected.name != tensor.name {
                 return Err(unknown());
             }
@@ -181,18 +186,25 @@ impl Plan {
             let scale = rules.scale(&linear.name) as f32;
             let [a, b] = lora_pair(linear, rank);
             pairs.push(match factors {
-                [None, None] => None,
-                [Some(a), Some(b)] => Some(Pair { rank, scale, a: Factor::Trained(a), b }),
-                [None, Some(b)] if manifest.lora.freeze_a => {
+                [None, None, None] => None,
+                [Some(a), Some(b), core] => {
+                    Some(Pair { rank, scale, a: Factor::Trained(a), b, core })
+                }
+                [None, Some(b), None] if manifest.lora.freeze_a => {
                     let start = frozen.len();
                     frozen.extend(a.init(manifest.seed));
-                    Some(Pair { rank, scale, a: Factor::Frozen(start..frozen.len()), b })
+                    let a = Factor::Frozen(start..frozen.len());
+                    Some(Pair { rank, scale, a, b, core: None })
                 }
-                [None, Some(_)] => {
+                [None, Some(_), _] => {
                     return Err(LoraError::Unpaired { found: b.name, missing: a.name });
                 }
-                [Some(_), None] => {
+                [Some(_), None, _] => {
                     return Err(LoraError::Unpaired { found: a.name, missing: b.name });
+                }
+                [None, None, Some(_)] => {
+                    let found = core(&linear.name, rank).name;
+                    return Err(LoraError::Unpaired { found, missing: b.name });
                 }
             });
         }
@@ -280,18 +292,21 @@ impl Plan {
         }
     }
 
-    /// Linear `at`'s part of a flat gradient: A's, where it is trained, and B's.
-    pub(crate) fn split<'g>(
-        &self,
-        at: usize,
-        gradient: &'g mut [f32],
-    ) -> (Option<&'g mut [f32]>, Option<&'g mut [f32]>) {
-        let Some(Pair { a, b, .. }) = &self.pairs[at] else { return (None, None) };
-        let Factor::Trained(a) = a else { return (None, Some(&mut gradient[b.clone()])) };
-        match gradient.get_disjoint_mut([a.clone(), b.clone()]) {
-            Ok([a, b]) => (Some(a), Some(b)),
-            // A layout's places never overlap.
-            Err(_) => (None, None),
-        }
+    /// Linear `at`'s parts of a flat gradient: A's, where it is trained, B's and the core's.
+    pub(crate) fn split<'g>(&self, at: usize, gradient: &'g mut [f32]) -> LoraGradients<'g> {
+        let Some(Pair { a, b, core, .. }) = &self.pairs[at] else {
+            return LoraGradients::default();
+        };
+        let a = match a {
+            Factor::Trained(a) => Some(a.clone()),
+            Factor::Frozen(_) => None,
+        };
+        let has = [a.is_some(), true, core.is_some()];
+        let places = [a.unwrap_or(0..0), b.clone(), core.clone().unwrap_or(0..0)];
+        // A layout's places never overlap.
+        let Ok([a, b, core]) = gradient.get_disjoint_mut(places) else {
+            return LoraGradients::default();
+        };
+        LoraGradients { a: has[0].then_some(a), b: Some(b), core: has[2].then_some(core) }
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor, Var};
 use gossamer_protocol::layout::{Layout, Part};
+use gossamer_protocol::peft::weights;
 use gossamer_protocol::rng::Stream;
 
 use super::frozen::Gradients;
@@ -117,13 +118,18 @@ fn weight_gradients_are_candles() {
 }
 
 /// Along each adapter tensor's own gradient the loss changes by that gradient's norm, with a dropout
-/// mask and without, with A trained and A frozen.
+/// mask and without, with A trained, A frozen and a core between A and B.
 #[test]
 fn differences_agree() {
     let (config, batch) = cases().swap_remove(0);
     let base = fixture::base(&config);
-    for (freeze_a, share) in [(false, 0.0), (false, 0.3), (true, 0.3)] {
-        let manifest = fixture::manifest(&base, &ALL, freeze_a);
+    for (freeze_a, core, share) in
+        [(false, false, 0.0), (false, false, 0.3), (true, false, 0.3), (false, true, 0.3)]
+    {
+        let mut manifest = fixture::manifest(&base, &ALL, freeze_a);
+        if core {
+            manifest.layout = manifest.layout.with_cores().expect("a layout");
+        }
         let plan = Plan::new(&base, &manifest).expect("fits");
         let theta = fixture::normal(manifest.layout.n(), 0.3, 4);
         let run = |theta: &[f32]| {
@@ -154,6 +160,24 @@ fn differences_agree() {
             );
         }
     }
+}
+
+/// `B R` in the place of B, as an exported adapter has it, gives the same loss.
+#[test]
+fn a_core_is_part_of_its_b_when_exported() {
+    let (config, batch) = cases().swap_remove(0);
+    let base = fixture::base(&config);
+    let plain = fixture::manifest(&base, &ALL, false);
+    let mut manifest = plain.clone();
+    manifest.layout = manifest.layout.with_cores().expect("a layout");
+    let theta = fixture::normal(manifest.layout.n(), 0.3, 4);
+    let plan = Plan::new(&base, &manifest).expect("fits");
+    let (with_core, _) = by_hand(&base, &plan, &theta, &batch, None);
+    let file = weights::write(&manifest, None, &theta).expect("an adapter's file");
+    let (_, _, theta) = weights::read(&file, plain.layout.clone(), None).expect("PEFT's tensors");
+    let plan = Plan::new(&base, &plain).expect("fits");
+    let (without, _) = by_hand(&base, &plan, &theta, &batch, None);
+    assert!((with_core - without).abs() < 1e-5, "{with_core} is not {without}");
 }
 
 /// Only some linears adapted: the walk down ends early, and what it gives is unchanged.

@@ -6,6 +6,9 @@
 //! Backward, with `h = D(x) A^T` and `dh = s dy B`: `dB = s dy^T h`, `dA = dh^T D(x)`,
 //! `dx = dy W + D'(dh A)`, and only where the weight is trained `dW = dy^T x`, `dc = sum dy`.
 //!
+//! A core `R`, `[r, r]`, may stand between the factors: `B R A`. Then `g = h R^T` and `dg = s dy B` are in the
+//! place of `h` and `dh` at B, `dR = dg^T h` and `dh = dg R`.
+//!
 //! Rows of several clients may lie one client after the other: all meet `W`, each client's its own `A` and `B`.
 //! A product's bits do not depend on how many rows it has, so a client's rows come out as if they were alone.
 
@@ -32,6 +35,8 @@ pub(crate) struct Lora<'a> {
     pub(crate) scale: f32,
     pub(crate) a: &'a [f32],
     pub(crate) b: &'a [f32],
+    /// `[rank, rank]`; without one B meets A.
+    pub(crate) core: Option<&'a [f32]>,
 }
 
 /// One of so many equal parts of a matrix's rows, each part another client's.
@@ -46,6 +51,8 @@ pub(crate) struct Share {
 pub(crate) struct Saved {
     /// `D(x) A^T`, `[n, r]`.
     h: Vec<f32>,
+    /// `h R^T`, `[n, r]`; empty without a core.
+    g: Vec<f32>,
     /// What each entry of `x` was multiplied by; empty without dropout.
     drop: Vec<f32>,
     /// `D(x)`; empty without dropout.
@@ -64,6 +71,7 @@ pub(crate) struct Gradients<'a> {
 pub(crate) struct LoraGradients<'a> {
     pub(crate) a: Option<&'a mut [f32]>,
     pub(crate) b: Option<&'a mut [f32]>,
+    pub(crate) core: Option<&'a mut [f32]>,
 }
 
 /// Dropout's share and each client's stream, which its draws come from in the order of the calls.
@@ -140,16 +148,21 @@ impl Lora<'_> {
     ) {
         let (r, d_in, d_out) = (self.rank, self.d_in(), self.d_out());
         if share.at == 0 {
-            saved.start(x.len() / d_in * r);
+            saved.start(x.len() / d_in * r, self.core.is_some());
         }
         saved.draw(share.part(x), share.at, dropout);
         let (x, out) = (share.part(x), share.part_mut(out));
         let n = x.len() / d_in;
-        let Saved { h, dropped, .. } = saved;
+        let Saved { h, g, dropped, .. } = saved;
         let x = if dropped.is_empty() { x } else { &dropped[share.at * x.len()..] };
         let (a, b) = (View::new(self.a, r, d_in), View::new(self.b, d_out, r));
-        let h = share.part_mut(h);
+        let mut h = share.part_mut(h);
         product(h, r, View::new(x, n, d_in), a.t(), 1.0, Store::Set);
+        if let Some(core) = self.core {
+            let g = share.part_mut(g);
+            product(g, r, View::new(h, n, r), View::new(core, r, r).t(), 1.0, Store::Set);
+            h = g;
+        }
         product(out, d_out, View::new(h, n, r), b.t(), self.scale, Store::Add);
     }
 
@@ -170,16 +183,26 @@ impl Lora<'_> {
         let dy = share.part(dy);
         let n = dy.len() / d_out;
         let view = View::new(dy, n, d_out);
+        let h = View::new(share.part(&saved.h), n, r);
         if let Some(db) = gradients.b {
-            let h = View::new(share.part(&saved.h), n, r);
-            product(db, r, view.t(), h, self.scale, Store::Add);
+            let g = self.core.map_or(h, |_| View::new(share.part(&saved.g), n, r));
+            product(db, r, view.t(), g, self.scale, Store::Add);
         }
-        if gradients.a.is_none() && dx.is_none() {
+        if gradients.a.is_none() && gradients.core.is_none() && dx.is_none() {
             return;
         }
-        let dh = room(scratch, n * r);
-        product(dh, r, view, View::new(self.b, d_out, r), self.scale, Store::Set);
-        let dh = View::new(dh, n, r);
+        let each = n * r * if self.core.is_some() { 2 } else { 1 };
+        let (at_b, at_a) = room(scratch, each).split_at_mut(n * r);
+        product(at_b, r, view, View::new(self.b, d_out, r), self.scale, Store::Set);
+        let mut dh = View::new(at_b, n, r);
+        if let Some(core) = self.core {
+            let dg = dh;
+            if let Some(dr) = gradients.core {
+                product(dr, r, dg.t(), h, 1.0, Store::Add);
+            }
+            product(at_a, r, dg, View::new(core, r, r), 1.0, Store::Set);
+            dh = View::new(at_a, n, r);
+        }
         if let Some(da) = gradients.a {
             let x = if saved.dropped.is_empty() { x } else { &saved.dropped };
             product(da, d_in, dh.t(), View::new(share.part(x), n, d_in), 1.0, Store::Add);
@@ -214,9 +237,10 @@ impl Share {
 }
 
 impl Saved {
-    /// Forgets another pass. `n`: entries of `h`.
-    fn start(&mut self, n: usize) {
+    /// Forgets another pass. `n`: entries of `h`, and of `g` where there is a `core`.
+    fn start(&mut self, n: usize, core: bool) {
         room(&mut self.h, n);
+        room(&mut self.g, if core { n } else { 0 });
         self.drop.clear();
         self.dropped.clear();
     }

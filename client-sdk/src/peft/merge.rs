@@ -101,7 +101,7 @@ fn tensors(
                 made.insert(name.clone(), delta.onto(&name, &view, turned)?);
             }
             // No adapter's file has them.
-            Part::Weight | Part::Control => return Err(missing(&tensor.name)),
+            Part::Weight | Part::Control | Part::LoraR => return Err(missing(&tensor.name)),
             Part::Head => {
                 let dtype = first.unwrap_or(Dtype::F32);
                 let shape = match tensor.shape {

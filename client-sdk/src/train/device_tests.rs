@@ -58,20 +58,25 @@ fn same(what: &str, got: &Trained, want: &Trained) {
 
 #[test]
 fn text_in_whole_batches_and_in_parts() {
-    let (base, manifest, task) = text();
-    let theta = fixture::normal(manifest.layout.n(), 0.3, 8);
+    let (base, mut manifest, task) = text();
     let parts = Footprint { micro_batch: NonZeroU32::new(1), ..Footprint::default() };
-    for device in devices() {
-        let there = base.on(&device).expect("fits");
-        for footprint in [Footprint::default(), parts] {
-            let want = trained(&base, &manifest, &theta, &task, footprint);
-            let got = trained(&there, &manifest, &theta, &task, footprint);
-            same(&format!("{device:?} {footprint:?}"), &got, &want);
+    for core in [false, true] {
+        if core {
+            manifest.layout = manifest.layout.with_cores().expect("a layout");
         }
-        let batches = task.sequences(4, 16);
-        let [want, got] = [&base, &there]
-            .map(|base| evaluate(base, &manifest, &theta, &batches).expect("evaluates"));
-        assert!(want.tokens == got.tokens && (want.mean() - got.mean()).abs() < 1e-5);
+        let theta = fixture::normal(manifest.layout.n(), 0.3, 8);
+        for device in devices() {
+            let there = base.on(&device).expect("fits");
+            for footprint in [Footprint::default(), parts] {
+                let want = trained(&base, &manifest, &theta, &task, footprint);
+                let got = trained(&there, &manifest, &theta, &task, footprint);
+                same(&format!("{device:?} {footprint:?} core {core}"), &got, &want);
+            }
+            let batches = task.sequences(4, 16);
+            let [want, got] = [&base, &there]
+                .map(|base| evaluate(base, &manifest, &theta, &batches).expect("evaluates"));
+            assert!(want.tokens == got.tokens && (want.mean() - got.mean()).abs() < 1e-5);
+        }
     }
 }
 

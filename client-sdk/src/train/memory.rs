@@ -10,7 +10,7 @@
 //! tokens count.
 
 use gossamer_protocol::layout::Part;
-use gossamer_protocol::manifest::{LocalOptimizer, Manifest};
+use gossamer_protocol::manifest::{Combine, LocalOptimizer, Manifest};
 
 use super::Footprint;
 use crate::model::BaseModel;
@@ -58,7 +58,8 @@ impl Memory {
             let mut found = tensors.filter(|(t, _)| t.part == Part::LoraB && t.name == name);
             if let Some((tensor, _)) = found.next() {
                 lowest = lowest.min(at as u64 / each.max(1));
-                branches += tensor.shape[1] as u64;
+                let sides = if manifest.method.combine == Combine::Core { 2 } else { 1 };
+                branches += sides * tensor.shape[1] as u64;
                 let dropped = if manifest.lora.dropout > 0.0 { 2 } else { 0 };
                 branches += dropped * linear.d_in as u64;
             }

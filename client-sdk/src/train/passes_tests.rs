@@ -78,6 +78,8 @@ fn same(got: &[Result<Trained, TrainError>], jobs: &[(Job<'_>, &dyn TrainingTask
 #[test]
 fn many_step_to_the_bits_of_one() {
     let (base, mut manifest) = decoder();
+    // What a branch can have between its factors.
+    manifest.layout = manifest.layout.with_cores().expect("a layout");
     let n = manifest.layout.n();
     let thetas: Vec<Vec<f32>> = (0..5).map(|at| fixture::normal(n, 0.3, at)).collect();
     let texts: Vec<TextDataset> =

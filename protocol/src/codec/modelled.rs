@@ -257,7 +257,7 @@ pub(super) fn walk<E>(
 fn part(tensor: &TensorSpec) -> usize {
     match tensor.part {
         Part::LoraA => 0,
-        Part::LoraB | Part::Weight => 1,
+        Part::LoraB | Part::Weight | Part::LoraR => 1,
         Part::Head | Part::Control => 2,
     }
 }

@@ -11,11 +11,12 @@ use super::{Layout, Part};
 pub fn pairs(layout: &Layout) -> Vec<Pair> {
     let mut pairs: Vec<Pair> = Vec::new();
     let mut before: Option<(&str, Range<usize>, [usize; 2])> = None;
+    let mut last = "";
+    let stem = |name: &str| name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
     for (tensor, range) in layout.tensors() {
         match tensor.part {
             Part::LoraA => before = Some((&tensor.name, range, tensor.shape)),
             Part::LoraB => {
-                let stem = |name: &str| name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
                 let a = before.take().filter(|(name, ..)| stem(name) == stem(&tensor.name));
                 let (a, d_in) = a.map_or((0..0, 0), |(_, range, shape)| (range, shape[1]));
                 pairs.push(Pair {
@@ -24,7 +25,13 @@ pub fn pairs(layout: &Layout) -> Vec<Pair> {
                     d_in,
                     b: range,
                     d_out: tensor.shape[0],
+                    core: 0..0,
                 });
+                last = &tensor.name;
+            }
+            Part::LoraR => {
+                let of = pairs.last_mut().filter(|_| stem(last) == stem(&tensor.name));
+                of.into_iter().for_each(|pair| pair.core = range.clone());
             }
             Part::Head | Part::Weight | Part::Control => {}
         }
@@ -45,9 +52,27 @@ pub struct Pair {
     pub b: Range<usize>,
     /// Rows of B.
     pub d_out: usize,
+    /// R between them, `[rank, rank]`; empty where there is none.
+    pub core: Range<usize>,
 }
 
 impl Pair {
+    /// `B R`, `[d_out, rank]`; B where there is no core.
+    #[must_use]
+    pub fn b_times_core(&self, flat: &[f32]) -> Vec<f32> {
+        let (b, core) = (&flat[self.b.clone()], &flat[self.core.clone()]);
+        if core.is_empty() {
+            return b.to_vec();
+        }
+        let mut product = vec![0.0; b.len()];
+        for (row, b) in product.chunks_mut(self.rank).zip(b.chunks(self.rank)) {
+            for (b, core) in b.iter().zip(core.chunks(self.rank)) {
+                row.iter_mut().zip(core).for_each(|(sum, core)| *sum += b * core);
+            }
+        }
+        product
+    }
+
     /// Euclidean norm of A's row for each rank component; 1 where A is frozen.
     pub(crate) fn norms_a(&self, flat: &[f32]) -> Vec<f32> {
         if self.a.is_empty() {

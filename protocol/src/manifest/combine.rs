@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{Layout, Pair, Part, TensorSpec, pairs};
+use crate::layout::{Layout, LayoutError, Pair, Part, TensorSpec, pairs};
 
 use super::{Average, Coverage, Manifest, ManifestError, Method, ServerOptimizer};
 
@@ -34,6 +34,15 @@ pub enum Combine {
     /// The means, and what they lack, `sum w_k B_k A_k - B A`, is added to the weight. Source: FedEx-LoRA,
     /// arXiv:2410.09432.
     Residual,
+    /// A core R, `[r, r]`, between B and A, which alone is trained from the third round on and averaged, so that
+    /// the mean of products is the product of the mean. Source: Fed-SB, arXiv:2502.15436.
+    ///
+    /// Where the published starts from a gradient of the whole weight, the first two rounds find its largest
+    /// components as the randomised range finder does (Halko, Martinsson and Tropp, arXiv:0909.4061): of a B that
+    /// starts at 0 the step is the gradient times the seeded A, whose columns, made orthonormal, are the next B;
+    /// of an A that then starts at 0 it is that B times the gradient. B, R and A become the singular vectors and
+    /// values of this product.
+    Core,
 }
 
 impl Combine {
@@ -47,6 +56,15 @@ impl Combine {
     #[must_use]
     pub fn changes_weights(self) -> bool {
         matches!(self, Self::Stack | Self::Residual)
+    }
+
+    /// `layout` with what it needs behind each B.
+    pub(super) fn complete(self, layout: Layout) -> Result<Layout, LayoutError> {
+        match self {
+            Self::Stack | Self::Residual => layout.with_weights(),
+            Self::Core => layout.with_cores(),
+            Self::Mean | Self::Norms | Self::Svd | Self::Refit(_) => Ok(layout),
+        }
     }
 
     pub(super) fn check(
@@ -63,7 +81,9 @@ impl Combine {
         let whole = method.average != Average::Contributors;
         field(whole, "method.average", "\"cohort\" or \"examples\" where factors are combined")?;
         let both = method.alternate.is_none() && method.train == Coverage::Dense;
-        field(both, "method.combine", "\"mean\" where not both factors are trained whole")
+        field(both, "method.combine", "\"mean\" where not both factors are trained whole")?;
+        let whole = self != Self::Core || method.tiers.iter().all(|tier| tier.rank.is_none());
+        field(whole, "method.tiers", "without ranks where a core is trained")
     }
 
     /// What else of `manifest` it needs.
@@ -74,16 +94,17 @@ impl Combine {
     ) -> Result<(), ManifestError> {
         let factors = |part| matches!(part, Part::LoraA | Part::LoraB);
         let lone: Vec<TensorSpec> = manifest.layout.clone().into();
-        let lone = lone.into_iter().filter(|tensor| tensor.part != Part::Weight).collect();
-        let weights = Layout::new(lone).and_then(Layout::with_weights);
+        let behind = |tensor: &TensorSpec| matches!(tensor.part, Part::Weight | Part::LoraR);
+        let lone = lone.into_iter().filter(|tensor| !behind(tensor)).collect();
+        let complete = Layout::new(lone).and_then(|layout| self.complete(layout));
         let whole = manifest.layout.tensors().any(|(tensor, _)| tensor.part == Part::Weight);
         field(manifest.version > 1 || !whole, "layout", "without whole weights in version 1")?;
         let factors = manifest.layout.tensors().any(|(tensor, _)| factors(tensor.part));
-        let fits = match self.changes_weights() {
-            true => weights.as_ref() == Ok(&manifest.layout),
-            false => !(whole && factors),
-        };
-        let why = "a weight's change behind each B where the weights are changed, and else none";
+        // A layout of weights alone is full fine-tuning's.
+        let alone = whole && !factors && !self.changes_weights();
+        let fits = alone || complete.as_ref() == Ok(&manifest.layout);
+        let why =
+            "behind each B a weight's change or a core where \"combine\" has one, and else none";
         field(fits, "layout", why)?;
         if !self.is_of_products() {
             return Ok(());

@@ -373,16 +373,19 @@ impl Method {
         }
     }
 
-    /// `layout` with what this method needs beside it: weights that the aggregator changes, control variates.
+    /// `layout` with what this method needs beside it: weights that the aggregator changes, cores, control variates.
     ///
     /// # Errors
     /// Those of [`Layout::new`].
     pub fn complete(&self, layout: Layout) -> Result<Layout, LayoutError> {
-        let layout = match self.combine.changes_weights() {
-            true => layout.with_weights()?,
-            false => layout,
-        };
+        let layout = self.combine.complete(layout)?;
         if self.scaffold.is_some() { layout.with_controls() } else { Ok(layout) }
+    }
+
+    /// Whether tensors take turns, round by round: not all that is trained is trained in each.
+    #[must_use]
+    pub fn takes_turns(&self) -> bool {
+        self.alternate.is_some() || self.combine == Combine::Core
     }
 
     /// Whether version 1 can say all of this.

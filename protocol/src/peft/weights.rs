@@ -2,8 +2,8 @@
 //!
 //! `p.lora_A` of the layout, `[rank, d_in]`, is `base_model.model.p.lora_A.weight`, and `p.lora_B`,
 //! `[d_out, rank]`, likewise; GPT-2's Conv1D changes nothing here. A task head keeps its names behind
-//! `base_model.model.`, and its bias has one dimension. FFA-LoRA's frozen A is not in the layout; it is
-//! regenerated from the seed, for which the base model's shapes must be known.
+//! `base_model.model.`, and its bias has one dimension. A core is multiplied into its B. FFA-LoRA's frozen A
+//! is not in the layout; it is regenerated from the seed, for which the base model's shapes must be known.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::PeftError;
-use crate::layout::{BaseLinear, Layout, Part, TensorSpec, head_pair, lora_pair};
+use crate::layout::{BaseLinear, Layout, Part, TensorSpec, head_pair, lora_pair, pairs};
 use crate::manifest::{Head, Manifest};
 
 /// What PEFT puts in front of the model's own paths.
@@ -30,12 +30,13 @@ pub fn write(
     if found != expected {
         return Err(PeftError::Length { expected, found });
     }
+    let pairs = pairs(&manifest.layout);
     let mut tensors: Vec<(TensorSpec, Vec<u8>)> = Vec::new();
     for (spec, place) in manifest.layout.tensors() {
         match spec.part {
             Part::LoraA | Part::LoraB | Part::Head => {}
-            // Only training needs it.
-            Part::Control => continue,
+            // Only training needs the one; the other is in its B.
+            Part::Control | Part::LoraR => continue,
             Part::Weight => return Err(PeftError::Whole(spec.name.clone())),
         }
         if manifest.lora.freeze_a && spec.part == Part::LoraB {
@@ -43,7 +44,12 @@ pub fn write(
             let values = frozen.init(manifest.seed);
             tensors.push((frozen, bytes(&values)));
         }
-        tensors.push((spec.clone(), bytes(&theta[place])));
+        let pair = pairs.iter().find(|pair| pair.b == place && !pair.core.is_empty());
+        let values = match pair {
+            Some(pair) => bytes(&pair.b_times_core(theta)),
+            None => bytes(&theta[place]),
+        };
+        tensors.push((spec.clone(), values));
     }
     let format = |e: safetensors::SafeTensorError| PeftError::Weights(e.to_string());
     let mut views = Vec::with_capacity(tensors.len());
@@ -117,7 +123,7 @@ fn classes(file: &SafeTensors<'_>) -> Option<u32> {
 fn name(spec: &TensorSpec) -> String {
     match spec.part {
         Part::LoraA | Part::LoraB => format!("{PREFIX}{}.weight", spec.name),
-        Part::Head | Part::Weight | Part::Control => format!("{PREFIX}{}", spec.name),
+        Part::Head | Part::Weight | Part::Control | Part::LoraR => format!("{PREFIX}{}", spec.name),
     }
 }
 

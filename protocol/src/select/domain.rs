@@ -7,7 +7,7 @@ use super::{is_head, tier};
 use crate::density::Density;
 use crate::ids::{ClientId, RoundId};
 use crate::layout::{Part, TensorSpec};
-use crate::manifest::{Coverage, Manifest, Scope};
+use crate::manifest::{Combine, Coverage, Manifest, Scope};
 use crate::rng::Stream;
 use crate::sparse::Support;
 
@@ -31,7 +31,7 @@ pub fn of(
     }
     let segments = u64::from(select.segments.0);
     let own = tier::first_components(manifest, client);
-    let all = method.alternate.is_none() && !method.combine.changes_weights();
+    let all = !method.takes_turns() && !method.combine.changes_weights();
     let plain = all && segments == 1 && own.is_none();
     if plain && select.random.is_none() {
         return shared.cloned().unwrap_or(Support::All);
@@ -67,19 +67,28 @@ pub fn of(
     Support::Indices(indices)
 }
 
-/// Whether `tensor` is sent in `round`: under an alternation A and B take turns, B first; a weight's change
-/// behind factors is the aggregator's alone; all else always.
+/// Whether `tensor` is sent in `round`: under an alternation A and B take turns, B first; with a core B is
+/// sent in the first round, A in the second, and then the core; a weight's change behind factors is the
+/// aggregator's alone; all else always.
 #[must_use]
 pub fn has_turn(manifest: &Manifest, round: RoundId, tensor: &TensorSpec) -> bool {
     if tensor.part == Part::Weight && manifest.method.combine.changes_weights() {
         return false;
+    }
+    if manifest.method.combine == Combine::Core {
+        return match tensor.part {
+            Part::LoraB => round.0 == 0,
+            Part::LoraA => round.0 == 1,
+            Part::LoraR => round.0 > 1,
+            Part::Head | Part::Weight | Part::Control => true,
+        };
     }
     let Some(alternation) = manifest.method.alternate else { return true };
     let is_even = (round.0 / alternation.rounds).is_multiple_of(2);
     match tensor.part {
         Part::LoraA => !is_even,
         Part::LoraB => is_even,
-        Part::Head | Part::Weight | Part::Control => true,
+        Part::Head | Part::Weight | Part::Control | Part::LoraR => true,
     }
 }
 

@@ -111,7 +111,7 @@ fn has_head(layout: &Layout) -> bool {
 /// Whether a tensor belongs to the task head.
 pub(crate) fn is_head(part: Part) -> bool {
     match part {
-        Part::LoraA | Part::LoraB | Part::Weight | Part::Control => false,
+        Part::LoraA | Part::LoraB | Part::LoraR | Part::Weight | Part::Control => false,
         Part::Head => true,
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::ids::{ClientId, RoundId};
 use crate::layout::BaseLinear;
 use crate::manifest::tests::manifest;
-use crate::manifest::{Alternation, Coverage, Segments};
+use crate::manifest::{Alternation, Combine, Coverage, Segments};
 
 fn share(x: f64) -> Density {
     Density::try_from(x).expect("a share")
@@ -133,6 +133,20 @@ fn alternation_halves_the_domain_and_takes_turns() {
     let a: Vec<u32> = (0..8).chain(20..28).collect();
     let b: Vec<u32> = (8..20).chain(28..40).collect();
     for (round, expected) in [(0, &b), (1, &b), (2, &a), (3, &a), (4, &b)] {
+        let got = domain::of(&manifest, RoundId(round), ClientId([0; 16]), None);
+        assert_eq!(got.indices(), Some(&expected[..]), "round {round}");
+    }
+}
+
+#[test]
+fn with_a_core_b_is_first_then_a_then_the_core() {
+    let mut manifest = two();
+    manifest.layout = manifest.layout.with_cores().expect("valid");
+    manifest.method.combine = Combine::Core;
+    let a: Vec<u32> = (0..8).chain(24..32).collect();
+    let b: Vec<u32> = (8..20).chain(32..44).collect();
+    let r: Vec<u32> = (20..24).chain(44..48).collect();
+    for (round, expected) in [(0, &b), (1, &a), (2, &r), (3, &r), (400, &r)] {
         let got = domain::of(&manifest, RoundId(round), ClientId([0; 16]), None);
         assert_eq!(got.indices(), Some(&expected[..]), "round {round}");
     }

@@ -44,6 +44,19 @@ impl Dense {
         turned
     }
 
+    /// Puts `other`, which is no larger, in the first rows and columns.
+    pub(super) fn set(&mut self, other: &Self) {
+        for row in 0..other.rows {
+            self.row_mut(row)[..other.cols].copy_from_slice(other.row(row));
+        }
+    }
+
+    /// Puts `values` on the diagonal.
+    pub(super) fn set_diagonal(&mut self, values: impl Iterator<Item = f64>) {
+        let places = self.values.iter_mut().step_by(self.cols + 1);
+        places.zip(values).for_each(|(place, value)| *place = value);
+    }
+
     /// `self other`.
     pub(super) fn times(&self, other: &Self) -> Self {
         let mut product = Self::zeros(self.rows, other.cols);
@@ -150,6 +163,11 @@ pub(super) fn largest(b: &Dense, a: &Dense, r: usize) -> (Dense, Dense) {
         axpy(rows.row_mut(to), sign, v.row(from));
     }
     (columns.t(), rows)
+}
+
+/// Orthonormal columns whose span has all of `a`'s: as many as `a` has columns, or rows where those are fewer.
+pub(super) fn orthonormal(a: &Dense) -> Dense {
+    triangle(a.clone()).0
 }
 
 /// `q` `[m, p]` with orthonormal columns and `t` `[p, n]`, upper triangular, with `q t = a` and

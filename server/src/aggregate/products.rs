@@ -16,13 +16,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use gossamer_protocol::fold::{Fold, FoldError, WEIGHT_MAX};
-use gossamer_protocol::ids::ClientId;
+use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::layout::{Pair, TensorSpec, pairs};
 use gossamer_protocol::manifest::{Average, Combine, Manifest};
 use gossamer_protocol::select::tier;
 use gossamer_protocol::sparse::Sparse;
 
-use super::dense::{Dense, largest, solve};
+use super::dense::{Dense, largest, orthonormal, solve};
 use super::{AggregateError, Aggregator, Start, Worth};
 
 /// The updates of a round, and what they started from.
@@ -51,6 +51,8 @@ struct Factors {
     share: f64,
     b: Dense,
     a: Dense,
+    /// Between them; of no rows where there is none.
+    core: Dense,
 }
 
 impl Products {
@@ -154,16 +156,22 @@ impl Aggregator for Products {
                 share: f64::from(sent.weight) / total as f64,
                 b: Dense::of(pair.rank, &sent.local[pair.b.clone()]),
                 a: Dense::of(pair.d_in, &sent.local[pair.a.clone()]),
+                core: Dense::of(pair.rank, &sent.local[pair.core.clone()]),
             };
             let factors: Vec<Factors> = self.updates.iter().map(factors).collect();
+            let mut made = Vec::with_capacity(3);
             let (b, a) = match self.manifest.method.combine {
                 Combine::Mean | Combine::Residual => means(&factors),
                 Combine::Norms => means(&by_norms(&factors)),
                 Combine::Svd => decomposed(&factors, pair.rank),
                 Combine::Refit(lambda) => refitted(&factors, lambda),
                 Combine::Stack => self.anew(pair),
+                Combine::Core => {
+                    let (b, core, a) = with_core(&factors, self.start.snapshot.round);
+                    made.push((pair.core.clone(), core));
+                    (b, a)
+                }
             };
-            let mut made = Vec::with_capacity(3);
             if self.manifest.method.combine.changes_weights() {
                 made.push(self.weight(pair, &factors, [&b, &a]));
             }
@@ -190,6 +198,47 @@ fn means(factors: &[Factors]) -> (Dense, Dense) {
         a.add(factors.share, &factors.a);
     }
     (b, a)
+}
+
+/// What the round of a core leads to: `B`, `R` and `A`.
+fn with_core(factors: &[Factors], round: RoundId) -> (Dense, Dense, Dense) {
+    let (b, a) = means(factors);
+    let rank = b.cols;
+    let mut core = Dense::zeros(rank, rank);
+    match round.0 {
+        // B's step is the gradient times the seeded A: its range. The branch is 0 again, and A's step will be
+        // this range's share of the gradient.
+        0 => {
+            let basis = orthonormal(&b);
+            let mut b = Dense::zeros(b.rows, rank);
+            b.set(&basis);
+            core.set_diagonal((0..rank).map(|_| 1.0));
+            (b, core, Dense::zeros(a.rows, a.cols))
+        }
+        // `B A`, as it is: singular vectors beside their values.
+        1 => {
+            let (mut left, right) = largest(&b, &a, rank);
+            let lengths = left.t().gram();
+            let lengths: Vec<f64> = (0..left.cols).map(|i| lengths.at(i, i).sqrt()).collect();
+            for row in left.values.chunks_exact_mut(lengths.len()) {
+                // A component of length 0 stays so.
+                row.iter_mut().zip(&lengths).for_each(|(value, length)| {
+                    *value /= if *length > 0.0 { *length } else { 1.0 };
+                });
+            }
+            core.set_diagonal(lengths.into_iter());
+            let (mut b, mut a) = (Dense::zeros(b.rows, rank), Dense::zeros(rank, a.cols));
+            b.set(&left);
+            a.set(&right);
+            (b, core, a)
+        }
+        _ => {
+            for factors in factors {
+                core.add(factors.share, &factors.core);
+            }
+            (b, core, a)
+        }
+    }
 }
 
 /// The same with shares by `||B_k A_k||_F`; as they were where all products are 0.
@@ -221,10 +270,8 @@ fn decomposed(factors: &[Factors], rank: usize) -> (Dense, Dense) {
     let (left, right) = largest(&b, &a, rank);
     // A linear narrower than its rank has fewer components; the others are 0.
     let (mut b, mut a) = (Dense::zeros(d_out, rank), Dense::zeros(rank, d_in));
-    for row in 0..d_out {
-        b.values[row * rank..][..left.cols].copy_from_slice(left.row(row));
-    }
-    a.values[..right.values.len()].copy_from_slice(&right.values);
+    b.set(&left);
+    a.set(&right);
     (b, a)
 }
 

@@ -88,6 +88,22 @@ stack = weight + SCALE * (stacked_b @ stacked_a)
 cut = [(a * [[1], [0 if k == 1 else 1]], b * [1, 0 if k == 1 else 1]) for k, (a, b) in enumerate(local)]
 for name, (a, b) in [("norms", norms(cut, None)), ("svd", svd(cut, np.full(3, 1 / 3)))]:
     cases.append({"average": "cohort", "combine": name, "rank_of_1": 1, "adapter": flat(a, b)})
+
+# Fed-SB's three kinds of rounds, a core R between the factors. First B moves: its range is kept. Then A moves behind
+# an orthonormal B: the product stays, as singular vectors and values. Then R moves: its mean.
+share = np.full(3, 1 / 3)
+range_of_b = np.linalg.qr(sum(k * b for k, (_, b) in zip(share, local)))[0]
+basis = narrow(np.linalg.qr(rng.normal(size=(D_OUT, RANK)))[0])
+behind = basis @ sum(k * a for k, (a, _) in zip(share, local))
+cores = narrow(rng.normal(size=(3, RANK, RANK)))
+core = {
+    "projector": [float(v) for v in (range_of_b @ range_of_b.T).ravel()],
+    "basis": [float(v) for v in basis.ravel()],
+    "product": [float(v) for v in behind.ravel()],
+    "singular": [float(v) for v in np.linalg.svd(behind)[1][:RANK]],
+    "cores": [[float(v) for v in one.ravel()] for one in cores],
+    "mean": [float(v) for v in cores.mean(axis=0).ravel()],
+}
 print(
     json.dumps(
         {
@@ -98,6 +114,7 @@ print(
             "weight": [float(v) for v in weight.ravel()],
             "residual": residual,
             "stack": [float(v) for v in stack.ravel()],
+            "core": core,
         },
         indent=1,
     )

@@ -7,10 +7,11 @@ use crate::report::read_rows;
 
 const METHODS: &str = include_str!("../../scenarios/methods.toml");
 
-/// Each method's rows over `rounds` rounds.
-async fn rows(rounds: u64) -> BTreeMap<String, Vec<RoundRow>> {
+/// The rows over `rounds` rounds of each method that is `meant`.
+async fn rows(rounds: u64, meant: impl Fn(&str) -> bool) -> BTreeMap<String, Vec<RoundRow>> {
     let mut scenario = Scenario::parse(METHODS, Path::new("")).expect("sound");
     scenario.rounds = rounds;
+    scenario.methods.retain(|method| meant(&method.name));
     scenario.eval.tokens = Some(512);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let threads = NonZeroUsize::new(2).expect("not 0");
@@ -36,7 +37,7 @@ async fn rows(rounds: u64) -> BTreeMap<String, Vec<RoundRow>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn methods_agree_where_their_formulas_do() {
-    let methods = rows(2).await;
+    let methods = rows(2, |name| name != "fed-sb").await;
     assert_eq!(methods.len(), 16);
     let at = |name: &str, round: usize| &methods[name][round];
     let loss = |name, round| at(name, round).heldout_loss.expect("measured");
@@ -77,4 +78,21 @@ async fn methods_agree_where_their_formulas_do() {
     for more in ["flora", "fedex-lora", "full"] {
         assert!(down(more) > 1.5 * down("dense"), "{more}: {}", down(more));
     }
+}
+
+/// Two rounds find the gradient's largest components, then the core alone is trained and sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_core_learns_with_few_numbers() {
+    let methods = rows(5, |name| ["dense", "fed-sb"].contains(&name)).await;
+    let [core, dense] = ["fed-sb", "dense"].map(|name| &methods[name]);
+    let loss = |round: usize| core[round].heldout_loss.expect("measured");
+    assert!((loss(1) - loss(0)).abs() < 1e-6, "a basis alone changes nothing: {}", loss(1));
+    assert!(loss(2) < loss(0) && loss(5) < loss(2), "{} {} {}", loss(0), loss(2), loss(5));
+    for row in &core[2..] {
+        let lost = row.product_error.expect("measured");
+        assert!(lost < 1e-4, "round {}: the mean is exact, {lost} is lost", row.round);
+    }
+    // Of q and v in four layers: 16 numbers each, where LoRA of this rank has 1,152 or fewer.
+    assert!(20 * core[3].upload_bytes < dense[3].upload_bytes, "{}", core[3].upload_bytes);
+    assert!(core[1].upload_bytes + core[2].upload_bytes < 2 * dense[1].upload_bytes);
 }

@@ -6,12 +6,9 @@
 //!
 //! over all adapted weights together, each with its scale, `B_k` and `A_k` as client `k` trained them. It is
 //! what FedIT loses and FFA-LoRA, RoLoRA, FedEx-LoRA and others avoid; source: FedEx-LoRA,
-//! arXiv:2410.09432. Up to rounding it is 0 where only one of the two moves; of a frozen A it is not told.
+//! arXiv:2410.09432. A core R is the product's: `B_k R_k A_k` against `mean(B_k) mean(R_k) mean(A_k)`. Up to rounding it is 0 where only one of the two moves; of a frozen A it is not told.
 
-use std::collections::HashMap;
-use std::ops::Range;
-
-use gossamer_protocol::layout::{Layout, Part, TensorSpec};
+use gossamer_protocol::layout::{self, Layout, Pair};
 use gossamer_protocol::manifest::LoraRules;
 
 /// Of the adapters `received + deltas[k]`, each of shape `[n]`. None where no product has moved from zero.
@@ -24,64 +21,42 @@ pub(super) fn product_error(
     deltas: &[Vec<f32>],
 ) -> Option<f64> {
     let (mut square, mut whole) = (0.0, 0.0);
-    for Pair { module, a, b } in pairs(layout) {
+    let share = 1.0 / deltas.len() as f32;
+    let mut mean = received.to_vec();
+    deltas.iter().for_each(|delta| add(&mut mean, delta, share));
+    for (module, pair) in pairs(layout) {
         let scale = rules.scale(module);
-        let (rank, d_in) = (a.0.shape[0], a.0.shape[1]);
-        let local = |range: &Range<usize>, delta: &[f32]| -> Vec<f32> {
-            let pairs = received[range.clone()].iter().zip(&delta[range.clone()]);
-            pairs.map(|(received, delta)| received + delta).collect()
-        };
-        let mut mean = vec![0.0_f32; b.0.shape[0] * d_in];
-        let (mut mean_a, mut mean_b) = (vec![0.0_f32; a.1.len()], vec![0.0_f32; b.1.len()]);
-        let share = 1.0 / deltas.len() as f32;
+        let mut apart = vec![0.0_f32; pair.d_out * pair.d_in];
+        let mut local = vec![0.0; received.len()];
         for delta in deltas {
-            let (own_a, own_b) = (local(&a.1, delta), local(&b.1, delta));
-            add_product(&mut mean, &own_b, &own_a, rank, share);
-            add(&mut mean_a, &own_a, share);
-            add(&mut mean_b, &own_b, share);
+            for place in [&pair.a, &pair.b, &pair.core] {
+                let both = received[place.clone()].iter().zip(&delta[place.clone()]);
+                let own = local[place.clone()].iter_mut();
+                own.zip(both).for_each(|(own, (received, delta))| *own = received + delta);
+            }
+            add_product(&mut apart, &pair, &local, share);
         }
-        whole += scale * scale * norm(&mean);
-        add_product(&mut mean, &mean_b, &mean_a, rank, -1.0);
-        square += scale * scale * norm(&mean);
+        whole += scale * scale * norm(&apart);
+        add_product(&mut apart, &pair, &mean, -1.0);
+        square += scale * scale * norm(&apart);
     }
     (whole > 0.0).then(|| (square / whole).sqrt())
 }
 
-struct Pair<'a> {
-    module: &'a str,
-    a: (&'a TensorSpec, Range<usize>),
-    b: (&'a TensorSpec, Range<usize>),
+/// Each weight that has A and B, by its module; a frozen A is the same for all, so its product is exact.
+fn pairs(layout: &Layout) -> impl Iterator<Item = (&str, Pair)> {
+    let mut pairs = layout::pairs(layout).into_iter().filter(|pair| pair.d_in > 0).peekable();
+    layout.tensors().filter_map(move |(tensor, place)| {
+        let pair = pairs.next_if(|pair| pair.b == place)?;
+        Some((tensor.name.rsplit_once('.').map_or("", |(module, _)| module), pair))
+    })
 }
 
-/// A and B of each weight that has both; a frozen A is the same for all, so its product is exact.
-fn pairs(layout: &Layout) -> Vec<Pair<'_>> {
-    let mut firsts = HashMap::new();
-    let mut pairs = Vec::new();
-    for (tensor, range) in layout.tensors() {
-        match tensor.part {
-            Part::LoraA => drop(firsts.insert(stem(&tensor.name), (tensor, range))),
-            Part::LoraB => {
-                let module = stem(&tensor.name);
-                if let Some(a) = firsts.remove(module) {
-                    pairs.push(Pair { module, a, b: (tensor, range) });
-                }
-            }
-            Part::Head | Part::Weight | Part::Control => {}
-        }
-    }
-    pairs
-}
-
-/// A tensor's module path.
-fn stem(name: &str) -> &str {
-    name.strip_suffix(".lora_A").or_else(|| name.strip_suffix(".lora_B")).unwrap_or(name)
-}
-
-/// `sum += share b a`, with `b` `[d_out, rank]` and `a` `[rank, d_in]`.
-fn add_product(sum: &mut [f32], b: &[f32], a: &[f32], rank: usize, share: f32) {
-    let d_in = a.len() / rank;
-    for (row, b) in sum.chunks_exact_mut(d_in).zip(b.chunks_exact(rank)) {
-        for (a, b) in a.chunks_exact(d_in).zip(b) {
+/// `sum += share B R A` of the adapter `flat`.
+fn add_product(sum: &mut [f32], pair: &Pair, flat: &[f32], share: f32) {
+    let (b, a) = (pair.b_times_core(flat), &flat[pair.a.clone()]);
+    for (row, b) in sum.chunks_exact_mut(pair.d_in).zip(b.chunks_exact(pair.rank)) {
+        for (a, b) in a.chunks_exact(pair.d_in).zip(b) {
             let b = share * b;
             row.iter_mut().zip(a).for_each(|(sum, a)| *sum += b * a);
         }
@@ -98,7 +73,7 @@ fn norm(values: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use gossamer_protocol::layout::BaseLinear;
+    use gossamer_protocol::layout::{BaseLinear, Part};
     use gossamer_protocol::manifest::Lora;
 
     use super::*;

@@ -53,6 +53,8 @@ struct Branch {
     a: Tensor,
     /// `[d_out, rank]`, a variable.
     b: Tensor,
+    /// `[rank, rank]`, a variable.
+    core: Option<Tensor>,
     scale: f64,
 }
 
@@ -154,14 +156,16 @@ impl Factors {
             Ok::<_, candle_core::Error>(Var::from_slice(values, shape, device)?.into_inner())
         };
         let branch = |at: usize| {
-            let Some(Lora { rank, scale, a, b }) = adapter.branch_at(at) else { return Ok(None) };
+            let Some(branch) = adapter.branch_at(at) else { return Ok(None) };
+            let Lora { rank, scale, a, b, core } = branch;
             let shape = [rank, a.len() / rank];
             let a = match adapter.plan().trains_a(at) {
                 true => var(a, &shape)?,
                 false => Tensor::from_slice(a, &shape, device)?,
             };
             let b = var(b, &[b.len() / rank, rank])?;
-            Ok(Some(Branch { a, b, scale: f64::from(scale) }))
+            let core = core.map(|core| var(core, &[rank, rank])).transpose()?;
+            Ok(Some(Branch { a, b, core, scale: f64::from(scale) }))
         };
         let head = adapter.head(0).map(|head| {
             let weight = head.weight.floats().unwrap_or_default();
@@ -203,10 +207,13 @@ impl Factors {
         };
         let plan = adapter.plan();
         for (at, branch) in self.branches.iter().enumerate() {
-            let Some(Branch { a, b, .. }) = branch else { continue };
-            let (to_a, to_b) = plan.split(at, gradient);
-            add(to_a, a)?;
-            add(to_b, b)?;
+            let Some(Branch { a, b, core, .. }) = branch else { continue };
+            let to = plan.split(at, gradient);
+            add(to.a, a)?;
+            add(to.b, b)?;
+            if let Some(core) = core {
+                add(to.core, core)?;
+            }
         }
         if let Some([weight, bias]) = &self.head {
             let [to_weight, to_bias] = plan.split_head(gradient);
@@ -236,7 +243,9 @@ impl Pass<'_> {
         if let Some(bias) = bias {
             y = y.broadcast_add(self.graph.at(bias)?)?;
         }
-        let Some(Branch { a, b, scale }) = &self.factors.branches[at] else { return Ok(y) };
+        let Some(Branch { a, b, core, scale }) = &self.factors.branches[at] else {
+            return Ok(y);
+        };
         let dropped = match self.dropout.as_deref_mut() {
             None => x.clone(),
             Some(dropout) => {
@@ -244,7 +253,11 @@ impl Pass<'_> {
                 (x * Tensor::from_vec(mask, x.dims(), &self.graph.device)?)?
             }
         };
-        y + (dropped.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?
+        let mut h = dropped.matmul(&a.t()?)?;
+        if let Some(core) = core {
+            h = h.matmul(&core.t()?)?;
+        }
+        y + (h.matmul(&b.t()?)? * *scale)?
     }
 
     /// A matrix of constants.
