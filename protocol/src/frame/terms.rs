@@ -2,7 +2,7 @@
 
 use super::{v1, v2};
 use crate::ids::{ClientId, RoundId, RunId};
-use crate::manifest::{Coverage, Manifest, SupportRule, Values};
+use crate::manifest::{Coding, Coverage, Manifest, SupportRule, Values};
 use crate::select::domain;
 use crate::sparse::Support;
 
@@ -49,6 +49,12 @@ impl<'a> Terms<'a> {
     #[must_use]
     pub fn is_dense_round(&self) -> bool {
         self.manifest.method.support != SupportRule::EachRound && self.round == RoundId(0)
+    }
+
+    /// Whether snapshots travel as differences to earlier ones too: they are modelled, which packed coding is to spare.
+    #[must_use]
+    pub fn has_differences(&self) -> bool {
+        self.version() > 1 && self.manifest.method.coding == Coding::Smallest
     }
 
     /// Whether clients train, and send, just the download's support.

@@ -61,7 +61,8 @@ impl Coordinator {
             (open.round.id(), open.snapshot_bytes.clone())
         };
         let none = CoordinatorError::NoDifference { round, held };
-        if round != now || held >= round || round.0 - held.0 > rounds_back(frame.len()) {
+        let never = !Terms::new(&run.manifest, run.id, round).has_differences();
+        if never || round != now || held >= round || round.0 - held.0 > rounds_back(frame.len()) {
             return Err(none);
         }
         let place = {
