@@ -35,7 +35,7 @@ impl Client {
         loop {
             let resumed = kept.is_some();
             let bytes = self.fetch(wanted, kept.take()).await?;
-            if Digest::of(&bytes) == digest {
+            if self.shared.digest(&bytes) == digest {
                 return Ok(bytes);
             }
             self.state.remove(part)?;

@@ -1,7 +1,7 @@
 //! From a trained change to the frame that travels: feedback, selection, budget, codec.
 
 use gossamer_protocol::budget;
-use gossamer_protocol::frame::{Terms, Update};
+use gossamer_protocol::frame::{Terms, Update, UpdateHead};
 use gossamer_protocol::ids::RoundId;
 use gossamer_protocol::manifest::Feedback;
 use gossamer_protocol::select::{Scene, domain, select, tier};
@@ -51,6 +51,8 @@ impl Residual {
 /// A frame, and what its making leaves.
 pub(super) struct Made {
     pub(super) frame: Vec<u8>,
+    /// What the frame says before its entries.
+    pub(super) head: UpdateHead,
     /// Bytes it was expected to take, places being uniform.
     pub(super) predicted: u64,
     /// What is to be kept for the next time, once this one is delivered.
@@ -88,10 +90,10 @@ pub(super) fn make(
     let domain = terms.domain(update.origin.client, shared);
     let scene = Scene { layout: &manifest.layout, delta: &delta, theta };
     let whole = terms.is_dense_round() || terms.shares_support();
-    let (frame, predicted) = if let (Some(most), false) = (upload.bytes_max, whole) {
+    let (frame, entries, predicted) = if let (Some(most), false) = (upload.bytes_max, whole) {
         let fitted = budget::fit(&update, terms, shared, &scene, most as usize);
         let fitted = fitted.map_err(|e| boxed(e.into()))?;
-        (fitted.frame, fitted.predicted)
+        (fitted.frame, fitted.entries, fitted.predicted)
     } else {
         let (density, values) = upload.at(round);
         let least = tier::of(manifest, update.origin.client).and_then(|tier| tier.density);
@@ -108,7 +110,7 @@ pub(super) fn make(
         let (n, k) = (domain.count(delta.len()), sent.values().len());
         let update = Update { delta: sent, ..update.clone() };
         let frame = update.encode(terms, shared).map_err(|e| boxed(e.into()))?;
-        (frame, budget::predicted_len(n, k, values))
+        (frame, k, budget::predicted_len(n, k, values))
     };
     let residual = match upload.feedback {
         None => None,
@@ -121,7 +123,8 @@ pub(super) fn make(
             Some(Residual { round, values })
         }
     };
-    Ok(Made { frame, predicted, residual, control: None })
+    let head = UpdateHead { examples: update.examples, loss: update.loss, entries };
+    Ok(Made { frame, head, predicted, residual, control: None })
 }
 
 /// The entries that a client may train, where those are not all. `own`: those of its tier.

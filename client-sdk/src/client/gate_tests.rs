@@ -73,9 +73,13 @@ fn frames(script: &Script) -> Vec<Bytes> {
 
 /// The frame that nobody disturbed.
 async fn calm() -> Bytes {
+    calm_of([7; 32]).await
+}
+
+async fn calm_of(identity: [u8; 32]) -> Bytes {
     let (base, manifest, task) = long();
     let script = Script::new(&manifest, train(1));
-    let client = script.builder(&base).connect().await.expect("enrols");
+    let client = script.builder(&base).identity(identity).connect().await.expect("enrols");
     client.step(&task).await.expect("delivers");
     frames(&script).remove(0)
 }
@@ -348,6 +352,48 @@ async fn clients_keep_to_their_common_budget_of_threads() {
             None => assert!(most > 2, "{most} at once: the test would see nothing"),
         }
     }
+}
+
+/// Five wait for one thread: the first trains, and then the others step by step together. One pauses in the middle
+/// and one is stopped; each other's frame has the bytes it has alone.
+#[tokio::test]
+async fn who_waits_for_a_thread_trains_with_the_others() {
+    const PAUSED: u8 = 2;
+    const STOPPED: u8 = 3;
+    let (base, manifest, task) = long();
+    let crowd: Arc<dyn TrainingTask> = Arc::new(Crowd(task, Arc::default()));
+    let threads = Threads::new(NonZeroUsize::MIN);
+    let steps: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let mut work = tokio::task::JoinSet::new();
+    for at in 0..5_u8 {
+        let (script, steps, crowd) =
+            (Script::new(&manifest, train(1)), steps.clone(), crowd.clone());
+        let watch: super::Watch = Arc::new(move |event| {
+            let Event::Training(progress) = event else { return Control::Continue };
+            steps.lock().expect("no panic").push(at);
+            let stop = at == STOPPED && progress.step == 2;
+            if stop { Control::Stop } else { Control::Continue }
+        });
+        let client = script.builder(&base).identity([at; 32]).threads(threads.clone()).watch(watch);
+        let client = client.gate(turns(move |turn| at != PAUSED || turn != 4));
+        let client = client.connect().await.expect("enrols");
+        work.spawn(async move { (at, client.step(&crowd).await, frames(&script)) });
+    }
+    while let Some(done) = work.join_next().await {
+        let (at, outcome, frames) = done.expect("no panic");
+        if at == STOPPED {
+            assert!(matches!(outcome, Err(ClientError::Stopped)), "{outcome:?}");
+            assert!(frames.is_empty());
+        } else {
+            assert!(matches!(outcome, Ok(Outcome::Delivered(_))), "{at}: {outcome:?}");
+            assert_eq!(frames[..], [calm_of([at; 32]).await], "client {at}");
+        }
+    }
+    let steps = steps.lock().expect("no panic");
+    assert_eq!(steps.len(), 4 * 5 + 2);
+    let of = |at: u8| steps.iter().enumerate().filter(move |(_, of)| **of == at).map(|(i, _)| i);
+    let [first, last] = [of(4).min(), of(4).max()].map(|place| place.expect("it trained"));
+    assert!(last - first > 5, "client 4 was never in a pass with others: {steps:?}");
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ mod round;
 mod saving;
 mod scaffold;
 mod shared;
+mod sitting;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::frame::{Origin, Snapshot, Terms, Update};
+use gossamer_protocol::frame::{Origin, Snapshot, Terms, Update, UpdateHead};
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::{Assignment, Signed};
@@ -26,6 +26,8 @@ pub(super) struct Pending {
     pub(super) slot: Slot,
     pub(super) snapshot: Digest,
     pub(super) frame: Bytes,
+    /// What the frame says before its entries.
+    pub(super) head: UpdateHead,
     /// Bytes it was expected to take; unknown of one that was made by a process before.
     pub(super) predicted: Option<u64>,
 }
@@ -65,7 +67,7 @@ impl Client {
             }
         };
         self.opened(assignment.round, deadline, None).await?;
-        self.deliver(pending, &terms.manifest, assignment).await
+        self.deliver(pending, assignment).await
     }
 
     /// The run's manifest: from memory, from the state, or from the aggregator, always verified.
@@ -151,7 +153,7 @@ impl Client {
         if snapshot_bytes > limits.snapshot_len_max() as u64 {
             return Err(VerifyError::Snapshot.into());
         }
-        let kept = self.state.read(&name)?.map(|kept| (Digest::of(&kept), kept));
+        let kept = self.state.read(&name)?.map(|kept| (self.shared.digest(&kept), kept));
         let (bytes, moved) = match kept {
             Some((found, kept)) if found == digest => (kept, 0),
             kept => {
@@ -188,7 +190,7 @@ impl Client {
     ) -> Result<Option<(Bytes, u64)>, ClientError> {
         let Assignment { run, round, snapshot: digest, snapshot_bytes: most, .. } = *assignment;
         let Some((since, (held, frame))) = held else { return Ok(None) };
-        if terms.version() == 1 || since >= round {
+        if !terms.has_differences() || since >= round {
             return Ok(None);
         }
         let before = Terms::new(terms.manifest(), run, since);
@@ -218,18 +220,19 @@ impl Client {
         };
         let terms = Terms::new(manifest, assignment.run, assignment.round);
         // A torn one, or one for something else, does not match its own trailer.
-        let fits = Update::peek(&frame, &terms, &self.origin(assignment)).is_ok();
-        let pending = Pending { slot, snapshot: assignment.snapshot, frame, predicted: None };
-        Ok(fits.then_some(pending))
+        let Ok(head) = Update::peek(&frame, &terms, &self.origin(assignment)) else {
+            return Ok(None);
+        };
+        let snapshot = assignment.snapshot;
+        Ok(Some(Pending { slot, snapshot, frame, head, predicted: None }))
     }
 
     async fn deliver(
         &self,
         pending: Pending,
-        manifest: &Manifest,
         assignment: &Assignment,
     ) -> Result<Contribution, ClientError> {
-        let Pending { slot, snapshot, frame, predicted } = pending;
+        let Pending { slot, snapshot, frame, head, predicted } = pending;
         debug_assert_eq!(snapshot, assignment.snapshot);
         let update_bytes = frame.len() as u64;
         self.tell(&Event::Uploading { bytes: update_bytes, predicted })?;
@@ -252,9 +255,6 @@ impl Client {
             }
         }
         self.state.remove(&name)?;
-        let terms = Terms::new(manifest, slot.run, slot.round);
-        let head = Update::peek(&frame, &terms, &self.origin(assignment));
-        let head = head.map_err(|e| ClientError::Update(e.into()))?;
         let contribution = Contribution {
             receipt,
             examples: head.examples,

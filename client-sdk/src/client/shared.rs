@@ -4,6 +4,7 @@
 //! another client has just read is left out.
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub struct Shared {
     /// Snapshots to hold; 0 for one client, which needs none twice.
     most: usize,
     snapshots: Recent<(RunId, RoundId, Digest), Arc<Snapshot>>,
+    /// Digests of frames, by where they lie: those of one process are the aggregator's own.
+    digests: Recent<(usize, usize), (Bytes, Digest)>,
     /// A frame by the one that was held and the difference.
     later: Recent<(RunId, RoundId, Bytes, Bytes), Bytes>,
 }
@@ -58,7 +61,8 @@ impl Shared {
     }
 
     fn holding(most: usize) -> Self {
-        Self { terms: Mutex::default(), most, snapshots: Mutex::default(), later: Mutex::default() }
+        let (terms, snapshots) = (Mutex::default(), Mutex::default());
+        Self { terms, most, snapshots, digests: Mutex::default(), later: Mutex::default() }
     }
 
     /// The manifest in `signed`; the very bytes verified before are not parsed again.
@@ -79,6 +83,15 @@ impl Shared {
         let terms = Arc::new(RunTerms { manifest, digest });
         known.insert(run, terms.clone());
         Ok(terms)
+    }
+
+    /// The digest of `frame`.
+    pub(super) fn digest(&self, frame: &Bytes) -> Digest {
+        // What is held lies where it lay, and does not change.
+        let made = || Ok::<_, Infallible>((frame.clone(), Digest::of(frame)));
+        let Ok((_, digest)) =
+            recall(&self.digests, self.most, (frame.as_ptr().addr(), frame.len()), made);
+        digest
     }
 
     /// Reads `frame`, whose digest is `digest`.

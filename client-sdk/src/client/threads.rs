@@ -1,9 +1,14 @@
-//! How many trainings of a process run at once.
+//! How many trainings of a process run at once, and which go through the same passes.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::ClientError;
+use super::sitting::{Ended, Sitting};
+use crate::train::Passes;
 
 /// More than any machine has.
 const LIMIT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(u16::MAX as usize);
@@ -11,14 +16,29 @@ const LIMIT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(u16::MAX as usize);
 /// A budget of threads, which clients of a process may share; cloning shares it.
 ///
 /// A training runs on [`each`](Self::each) threads, by default one of the runtime's blocking pool. It takes them
-/// from the budget while it runs, not while its gate is closed, and waits its turn where too few are left. (An
+/// from the budget while it runs, not while its gate is closed, and waits its turn where too few are left. Who
+/// waits with the same run and base goes through [shared passes](crate::train::Passes), to the same bytes. (An
 /// app's own loss by candle's operations on 65,536 entries or more is outside of it: those share candle's pool,
 /// which `RAYON_NUM_THREADS` bounds.)
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Threads {
     free: Arc<Semaphore>,
     most: NonZeroUsize,
     each: NonZeroUsize,
+    waiting: Arc<Mutex<Line>>,
+}
+
+/// Who waits, and what whoever is done leaves to them.
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<Waiting>,
+    passes: Vec<Passes>,
+}
+
+/// A training that waits for a thread, and who waits for the training.
+pub(super) struct Waiting {
+    pub(super) sitting: Arc<Sitting>,
+    pub(super) told: oneshot::Sender<Result<Ended, ClientError>>,
 }
 
 impl Threads {
@@ -26,7 +46,8 @@ impl Threads {
     #[must_use]
     pub fn new(most: NonZeroUsize) -> Self {
         let most = most.min(LIMIT);
-        Self { free: Arc::new(Semaphore::new(most.get())), most, each: NonZeroUsize::MIN }
+        let free = Arc::new(Semaphore::new(most.get()));
+        Self { free, most, each: NonZeroUsize::MIN, waiting: Arc::default() }
     }
 
     /// As many for each training, as a [`Team`](crate::train::Team); no more than the budget has. The result has
@@ -45,5 +66,61 @@ impl Threads {
     pub(super) async fn share(&self) -> Option<OwnedSemaphorePermit> {
         let each = u32::try_from(self.each.get()).unwrap_or(u32::MAX);
         self.free.clone().acquire_many_owned(each).await.ok()
+    }
+
+    /// Puts a training at the end of the line. Whoever does so then [trains those that are next](Self::train_next)
+    /// when it has its share of the threads, so that all in line come to their turn.
+    pub(super) fn wait(&self, waiting: Waiting) {
+        self.line().waiting.push_back(waiting);
+    }
+
+    /// Trains the first in line and others like it: as many as a pass has room for, but no more than leaves the
+    /// other threads as many.
+    pub(super) fn train_next(&self) {
+        let Some((taken, mut passes)) = self.next() else { return };
+        let (sittings, told): (Vec<_>, Vec<_>) =
+            taken.into_iter().map(|waiting| (waiting.sitting, waiting.told)).unzip();
+        for (ended, told) in Sitting::together(&sittings, &mut passes).into_iter().zip(told) {
+            // Nobody may wait for it any more.
+            let _ = told.send(ended);
+        }
+        let mut line = self.line();
+        if line.waiting.is_empty() {
+            // Nobody comes now: the memory is the system's again.
+            line.passes.clear();
+        } else {
+            line.passes.push(passes);
+        }
+    }
+
+    fn next(&self) -> Option<(Vec<Waiting>, Passes)> {
+        let mut line = self.line();
+        let Line { waiting, passes } = &mut *line;
+        // Nobody will take the turn of one that is given up.
+        waiting.retain(|waiting| waiting.sitting.is_awaited());
+        let first = waiting.pop_front()?;
+        let threads = self.most.get() / self.each.get();
+        let most = first.sitting.most().min((waiting.len() + 1).div_ceil(threads));
+        let footprint = first.sitting.footprint;
+        let mut taken = vec![first];
+        let mut rest = VecDeque::with_capacity(waiting.len());
+        for waiting in waiting.drain(..) {
+            let like = taken.len() < most && taken[0].sitting.is_like(&waiting.sitting);
+            if like { taken.push(waiting) } else { rest.push_back(waiting) }
+        }
+        *waiting = rest;
+        let left = passes.pop().filter(|left| left.takes(footprint));
+        Some((taken, left.unwrap_or_else(|| Passes::new(footprint))))
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        // Whole after every call.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Threads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Threads({}, {} each)", self.most, self.each)
     }
 }

@@ -3,28 +3,22 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use gossamer_protocol::digest::{Digest, Hasher};
-use gossamer_protocol::frame::{Origin, Snapshot, Terms, Update};
+use gossamer_protocol::frame::Snapshot;
 use gossamer_protocol::message::Assignment;
-use gossamer_protocol::select::SelectError;
-use gossamer_protocol::select::tier::{self, Part};
-use gossamer_protocol::sparse::{Sparse, Support};
+use tokio::sync::oneshot;
 
-use super::encode::{self, Made, Residual, Whose};
-use super::gate::Need;
+use super::encode::Made;
 use super::round::Pending;
-use super::saving::{Pace, Saving};
-use super::scaffold::Controls;
 use super::shared::RunTerms;
-use super::{App, Client, ClientError, Deadline, Event};
+use super::sitting::{Ended, Sitting};
+use super::threads::Waiting;
+use super::{Client, ClientError, Deadline};
 use crate::data::TrainingTask;
 use crate::model::BaseModel;
-use crate::state::{State, StateError};
 use crate::train::caught;
-use crate::train::{Control, Footprint, Job, Team, TeamError, TrainError, Trained, Work};
+use crate::train::{Team, TeamError};
 
 /// Says on its drop that nobody waits for the training any more.
 struct StopOnDrop(Arc<AtomicBool>);
@@ -33,29 +27,6 @@ impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-/// All that a training needs, from its start or from where it was saved, to its end or to a closed gate.
-struct Sitting {
-    base: BaseModel,
-    terms: Arc<RunTerms>,
-    snapshot: Arc<Snapshot>,
-    origin: Origin,
-    task: Arc<dyn TrainingTask>,
-    app: App,
-    state: Arc<State>,
-    saving: Saving,
-    footprint: Footprint,
-    residual: Option<Bytes>,
-    control: Option<Bytes>,
-    nobody_waits: Arc<AtomicBool>,
-}
-
-/// How a sitting ended.
-enum Ended {
-    Made(Made),
-    /// It is saved; this was lacking, and the gate is asked again after so long.
-    Paused(Need, Duration),
 }
 
 impl Client {
@@ -94,9 +65,8 @@ impl Client {
             control,
             nobody_waits: stop.0.clone(),
         });
-        let Made { frame, predicted, residual, control } = loop {
-            let thread = sitting.clone();
-            match self.on_threads(move || thread.sit()).await?? {
+        let Made { frame, head, predicted, residual, control } = loop {
+            match self.sit(&sitting).await? {
                 Ended::Made(made) => break made,
                 Ended::Paused(need, retry) => {
                     self.opened(assignment.round, deadline, Some((need, retry))).await?;
@@ -113,11 +83,27 @@ impl Client {
         }
         self.state.write(&format!("runs/{run}/update"), frame.clone())?;
         self.state.remove(&sitting.name())?;
-        Ok(Pending { slot, snapshot: assignment.snapshot, frame, predicted: Some(predicted) })
+        let snapshot = assignment.snapshot;
+        Ok(Pending { slot, snapshot, frame, head, predicted: Some(predicted) })
     }
 }
 
 impl Client {
+    /// Trains on this client's threads. Clients who share a budget of threads and wait for it train together, as
+    /// many as a pass has room for: whose thread is free first takes the others along.
+    async fn sit(&self, sitting: &Arc<Sitting>) -> Result<Ended, ClientError> {
+        let Some(threads) = self.threads.clone() else {
+            let sitting = sitting.clone();
+            return self.on_threads(move || sitting.sit()).await?;
+        };
+        let (told, mut ended) = oneshot::channel();
+        threads.wait(Waiting { sitting: sitting.clone(), told });
+        // Another's thread may have taken this one along, and is not done yet.
+        self.on_threads(move || threads.train_next()).await?;
+        let lost = |_| ClientError::Thread { message: "a training beside it panicked".to_owned() };
+        (&mut ended).await.map_err(lost)?
+    }
+
     /// Does `work` on as many threads as a training has, once they are free.
     pub(super) async fn on_threads<T: Send + 'static>(
         &self,
@@ -139,129 +125,5 @@ impl Client {
             Ok(panic) => thread(caught::message(&*panic)),
             Err(cancelled) => thread(cancelled.to_string()),
         })?
-    }
-}
-
-impl Sitting {
-    /// The saved training's name in the state.
-    fn name(&self) -> String {
-        format!("runs/{}/training", self.origin.run)
-    }
-
-    fn sit(&self) -> Result<Ended, ClientError> {
-        let ended = self.work();
-        if let Err(ClientError::Train(TrainError::NonFinite { .. })) = ended {
-            // From here it can only fail again; from the start it may not, where a bit had flipped.
-            self.state.remove(&self.name())?;
-        }
-        ended
-    }
-
-    fn work(&self) -> Result<Ended, ClientError> {
-        let Origin { run, round, client, .. } = self.origin;
-        let manifest = &self.terms.manifest;
-        let off = |e: SelectError| ClientError::Update(e.into());
-        let Part { theta, own } = tier::part(manifest, client, &self.snapshot).map_err(off)?;
-        let terms = Terms::new(manifest, run, round);
-        let shared = terms.needs_support().then(|| self.snapshot.values.support().clone());
-        let trainable = encode::trainable(&terms, shared.as_ref(), own);
-        let mut controls = Controls::of(manifest, &theta, self.control.as_deref());
-        let trainable = trainable.or_else(|| controls.as_ref().map(Controls::trained));
-        let job = Job {
-            base: &self.base,
-            manifest,
-            theta: &theta,
-            support: trainable.as_ref(),
-            client,
-            round,
-        };
-        let mut work = Work::start(&job, self.task.as_ref())?.footprint(self.footprint);
-        if let Some(controls) = &controls {
-            work = work.corrected(controls.correction());
-        }
-        self.restore(&mut work)?;
-        if let Some((need, retry)) = self.to_end(&mut work)? {
-            return Ok(Ended::Paused(need, retry));
-        }
-        let mut trained = work.finish();
-        if let Some(controls) = &mut controls {
-            controls.step(&mut trained.delta);
-        }
-        let control = self.app.hear(&Event::Trained { round, delta: &trained.delta })?;
-        if control == Control::Stop {
-            return Err(ClientError::Stopped);
-        }
-        let Trained { delta, examples, loss, .. } = trained;
-        let nothing = Sparse::gather(&theta, Support::Indices(Vec::new()));
-        let nothing = nothing.map_err(|e| ClientError::Update(e.into()))?;
-        let update = Update { origin: self.origin, examples, loss, delta: nothing };
-        let residual = self.residual.as_deref();
-        let before = residual.and_then(|bytes| Residual::from_bytes(bytes, theta.len()));
-        // Control variates travel, but are not trained.
-        let own = trainable.as_ref().filter(|_| controls.is_none());
-        let whose = Whose { shared: shared.as_ref(), own };
-        let made = encode::make(&terms, update, delta, &theta, whose, before.as_ref());
-        let control = controls.map(|controls| controls.to_bytes());
-        made.map(|made| Ended::Made(Made { control, ..made }))
-    }
-
-    /// Steps until the last one, or until something is lacking, which is returned.
-    fn to_end(&self, work: &mut Work<'_>) -> Result<Option<(Need, Duration)>, ClientError> {
-        let start = Instant::now();
-        let mut pace = Pace::new(self.saving, Duration::ZERO);
-        loop {
-            if let Some(closed) = self.app.closed()? {
-                self.save(work)?;
-                return Ok(Some(closed));
-            }
-            let Some(progress) = work.step()? else { return Ok(None) };
-            let control = match self.nobody_waits.load(Ordering::Relaxed) {
-                true => Ok(Control::Stop),
-                false => self.app.hear(&Event::Training(progress)),
-            };
-            let stopped = !matches!(control, Ok(Control::Continue));
-            let began = start.elapsed();
-            if self.state.outlives_process() && (pace.step(began) || stopped) {
-                // A training that cannot be saved is one still.
-                if let Err(error) = self.save(work) {
-                    tracing::warn!(error = %super::chain(&error), "the training is not saved");
-                }
-                pace.saved(began, start.elapsed());
-            }
-            if control? == Control::Stop {
-                return Err(ClientError::Stopped);
-            }
-        }
-    }
-
-    fn save(&self, work: &Work<'_>) -> Result<(), StateError> {
-        self.state.write(&self.name(), work.save(self.what()))
-    }
-
-    /// Goes on from where the same training was saved, by this process or one before.
-    fn restore(&self, work: &mut Work<'_>) -> Result<(), ClientError> {
-        let Some(bytes) = self.state.read(&self.name())? else { return Ok(()) };
-        let round = self.origin.round;
-        if let Err(other) = work.restore(&bytes, self.what()) {
-            tracing::debug!(%round, %other, "a saved training is not gone on with");
-            return Ok(());
-        }
-        let control = self.app.hear(&Event::Resumed { round, step: work.steps_done() })?;
-        if control == Control::Stop { Err(ClientError::Stopped) } else { Ok(()) }
-    }
-
-    /// Names the training: a saved one is gone on with only where all of this is equal. The attempt is
-    /// not in it: a round tried again from the same snapshot trains the same bytes.
-    fn what(&self) -> Digest {
-        let Origin { run, round, client, snapshot, .. } = self.origin;
-        let mut hasher = Hasher::default();
-        hasher.update(b"gossamer/training\0");
-        hasher.update(&run.0);
-        hasher.update(&self.terms.digest.0);
-        hasher.update(&snapshot.0);
-        hasher.update(&round.0.to_le_bytes());
-        hasher.update(&client.0);
-        hasher.update(&(self.task.examples() as u64).to_le_bytes());
-        hasher.finish()
     }
 }

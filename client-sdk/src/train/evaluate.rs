@@ -28,6 +28,16 @@ impl Evaluation {
         Some(right as f64 / self.tokens as f64)
     }
 
+    /// Of both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            nats: self.nats + other.nats,
+            tokens: self.tokens + other.tokens,
+            right: self.right.zip(other.right).map(|(a, b)| a + b).or(self.right).or(other.right),
+        }
+    }
+
     /// Nats per target; 0 for no target.
     #[must_use]
     pub fn mean(&self) -> f64 {
@@ -68,19 +78,34 @@ pub fn evaluate(
     theta: &[f32],
     batches: &[Batch],
 ) -> Result<Evaluation, TrainError> {
+    let none = Evaluation { right: manifest.head.map(|_| 0), ..Evaluation::default() };
+    let each = evaluate_each(base, manifest, theta, batches)?;
+    Ok(each.into_iter().fold(none, Evaluation::plus))
+}
+
+/// The same, batch by batch: parts that several threads evaluate come to one sum when they are added in order.
+///
+/// # Errors
+/// As for [`evaluate`].
+pub fn evaluate_each(
+    base: &BaseModel,
+    manifest: &Manifest,
+    theta: &[f32],
+    batches: &[Batch],
+) -> Result<Vec<Evaluation>, TrainError> {
     let lora = check(base, manifest)?;
     let adapter = lora.adapter(theta)?;
     let network = base.network(adapter)?;
     let on_device = base.graph().map(|graph| OnDevice { graph, base, adapter });
     let limits = base.limits(manifest.head);
     let (mut tape, mut logits) = (Tape::one_way(), Vec::new());
-    let mut sum = Evaluation { right: manifest.head.map(|_| 0), ..Evaluation::default() };
+    let mut each = Vec::with_capacity(batches.len());
     for (at, batch) in batches.iter().enumerate() {
         let step = at as u32 + 1;
         batch.check(&limits).map_err(|source| TrainError::Batch { step, source })?;
-        let right = &mut sum.right;
+        let mut right = manifest.head.map(|_| 0);
         let mut see = |logits: &[f32], targets: &[u32]| {
-            let Some(right) = right else { return };
+            let Some(right) = &mut right else { return };
             let rows = logits.chunks_exact(logits.len() / targets.len());
             let found =
                 |(row, &target): (&[f32], &u32)| target != IGNORE && likeliest(row) == target;
@@ -100,8 +125,7 @@ pub fn evaluate(
             let loss = nats.sum as f32;
             return Err(TrainError::NonFinite { step, what: "the loss", loss });
         }
-        sum.nats += nats.sum;
-        sum.tokens += nats.tokens;
+        each.push(Evaluation { nats: nats.sum, tokens: nats.tokens, right });
     }
-    Ok(sum)
+    Ok(each)
 }

@@ -37,7 +37,7 @@ use crate::model::BaseModel;
 use caught::caught;
 
 pub use error::TrainError;
-pub use evaluate::{Evaluation, evaluate, logits};
+pub use evaluate::{Evaluation, evaluate, evaluate_each, logits};
 pub use footprint::Footprint;
 pub use generate::generate;
 pub use memory::Memory;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use gossamer_client::data::{Batch, Example, LabelledDataset, TextDataset};
 use gossamer_client::model::BaseModel;
-use gossamer_client::train::{Evaluation, TrainError, evaluate};
+use gossamer_client::train::{Evaluation, TrainError, evaluate, evaluate_each};
 use gossamer_protocol::manifest::{Head, Manifest};
 use gossamer_protocol::rng::Stream;
 
@@ -91,14 +91,20 @@ impl Heldout {
         &self.owners
     }
 
-    /// Reads everything with the adapter `theta`.
+    /// How many batches there are.
+    pub(super) fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Reads some batches with the adapter `theta`.
     pub(super) fn evaluate(
         &self,
         base: &BaseModel,
         manifest: &Manifest,
         theta: &[f32],
-    ) -> Result<Evaluation, TrainError> {
-        evaluate(base, manifest, theta, &self.batches)
+        batches: Range<usize>,
+    ) -> Result<Vec<Evaluation>, TrainError> {
+        evaluate_each(base, manifest, theta, &self.batches[batches])
     }
 
     /// Reads one client's text with the adapter `theta`.

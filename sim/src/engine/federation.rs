@@ -223,6 +223,7 @@ impl Run<'_> {
             .base(self.lab.base.clone())
             .meter(self.meter.clone())
             .shared(self.shared.clone())
+            .threads(self.lab.trainings.clone())
             .transport(way);
         client.connect().await.map_err(|e| failed(e.into()))
     }
@@ -253,9 +254,9 @@ impl Run<'_> {
             }
             let client = self.client(at, round, None).await?;
             let task = self.lab.fleet.task(at);
-            let threads = self.lab.threads.clone();
+            let room = self.lab.room(&self.manifest);
             work.spawn(async move {
-                let _permit = threads.acquire_owned().await;
+                let _room = room.await;
                 (at, client.step(&task).await)
             });
         }

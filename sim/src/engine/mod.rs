@@ -7,12 +7,14 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use gossamer_client::client::Threads;
 use gossamer_client::model::BaseModel;
+use gossamer_client::train::Passes;
 use gossamer_protocol::digest::{Digest, Hasher};
 use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_server::coordinator::CoordinatorError;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::dataset::Dataset;
 use crate::partition::{self, ClientText, Split};
@@ -85,10 +87,15 @@ pub struct Laboratory {
     trace: Option<Arc<Trace>>,
     /// Threads that compute.
     n_threads: NonZeroUsize,
-    /// A permit for each client at work. Some wait for the store while others compute, so they are half as many
-    /// more than there are threads.
-    threads: Arc<Semaphore>,
+    /// What its clients train on.
+    trainings: Threads,
+    /// Room for clients at work, and for what else computes: [`PLACES`] a thread, and half as many more, since some
+    /// wait for the store while others compute.
+    room: Arc<Semaphore>,
 }
+
+/// Room of a thread: clients who train in one pass share it, who is alone in a pass takes it all.
+const PLACES: u32 = 64;
 
 /// Reads a scenario's text, deals it, and holds out what nobody trains on; loads no model.
 ///
@@ -148,8 +155,35 @@ impl Laboratory {
             ranks: Ranks::default(),
             trace,
             n_threads: threads,
-            threads: Arc::new(Semaphore::new(threads.get() + threads.get() / 2)),
+            trainings: Threads::new(threads),
+            room: Arc::new(Semaphore::new((threads.get() + threads.get() / 2) * PLACES as usize)),
         })
+    }
+
+    /// Room for a client of this run.
+    fn room(
+        &self,
+        manifest: &Manifest,
+    ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
+        let of_a_pass = u32::try_from(Passes::clients(manifest)).unwrap_or(PLACES);
+        let room = self.room.clone().acquire_many_owned((PLACES / of_a_pass).max(1));
+        async move { room.await.ok() }
+    }
+
+    /// Does `work` once a thread is free.
+    fn on_a_thread<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
+        &self,
+        work: W,
+    ) -> impl Future<Output = Result<T, EngineError>> + Send + use<T, W> {
+        let room = self.room.clone().acquire_many_owned(PLACES);
+        async move {
+            let room = room.await;
+            let work = move || {
+                let _room = room;
+                work()
+            };
+            tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Thread)
+        }
     }
 
     /// Simulates together with other processes.

@@ -221,12 +221,10 @@ impl Run<'_> {
             return Ok(None);
         }
         let manifest = self.manifest.clone();
-        let permit = self.lab.threads.clone().acquire_owned().await;
         let work = move || {
-            let _permit = permit;
             let rules = manifest.lora.rules().ok()?;
             product_error(&manifest.layout, &rules, &received, &deltas)
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Thread)
+        self.lab.on_a_thread(work).await
     }
 }

@@ -1,5 +1,6 @@
 //! How well an adapter does: for all held-out text, and for each client and tier.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use gossamer_client::train::Evaluation;
@@ -38,7 +39,7 @@ impl Run<'_> {
             let each = self.evaluate_each(&snapshot, &theta).await?;
             if self.manifest.method.tiers.is_empty() {
                 together =
-                    Some(each.iter().fold(Evaluation::default(), |sum, (_, one)| plus(sum, one)));
+                    Some(each.iter().fold(Evaluation::default(), |sum, (_, one)| sum.plus(*one)));
             }
             let told = self.lab.heldout.owners().iter().zip(each);
             let told = told.map(|(owner, (tier, one))| {
@@ -84,17 +85,36 @@ impl Run<'_> {
             };
             asked.push((self.tier_name(owner), adapter));
         }
-        let (lab, manifest) = (self.lab.clone(), self.manifest.clone());
-        let permit = self.lab.threads.clone().acquire_owned().await;
-        let work = move || {
-            let _permit = permit;
-            let each = lab.heldout.owners().iter().zip(asked).map(|(owner, (tier, theta))| {
-                let one = lab.heldout.evaluate_owner(&lab.base, &manifest, &theta, owner)?;
-                Ok::<_, EngineError>((tier, one))
-            });
-            each.collect()
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Thread)?
+        let (lab, manifest, asked) = (self.lab.clone(), self.manifest.clone(), Arc::new(asked));
+        let owners = self.lab.heldout.owners().len();
+        self.in_parts(owners, move |part| {
+            let owners = lab.heldout.owners()[part.clone()].iter().zip(&asked[part]);
+            owners
+                .map(|(owner, (tier, theta))| {
+                    let one = lab.heldout.evaluate_owner(&lab.base, &manifest, theta, owner)?;
+                    Ok((tier.clone(), one))
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// What `work` gives for all of `0..n`, in order; each thread does a part.
+    async fn in_parts<T: Send + 'static>(
+        &self,
+        n: usize,
+        work: impl Fn(Range<usize>) -> Result<Vec<T>, EngineError> + Send + Sync + 'static,
+    ) -> Result<Vec<T>, EngineError> {
+        let (work, each) = (Arc::new(work), n.div_ceil(self.lab.n_threads.get()).max(1));
+        let parts = (0..n).step_by(each).map(|first| {
+            let work = work.clone();
+            tokio::spawn(self.lab.on_a_thread(move || work(first..n.min(first + each))))
+        });
+        let mut all = Vec::with_capacity(n);
+        for part in parts.collect::<Vec<_>>() {
+            all.extend(part.await.map_err(|_| EngineError::Thread)???);
+        }
+        Ok(all)
     }
 
     fn id_of(&self, place: usize) -> ClientId {
@@ -116,21 +136,10 @@ impl Run<'_> {
 
     async fn evaluate_at(&self, theta: Arc<Vec<f32>>) -> Result<Evaluation, EngineError> {
         let (lab, manifest) = (self.lab.clone(), self.manifest.clone());
-        let permit = self.lab.threads.clone().acquire_owned().await;
-        let work = move || {
-            let _permit = permit;
-            lab.heldout.evaluate(&lab.base, &manifest, &theta)
-        };
-        let evaluation =
-            tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Thread)?;
-        Ok(evaluation?)
-    }
-}
-
-fn plus(sum: Evaluation, one: &Evaluation) -> Evaluation {
-    Evaluation {
-        nats: sum.nats + one.nats,
-        tokens: sum.tokens + one.tokens,
-        right: one.right.map(|right| sum.right.unwrap_or(0) + right),
+        let none = Evaluation { right: manifest.head.map(|_| 0), ..Evaluation::default() };
+        let batches = self.lab.heldout.batches();
+        let work = move |part| Ok(lab.heldout.evaluate(&lab.base, &manifest, &theta, part)?);
+        let each = self.in_parts(batches, work).await?;
+        Ok(each.into_iter().fold(none, Evaluation::plus))
     }
 }

@@ -204,9 +204,9 @@ impl Run<'_> {
         let permit: Permit = Arc::default();
         let client = self.client(at, round, Some(&permit)).await?;
         let task = self.lab.fleet.task(at);
-        let threads = self.lab.threads.clone();
+        let room = self.lab.room(&self.manifest);
         work.spawn(async move {
-            let held = threads.acquire_owned().await.ok();
+            let held = room.await;
             *permit.lock().unwrap_or_else(PoisonError::into_inner) = held;
             let outcome = client.step(&task).await;
             drop(permit.lock().unwrap_or_else(PoisonError::into_inner).take());
