@@ -167,6 +167,8 @@ impl Keep {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads.get())
+            // One may wait for other ranks. More would only keep more memory: an allocator's heap each.
+            .max_blocking_threads(options.threads.get() + 1)
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
