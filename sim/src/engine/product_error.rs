@@ -6,36 +6,34 @@
 //!
 //! over all adapted weights together, each with its scale, `B_k` and `A_k` as client `k` trained them. It is
 //! what FedIT loses and FFA-LoRA, RoLoRA, FedEx-LoRA and others avoid; source: FedEx-LoRA,
-//! arXiv:2410.09432. A core R is the product's: `B_k R_k A_k` against `mean(B_k) mean(R_k) mean(A_k)`. Up to rounding it is 0 where only one of the two moves; of a frozen A it is not told.
+//! arXiv:2410.09432. Clients of a smaller tier have 0 where they have nothing. A core R is the product's: `B_k R_k A_k` against `mean(B_k) mean(R_k) mean(A_k)`. Up to rounding it is 0 where only one of the two moves; of a frozen A it is not told.
 
 use gossamer_protocol::layout::{self, Layout, Pair};
 use gossamer_protocol::manifest::LoraRules;
 
-/// Of the adapters `received + deltas[k]`, each of shape `[n]`. None where no product has moved from zero.
+/// Of the `locals`, one or more adapters, each of shape `[n]`. None where there is no product, or none has moved from
+/// zero.
 ///
-/// Takes `O(k rank d_in d_out)` for each adapted weight, and its size twice in memory.
+/// Takes `O(k rank d_in d_out)` for each adapted weight, and its size once in memory.
 pub(super) fn product_error(
     layout: &Layout,
     rules: &LoraRules,
-    received: &[f32],
-    deltas: &[Vec<f32>],
+    locals: &[Vec<f32>],
 ) -> Option<f64> {
+    let frozen = |pair: &Pair| pair.d_in == 0;
+    if layout::pairs(layout).iter().any(frozen) {
+        // The same A for all.
+        let moved = |pair: Pair| locals.iter().any(|l| l[pair.b.clone()].iter().any(|&b| b != 0.0));
+        return layout::pairs(layout).into_iter().any(moved).then_some(0.0);
+    }
     let (mut square, mut whole) = (0.0, 0.0);
-    let share = 1.0 / deltas.len() as f32;
-    let mut mean = received.to_vec();
-    deltas.iter().for_each(|delta| add(&mut mean, delta, share));
+    let share = 1.0 / locals.len() as f32;
+    let mut mean = vec![0.0; layout.n()];
+    locals.iter().for_each(|local| add(&mut mean, local, share));
     for (module, pair) in pairs(layout) {
         let scale = rules.scale(module);
         let mut apart = vec![0.0_f32; pair.d_out * pair.d_in];
-        let mut local = vec![0.0; received.len()];
-        for delta in deltas {
-            for place in [&pair.a, &pair.b, &pair.core] {
-                let both = received[place.clone()].iter().zip(&delta[place.clone()]);
-                let own = local[place.clone()].iter_mut();
-                own.zip(both).for_each(|(own, (received, delta))| *own = received + delta);
-            }
-            add_product(&mut apart, &pair, &local, share);
-        }
+        locals.iter().for_each(|local| add_product(&mut apart, &pair, local, share));
         whole += scale * scale * norm(&apart);
         add_product(&mut apart, &pair, &mean, -1.0);
         square += scale * scale * norm(&apart);
@@ -43,7 +41,7 @@ pub(super) fn product_error(
     (whole > 0.0).then(|| (square / whole).sqrt())
 }
 
-/// Each weight that has A and B, by its module; a frozen A is the same for all, so its product is exact.
+/// Each weight that has A and B, by its module.
 fn pairs(layout: &Layout) -> impl Iterator<Item = (&str, Pair)> {
     let mut pairs = layout::pairs(layout).into_iter().filter(|pair| pair.d_in > 0).peekable();
     layout.tensors().filter_map(move |(tensor, place)| {
@@ -105,10 +103,8 @@ mod tests {
             }
             flat
         };
-        let received: Vec<f32> = values(layout.n(), 3, 1).collect();
-        let delta = |k| local(k).iter().zip(&received).map(|(l, r)| l - r).collect();
-        let deltas: Vec<Vec<f32>> = (0..3).map(delta).collect();
-        let error = product_error(&layout, &rules, &received, &deltas).expect("moved");
+        let locals: Vec<Vec<f32>> = (0..3).map(local).collect();
+        let error = product_error(&layout, &rules, &locals).expect("moved");
         assert!((error - 0.864_057_764_527).abs() < 1e-6, "{error}");
     }
 
@@ -116,17 +112,27 @@ mod tests {
     fn exact_where_one_factor_stands() {
         let (layout, rules) = setting(false);
         let received: Vec<f32> = values(layout.n(), 3, 1).collect();
-        let mut deltas: Vec<Vec<f32>> =
+        let mut locals: Vec<Vec<f32>> =
             (0..4).map(|k| values(layout.n(), 5 + k, k).collect()).collect();
         for (tensor, range) in layout.tensors().filter(|(tensor, _)| tensor.part == Part::LoraA) {
             assert!(tensor.name.ends_with(".lora_A"));
-            deltas.iter_mut().for_each(|delta| delta[range.clone()].fill(0.0));
+            for local in &mut locals {
+                local[range.clone()].copy_from_slice(&received[range.clone()]);
+            }
         }
-        let error = product_error(&layout, &rules, &received, &deltas).expect("moved");
+        let error = product_error(&layout, &rules, &locals).expect("moved");
         assert!(error < 1e-6, "{error}");
         // Before anything moved B is zero, and so is every product.
-        let still = vec![vec![0.0; layout.n()]; 2];
         let start = layout.init(1);
-        assert_eq!(product_error(&layout, &rules, &start, &still), None);
+        assert_eq!(product_error(&layout, &rules, &[start.clone(), start]), None);
+    }
+
+    /// FFA-LoRA's A is not in the layout: nothing is lost, once B has moved.
+    #[test]
+    fn a_frozen_factor_loses_nothing() {
+        let (layout, rules) = setting(true);
+        let local = |k| values(layout.n(), 5 + k, k).collect();
+        assert_eq!(product_error(&layout, &rules, &[local(0), local(1)]), Some(0.0));
+        assert_eq!(product_error(&layout, &rules, &[vec![0.0; layout.n()]]), None);
     }
 }

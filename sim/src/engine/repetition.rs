@@ -7,8 +7,10 @@ use gossamer_client::client::chain;
 use gossamer_client::train::Evaluation;
 use gossamer_client::transport::metered::Traffic;
 use gossamer_protocol::digest::Digest;
-use gossamer_protocol::ids::RoundId;
+use gossamer_protocol::frame::Snapshot;
+use gossamer_protocol::ids::{ClientId, RoundId};
 use gossamer_protocol::manifest::Manifest;
+use gossamer_protocol::select::tier;
 
 use super::checkpoint::Checkpoints;
 use super::federation::{Run, Trained};
@@ -143,7 +145,10 @@ impl Run<'_> {
         // Of buffered rounds no two may start from the same adapter.
         let wanted = values <= Trained::VALUES_MAX && self.manifest.cohort.buffered.is_none();
         self.trained.wanted.store(is_due && wanted, Ordering::Relaxed);
-        let received = self.snapshot(done).await?.theta(&self.manifest);
+        let received = match is_due && wanted {
+            true => Some(self.snapshot(done).await?),
+            false => None,
+        };
         let (contributions, spent) = match &self.timing {
             None => (self.round(done).await?, None),
             Some(timing) => {
@@ -154,7 +159,10 @@ impl Run<'_> {
                 (closed.contributions, Some((closed.virtual_s, closed.joules)))
             }
         };
-        let product_error = self.product_error(received).await?;
+        let product_error = match received {
+            Some(received) => self.product_error(received).await?,
+            None => None,
+        };
         let moved = self.traffic().await?.since(before);
         let wall_s = began.elapsed().as_secs_f64();
         let losses: f64 = contributions.iter().map(|c| f64::from(c.loss)).sum();
@@ -210,20 +218,20 @@ impl Run<'_> {
         }
     }
 
-    /// Of what the round's clients trained from `received`, where that was kept.
-    async fn product_error(&self, received: Vec<f32>) -> Result<Option<f64>, EngineError> {
-        let deltas = match self.trained.wanted.load(Ordering::Relaxed) {
-            true => self.all_trained().await?,
-            false => Vec::new(),
-        };
-        // Clients of a smaller tier started from less than `received`.
-        if deltas.is_empty() || !self.manifest.method.tiers.is_empty() {
-            return Ok(None);
-        }
+    /// Of what the round's clients trained from their parts of `received`.
+    async fn product_error(&self, received: Snapshot) -> Result<Option<f64>, EngineError> {
+        let trained = self.all_trained().await?.into_iter();
+        let trained: Vec<_> = trained.map(|(at, delta)| (self.id_of(at), delta)).collect();
         let manifest = self.manifest.clone();
         let work = move || {
             let rules = manifest.lora.rules().ok()?;
-            product_error(&manifest.layout, &rules, &received, &deltas)
+            let local = |(client, mut local): (ClientId, Vec<f32>)| {
+                let theta = tier::part(&manifest, client, &received).ok()?.theta;
+                local.iter_mut().zip(theta).for_each(|(value, received)| *value += received);
+                Some(local)
+            };
+            let locals: Vec<Vec<f32>> = trained.into_iter().map(local).collect::<Option<_>>()?;
+            product_error(&manifest.layout, &rules, &locals)
         };
         self.lab.on_a_thread(work).await
     }

@@ -117,7 +117,8 @@ impl Run<'_> {
         Ok(all)
     }
 
-    fn id_of(&self, place: usize) -> ClientId {
+    /// The name of the client at `place`.
+    pub(super) fn id_of(&self, place: usize) -> ClientId {
         ClientId::of(&SigningKey::from_seed(&self.lab.fleet.seed(place)).public().0)
     }
 

@@ -106,8 +106,8 @@ impl Run<'_> {
         Ok(done)
     }
 
-    /// What all ranks' clients of the round trained, in the order of the fleet, where that was kept.
-    pub(super) async fn all_trained(&self) -> Result<Vec<Vec<f32>>, EngineError> {
+    /// What all ranks' clients of the round trained, by their place in the fleet, where that was kept.
+    pub(super) async fn all_trained(&self) -> Result<BTreeMap<usize, Vec<f32>>, EngineError> {
         let mut all = self.trained.take();
         if !self.lab.ranks.is_alone() {
             let n = self.manifest.layout.n();
@@ -126,6 +126,6 @@ impl Run<'_> {
                 all.extend(each.ok_or(RanksError::Unreadable(rank))?);
             }
         }
-        Ok(all.into_values().collect())
+        Ok(all)
     }
 }
