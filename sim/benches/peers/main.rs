@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-use gossamer_sim::engine::Laboratory;
+use gossamer_sim::engine::{self, Laboratory};
 use gossamer_sim::report::RoundRow;
 use gossamer_sim::scenario::Scenario;
 use serde::Serialize;
@@ -221,7 +221,8 @@ fn simulate(name: &str, method: &str) -> Fallible<()> {
     let scenario = scenario(name)?;
     let method = scenario.methods.iter().find(|known| known.name == method).cloned();
     let (method, seed) = (method.ok_or("no such method")?, scenario.seeds[0]);
-    let laboratory = Laboratory::open(scenario, NonZeroUsize::MIN.saturating_add(1))?;
+    let threads = NonZeroUsize::MIN.saturating_add(1);
+    let laboratory = Laboratory::open(scenario, threads)?;
     let rounds = laboratory.scenario().rounds;
     let on_row = Arc::new(move |row: &RoundRow| {
         if row.round > 0 {
@@ -231,7 +232,7 @@ fn simulate(name: &str, method: &str) -> Fallible<()> {
             println!("{}", serde_json::json!({ "loss": row.heldout_loss }));
         }
     });
-    tokio::runtime::Runtime::new()?.block_on(laboratory.repeat(&method, seed, on_row))?;
+    engine::runtime(threads)?.block_on(laboratory.repeat(&method, seed, on_row))?;
     Ok(())
 }
 

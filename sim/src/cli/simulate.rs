@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use gossamer_sim::compare::{Options, Outcome, Progress, compare};
+use gossamer_sim::engine;
 use gossamer_sim::ranks::Ranks;
 use gossamer_sim::report::{Tuned, table};
 use gossamer_sim::scenario::Scenario;
@@ -165,13 +166,7 @@ impl Keep {
             tuned,
             ranks,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(options.threads.get())
-            // One may wait for other ranks. More would only keep more memory: an allocator's heap each.
-            .max_blocking_threads(options.threads.get() + 1)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
+        let runtime = engine::runtime(options.threads).context("cannot start the runtime")?;
         Ok(runtime.block_on(compare(scenario, &options))?)
     }
 }

@@ -14,6 +14,7 @@ use gossamer_protocol::digest::{Digest, Hasher};
 use gossamer_protocol::layout::Layout;
 use gossamer_protocol::manifest::Manifest;
 use gossamer_server::coordinator::CoordinatorError;
+use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::dataset::Dataset;
@@ -96,6 +97,19 @@ pub struct Laboratory {
 
 /// Room of a thread: clients who train in one pass share it, who is alone in a pass takes it all.
 const PLACES: u32 = 64;
+
+/// What simulations on so many threads run in.
+///
+/// # Errors
+/// Where the system has no threads.
+pub fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.get())
+        // One may wait for other ranks. More would only keep more memory: an allocator's heap each.
+        .max_blocking_threads(threads.get() + 1)
+        .enable_all()
+        .build()
+}
 
 /// Reads a scenario's text, deals it, and holds out what nobody trains on; loads no model.
 ///
