@@ -109,6 +109,8 @@ impl Combine {
         if !self.is_of_products() {
             return Ok(());
         }
+        let seeded = self != Self::Core || manifest.start.is_none();
+        field(seeded, "start", "absent where a core is trained, whose first rounds begin anew")?;
         let plain = ServerOptimizer::Sgd { lr: 1.0, momentum: 0.0 };
         let why = "{\"kind\":\"sgd\",\"lr\":1} where factors are combined";
         field(manifest.optimizer == plain, "optimizer", why)?;

@@ -152,3 +152,32 @@ fn feedback_reaches_back_so_far() {
     let field = "method.upload.feedback.rounds_max";
     assert_eq!(with(1_000_001), Err(ManifestError::Field { field, why: "at most 1,000,000" }));
 }
+
+#[test]
+fn a_core_has_its_place_and_a_seeded_start() {
+    type Break = fn(&mut Manifest);
+    let cases: [(&str, Break); 6] = [
+        ("layout", |m| m.layout = manifest().layout),
+        ("layout", |m| m.layout = manifest().layout.with_weights().expect("valid")),
+        ("layout", |m| m.method.combine = Combine::Svd),
+        ("start", |m| m.start = Some(Digest::of(b"trained"))),
+        ("method.tiers", |m| m.method.tiers = vec![Tier { rank: Some(1), density: None }]),
+        ("optimizer", |m| m.optimizer = ServerOptimizer::Sgd { lr: 0.5, momentum: 0.0 }),
+    ];
+    let mut sound = manifest();
+    sound.method.combine = Combine::Core;
+    sound.layout = sound.layout.with_cores().expect("valid");
+    let bytes = sound.to_bytes().expect("sound");
+    assert_eq!(Manifest::from_bytes(&bytes).as_ref(), Ok(&sound));
+    let core = sound.layout.tensors().last().expect("three tensors");
+    assert_eq!((core.0.name.as_str(), core.0.shape, core.1), ("m.q_proj.lora_R", [2, 2], 20..24));
+    assert_eq!(sound.layout.init(1)[20..], [1.0, 0.0, 0.0, 1.0]);
+    for (name, break_it) in cases {
+        let mut broken = sound.clone();
+        break_it(&mut broken);
+        match broken.to_bytes() {
+            Err(ManifestError::Field { field, .. }) => assert_eq!(field, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
