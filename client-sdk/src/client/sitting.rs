@@ -93,23 +93,21 @@ impl Sitting {
     }
 
     pub(super) fn sit(&self) -> Result<Ended, ClientError> {
-        let mut ended = Self::all(&[self], &mut Passes::new(self.footprint));
+        let mut ended = Self::all(&[self]);
         ended.pop().expect("one sitting has one end")
     }
 
     /// Each one's end, in order; they are alike. What one fails of is nothing to the others.
-    pub(super) fn together(
-        sittings: &[Arc<Self>],
-        passes: &mut Passes,
-    ) -> Vec<Result<Ended, ClientError>> {
+    pub(super) fn together(sittings: &[Arc<Self>]) -> Vec<Result<Ended, ClientError>> {
         let sittings: Vec<&Self> = sittings.iter().map(|sitting| &**sitting).collect();
-        Self::all(&sittings, passes)
+        Self::all(&sittings)
     }
 
-    fn all(sittings: &[&Self], passes: &mut Passes) -> Vec<Result<Ended, ClientError>> {
+    fn all(sittings: &[&Self]) -> Vec<Result<Ended, ClientError>> {
         let seats: Vec<_> = sittings.iter().map(|sitting| sitting.seat()).collect();
         let started = seats.iter().map(|seat| seat.as_ref().ok().map(Seat::start)).collect();
-        let over = to_end(passes, started);
+        let footprint = sittings.first().map(|first| first.footprint).unwrap_or_default();
+        let over = to_end(Passes::new(footprint), started);
         let ended = seats.into_iter().zip(over).zip(sittings);
         ended
             .map(|((seat, over), sitting)| {
@@ -247,7 +245,7 @@ impl Running<'_> {
 
 /// Steps all at once until each has taken its last step, or lacks something. `None` stays.
 fn to_end(
-    passes: &mut Passes,
+    mut passes: Passes,
     started: Vec<Option<Result<Running<'_>, ClientError>>>,
 ) -> Vec<Option<Result<Over, ClientError>>> {
     let mut over: Vec<Option<Result<Over, ClientError>>> = Vec::with_capacity(started.len());

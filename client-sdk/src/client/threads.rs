@@ -8,7 +8,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::ClientError;
 use super::sitting::{Ended, Sitting};
-use crate::train::Passes;
 
 /// More than any machine has.
 const LIMIT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(u16::MAX as usize);
@@ -25,14 +24,7 @@ pub struct Threads {
     free: Arc<Semaphore>,
     most: NonZeroUsize,
     each: NonZeroUsize,
-    waiting: Arc<Mutex<Line>>,
-}
-
-/// Who waits, and what whoever is done leaves to them.
-#[derive(Default)]
-struct Line {
-    waiting: VecDeque<Waiting>,
-    passes: Vec<Passes>,
+    line: Arc<Mutex<VecDeque<Waiting>>>,
 }
 
 /// A training that waits for a thread, and who waits for the training.
@@ -47,7 +39,7 @@ impl Threads {
     pub fn new(most: NonZeroUsize) -> Self {
         let most = most.min(LIMIT);
         let free = Arc::new(Semaphore::new(most.get()));
-        Self { free, most, each: NonZeroUsize::MIN, waiting: Arc::default() }
+        Self { free, most, each: NonZeroUsize::MIN, line: Arc::default() }
     }
 
     /// As many for each training, as a [`Team`](crate::train::Team); no more than the budget has. The result has
@@ -71,51 +63,40 @@ impl Threads {
     /// Puts a training at the end of the line. Whoever does so then [trains those that are next](Self::train_next)
     /// when it has its share of the threads, so that all in line come to their turn.
     pub(super) fn wait(&self, waiting: Waiting) {
-        self.line().waiting.push_back(waiting);
+        self.line().push_back(waiting);
     }
 
     /// Trains the first in line and others like it: as many as a pass has room for, but no more than leaves the
     /// other threads as many.
     pub(super) fn train_next(&self) {
-        let Some((taken, mut passes)) = self.next() else { return };
         let (sittings, told): (Vec<_>, Vec<_>) =
-            taken.into_iter().map(|waiting| (waiting.sitting, waiting.told)).unzip();
-        for (ended, told) in Sitting::together(&sittings, &mut passes).into_iter().zip(told) {
+            self.next().into_iter().map(|waiting| (waiting.sitting, waiting.told)).unzip();
+        for (ended, told) in Sitting::together(&sittings).into_iter().zip(told) {
             // Nobody may wait for it any more.
             let _ = told.send(ended);
         }
-        let mut line = self.line();
-        if line.waiting.is_empty() {
-            // Nobody comes now: the memory is the system's again.
-            line.passes.clear();
-        } else {
-            line.passes.push(passes);
-        }
     }
 
-    fn next(&self) -> Option<(Vec<Waiting>, Passes)> {
+    fn next(&self) -> Vec<Waiting> {
         let mut line = self.line();
-        let Line { waiting, passes } = &mut *line;
         // Nobody will take the turn of one that is given up.
-        waiting.retain(|waiting| waiting.sitting.is_awaited());
-        let first = waiting.pop_front()?;
+        line.retain(|waiting| waiting.sitting.is_awaited());
+        let Some(first) = line.pop_front() else { return Vec::new() };
         let threads = self.most.get() / self.each.get();
-        let most = first.sitting.most().min((waiting.len() + 1).div_ceil(threads));
-        let footprint = first.sitting.footprint;
+        let most = first.sitting.most().min((line.len() + 1).div_ceil(threads));
         let mut taken = vec![first];
-        let mut rest = VecDeque::with_capacity(waiting.len());
-        for waiting in waiting.drain(..) {
+        let mut rest = VecDeque::with_capacity(line.len());
+        for waiting in line.drain(..) {
             let like = taken.len() < most && taken[0].sitting.is_like(&waiting.sitting);
             if like { taken.push(waiting) } else { rest.push_back(waiting) }
         }
-        *waiting = rest;
-        let left = passes.pop().filter(|left| left.takes(footprint));
-        Some((taken, left.unwrap_or_else(|| Passes::new(footprint))))
+        *line = rest;
+        taken
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
         // Whole after every call.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -49,11 +49,6 @@ impl Passes {
         Self { footprint, tape, ..Self::default() }
     }
 
-    /// Whether they take the memory that `footprint` says.
-    pub(crate) fn takes(&self, footprint: Footprint) -> bool {
-        self.footprint == footprint
-    }
-
     /// How many clients of a run share a pass: with more of them a step takes more passes.
     #[must_use]
     pub fn clients(manifest: &Manifest) -> usize {
