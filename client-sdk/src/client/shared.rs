@@ -13,7 +13,7 @@ use gossamer_protocol::frame::{FrameError, Snapshot, Terms};
 use gossamer_protocol::ids::{RoundId, RunId};
 use gossamer_protocol::manifest::Manifest;
 use gossamer_protocol::message::Signed;
-use gossamer_protocol::sign::Purpose;
+use gossamer_protocol::sign::{PublicKey, Purpose};
 
 use crate::verify::{self, Believed, VerifyError};
 
@@ -35,8 +35,10 @@ pub(super) struct RunTerms {
 pub struct Shared {
     /// Bytes that have the digest of these were verified by whoever held them.
     terms: Mutex<HashMap<RunId, Arc<RunTerms>>>,
-    /// Snapshots to hold; 0 for one client, which needs none twice.
+    /// What to hold of each; nothing for one client, which needs none twice.
     most: usize,
+    /// What a key made the signature of, for a purpose.
+    signed: Recent<(PublicKey, Purpose, Signed), ()>,
     snapshots: Recent<(RunId, RoundId, Digest), Arc<Snapshot>>,
     /// Digests of frames, by where they lie: those of one process are the aggregator's own.
     digests: Recent<(usize, usize), (Bytes, Digest)>,
@@ -62,7 +64,8 @@ impl Shared {
 
     fn holding(most: usize) -> Self {
         let (terms, snapshots) = (Mutex::default(), Mutex::default());
-        Self { terms, most, snapshots, digests: Mutex::default(), later: Mutex::default() }
+        let (signed, digests) = (Mutex::default(), Mutex::default());
+        Self { terms, most, signed, snapshots, digests, later: Mutex::default() }
     }
 
     /// The manifest in `signed`; the very bytes verified before are not parsed again.
@@ -83,6 +86,13 @@ impl Shared {
         let terms = Arc::new(RunTerms { manifest, digest });
         known.insert(run, terms.clone());
         Ok(terms)
+    }
+
+    /// Whether `key` made this signature.
+    pub(crate) fn signed(&self, key: PublicKey, purpose: Purpose, signed: &Signed) -> bool {
+        let Signed { bytes, signature } = signed;
+        let made = || key.verify(purpose, bytes, signature);
+        recall(&self.signed, self.most, (key, purpose, signed.clone()), made).is_ok()
     }
 
     /// The digest of `frame`.
@@ -143,6 +153,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use gossamer_protocol::sign::SigningKey;
+
     use super::*;
 
     #[test]
@@ -162,5 +174,25 @@ mod tests {
         assert_eq!(lock(&recent).len(), 2);
         assert_eq!(recall(&recent, 0, 8, || Ok::<_, ()>(8)), Ok(8));
         assert!(lock(&recent).is_empty());
+    }
+
+    /// By that key, for that purpose, over those bytes; however often, and whatever else was checked.
+    #[test]
+    fn a_signature_known_is_no_other() {
+        let [own, other] = [1, 2].map(|b| SigningKey::from_seed(&[b; 32]));
+        let signed = |bytes: &[u8]| {
+            let signature = own.sign(Purpose::Record, bytes);
+            Signed { bytes: bytes.to_vec(), signature }
+        };
+        let shared = Shared::default();
+        let (good, next) = (signed(b"record"), signed(b"next"));
+        let altered = Signed { bytes: next.bytes.clone(), ..good.clone() };
+        for _ in 0..2 {
+            assert!(shared.signed(own.public(), Purpose::Record, &good));
+            assert!(!shared.signed(other.public(), Purpose::Record, &good));
+            assert!(!shared.signed(own.public(), Purpose::Manifest, &good));
+            assert!(!shared.signed(own.public(), Purpose::Record, &altered));
+        }
+        assert_eq!(lock(&shared.signed).len(), 1, "only what was made by it is held");
     }
 }

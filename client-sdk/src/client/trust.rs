@@ -34,7 +34,7 @@ impl Client {
         &self,
         check: impl Fn(Believed<'_>) -> Result<T, VerifyError>,
     ) -> Result<T, VerifyError> {
-        check(Believed { trust: &self.trust(), now_ms: now_ms() })
+        check(Believed::knowing(&self.trust(), now_ms(), &self.shared))
     }
 
     /// Goes along the statements about the aggregator's keys; whether there was a newer one.

@@ -15,7 +15,7 @@ fn pinned(key: &SigningKey) -> Trust {
 }
 
 fn by(trust: &Trust) -> Believed<'_> {
-    Believed { trust, now_ms: 1_000 }
+    Believed::new(trust, 1_000)
 }
 
 fn fixture(round: u64, parent: Option<Digest>) -> (Record, Assignment) {
@@ -194,7 +194,7 @@ fn an_old_key_is_believed_until_its_time_is_over() {
     };
     let proof = Inclusion { signature: head.sign(&new), head, index: 0, path: Vec::new() };
     let check = |now_ms| {
-        let believed = Believed { trust: &trust, now_ms };
+        let believed = Believed::new(&trust, now_ms);
         included(&proof, &sign(&record), believed, &receipt, &bytes, 0)
     };
     assert!(check(999).is_ok());

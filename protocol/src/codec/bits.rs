@@ -26,6 +26,19 @@ impl BitWriter {
         }
     }
 
+    /// Appends 32 bits for each of `words`, which is how values in f32 travel.
+    pub(super) fn put_words(&mut self, words: impl ExactSizeIterator<Item = u32>) {
+        let before = self.out.len();
+        self.out.resize(before + 4 * words.len(), 0);
+        let (to, _) = self.out[before..].as_chunks_mut();
+        // Fewer than 32 bits are held between two calls.
+        for (to, word) in to.iter_mut().zip(words) {
+            let both = self.pending | u64::from(word) << self.held;
+            *to = (both as u32).to_le_bytes();
+            self.pending = both >> 32;
+        }
+    }
+
     /// Appends gaps in Rice code with parameter `low`: one-bits, a zero, `low` bits.
     pub(super) fn rice(&mut self, low: u32, gaps: &[u32]) {
         let code = |gap: u32| {

@@ -28,6 +28,8 @@ pub(super) fn outliers(outliers: &[Outlier]) -> impl Iterator<Item = (u32, u32)>
     std::iter::once((outliers.len() as u32, 8)).chain(outliers.iter().flat_map(each))
 }
 
+const MINUS_ZERO: Level = Level(1);
+
 /// A block's entries, while they are read.
 pub(super) struct Reading {
     values: Values,
@@ -119,6 +121,23 @@ impl Reading {
         beside.map_or(value, |(_, rest)| value + rest)
     }
 
+    /// Entries before the first that [`check`](Self::check) refuses.
+    pub(super) fn good(&self, levels: &[u32], values: &[f32], limit: f32) -> usize {
+        let good = |(&level, &value): (&u32, &f32)| self.allows(Level(level), value, limit);
+        let mut entries = levels.iter().zip(values);
+        // All of them first, which needs no branch, and only then which.
+        if entries.clone().fold(true, |all, entry| all & good(entry)) {
+            return values.len();
+        }
+        entries.position(|entry| !good(entry)).unwrap_or(values.len())
+    }
+
+    #[inline]
+    fn allows(&self, level: Level, value: f32, limit: f32) -> bool {
+        // One value, one code: minus zero is never written where zero can be. NaN fails the comparison too.
+        (value.abs() <= limit) & !(self.has_zero & (level == MINUS_ZERO))
+    }
+
     /// Checks the value that `level` stands for, of entry number `rank` of all.
     ///
     /// # Errors
@@ -131,13 +150,10 @@ impl Reading {
         rank: usize,
         limit: f32,
     ) -> Result<(), CodecError> {
-        // One value, one code: minus zero is never written where zero can be.
-        let signed_zero = self.has_zero && level == Level::new(true, 0);
-        // NaN fails the comparison too.
-        if value.abs() <= limit && !signed_zero {
+        if self.allows(level, value, limit) {
             return Ok(());
         }
-        Err(refused(signed_zero, rank, value, limit))
+        Err(refused(self.has_zero && level == MINUS_ZERO, rank, value, limit))
     }
 }
 

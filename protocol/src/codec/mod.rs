@@ -307,22 +307,43 @@ pub fn decode_sparse(
     bytes: &[u8],
     limit: f32,
 ) -> Result<Sparse, CodecError> {
+    let (n, len) = (shape.layout.n(), bytes.len() as u64);
+    if body.is_dense() && *shape.domain == Support::All {
+        let mut whole = Whole { k, entries: Vec::new() };
+        read(shape, body, values, k, len, bytes, limit, &mut whole)?;
+        return Ok(Sparse::new(n, Support::All, whole.entries)?);
+    }
     // `decode` has checked `k` against the bytes before it gives the first entry.
     let (mut indices, mut entries) = (Vec::new(), Vec::new());
-    let n = shape.layout.n();
-    let whole = body.is_dense() && *shape.domain == Support::All;
-    decode(shape, body, values, k, bytes.len() as u64, bytes, limit, &mut |index, value| {
+    decode(shape, body, values, k, len, bytes, limit, &mut |index, value| {
         if entries.is_empty() {
             entries.reserve_exact(k);
-            indices.reserve_exact(if whole { 0 } else { k });
+            indices.reserve_exact(k);
         }
-        if !whole {
-            indices.push(index);
-        }
+        indices.push(index);
         entries.push(value);
     })?;
-    let support = if whole { Support::All } else { Support::Indices(indices) };
-    Ok(Sparse::new(n, support, entries)?)
+    Ok(Sparse::new(n, Support::Indices(indices), entries)?)
+}
+
+/// Keeps the values of all coordinates.
+struct Whole {
+    /// So many; [`read`] has checked that against the bytes before it gives the first.
+    k: usize,
+    entries: Vec<f32>,
+}
+
+impl Sink for Whole {
+    fn entry(&mut self, _rank: u32, _level: Level, value: f32) {
+        self.entries(&[], &[], &[value]);
+    }
+
+    fn entries(&mut self, _ranks: &[u32], _levels: &[u32], values: &[f32]) {
+        if self.entries.is_empty() {
+            self.entries.reserve_exact(self.k);
+        }
+        self.entries.extend_from_slice(values);
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,9 @@ fn rice_parameter(gaps: &[u32]) -> u32 {
 }
 
 fn put_levels(writer: &mut BitWriter, levels: &[Level], width: u32) {
+    if width == 32 {
+        return writer.put_words(levels.iter().map(|level| level.0));
+    }
     let mut rest = levels;
     if width <= 8 {
         let fours;
@@ -123,10 +126,10 @@ pub(super) fn decode<R: BufRead>(
         let (levels, numbers) = (&levels[..read], &mut numbers[..read]);
         block.values(levels, numbers);
         sink.block(&block);
-        for (place, (&rank, &value)) in ranks.iter().zip(&*numbers).enumerate() {
-            let level = Level(levels[place]);
-            block.check(level, value, done + place, limit)?;
-            sink.entry(rank, level, value);
+        let good = block.good(levels, numbers, limit);
+        sink.entries(&ranks[..good], &levels[..good], &numbers[..good]);
+        if good < read {
+            block.check(Level(levels[good]), numbers[good], done + good, limit)?;
         }
         end?;
         done += block.length;

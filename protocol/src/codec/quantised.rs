@@ -42,6 +42,14 @@ pub(super) trait Sink {
 
     /// An entry: its rank in the domain, its level, its value.
     fn entry(&mut self, rank: u32, level: Level, value: f32);
+
+    /// Entries that follow one another.
+    #[inline]
+    fn entries(&mut self, ranks: &[u32], levels: &[u32], values: &[f32]) {
+        for ((&rank, &level), &value) in ranks.iter().zip(levels).zip(values) {
+            self.entry(rank, Level(level), value);
+        }
+    }
 }
 
 /// Keeps entries as they are coded, so that they can be coded in another way.

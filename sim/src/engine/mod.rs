@@ -90,8 +90,8 @@ pub struct Laboratory {
     n_threads: NonZeroUsize,
     /// What its clients train on.
     trainings: Threads,
-    /// Room for clients at work, and for what else computes: [`PLACES`] a thread, and half as many more, since some
-    /// wait for the store while others compute.
+    /// Room for clients at work, and for what else computes: [`PLACES`] a thread, and as many more: while some
+    /// train, others fetch, deliver and come to wait, so that a whole pass is ready for the next free thread.
     room: Arc<Semaphore>,
 }
 
@@ -170,7 +170,7 @@ impl Laboratory {
             trace,
             n_threads: threads,
             trainings: Threads::new(threads),
-            room: Arc::new(Semaphore::new((threads.get() + threads.get() / 2) * PLACES as usize)),
+            room: Arc::new(Semaphore::new(2 * threads.get() * PLACES as usize)),
         })
     }
 

@@ -7,7 +7,7 @@ use crate::ops::matrix::Matrix;
 /// Entries of a stored row that are made `f32` at once.
 const RUN: usize = 64;
 
-/// A matrix `[rows, cols]` in a slice; entry `(i, j)` lies at `i * row + j * col`.
+/// A matrix `[rows, cols]` in a slice; entry `(i, j)` lies at `i * row + j * col`, of which one is 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
     pub(super) data: &'a [f32],
@@ -104,7 +104,12 @@ impl<'a> Factor<'a> {
             }
             Numbers::Columns(matrix) => return turned(matrix, packed, start, width, n, first),
         };
-        if b.col == 1 {
+        if b.col == 1 && n == width {
+            // The width is known to the compiler.
+            for (p, row) in (first..).zip(packed.chunks_exact_mut(width)) {
+                row.copy_from_slice(&b.data[p * b.row + start..][..width]);
+            }
+        } else if b.col == 1 {
             for (p, row) in (first..).zip(packed.chunks_exact_mut(width)) {
                 row[..n].copy_from_slice(&b.data[p * b.row + start..][..n]);
             }
