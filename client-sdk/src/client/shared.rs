@@ -176,6 +176,21 @@ mod tests {
         assert!(lock(&recent).is_empty());
     }
 
+    /// Also where one lies in another, or where another lay.
+    #[test]
+    fn a_digest_is_the_frames_own() {
+        let shared = Shared::default();
+        let frames = [Bytes::from(vec![1; 9]), Bytes::from(vec![2; 9])];
+        for frame in frames.iter().cycle().take(4) {
+            assert_eq!(shared.digest(frame), Digest::of(frame));
+            assert_eq!(shared.digest(&frame.slice(..4)), Digest::of(&frame[..4]));
+        }
+        for value in 0..100 {
+            let frame = Bytes::from(vec![value; 9]);
+            assert_eq!(shared.digest(&frame), Digest::of(&frame));
+        }
+    }
+
     /// By that key, for that purpose, over those bytes; however often, and whatever else was checked.
     #[test]
     fn a_signature_known_is_no_other() {

@@ -4,9 +4,10 @@
 //! || mean_k(B_k A_k) - mean_k(B_k) mean_k(A_k) ||_F / || mean_k(B_k A_k) ||_F
 //! ```
 //!
-//! over all adapted weights together, each with its scale, `B_k` and `A_k` as client `k` trained them. It is
-//! what FedIT loses and FFA-LoRA, RoLoRA, FedEx-LoRA and others avoid; source: FedEx-LoRA,
-//! arXiv:2410.09432. Clients of a smaller tier have 0 where they have nothing. A core R is the product's: `B_k R_k A_k` against `mean(B_k) mean(R_k) mean(A_k)`. Up to rounding it is 0 where only one of the two moves; of a frozen A it is not told.
+//! over all adapted weights together, each with its scale, `B_k` and `A_k` as client `k` trained them. It is what FedIT
+//! loses and FFA-LoRA, RoLoRA, FedEx-LoRA and others avoid; source: FedEx-LoRA, arXiv:2410.09432. Clients of a smaller
+//! tier have 0 where they have nothing. A core R is the product's: `B_k R_k A_k` against
+//! `mean(B_k) mean(R_k) mean(A_k)`. Up to rounding it is 0 where only one factor moves, and 0 where A is frozen.
 
 use gossamer_protocol::layout::{self, Layout, Pair};
 use gossamer_protocol::manifest::LoraRules;
