@@ -92,21 +92,27 @@ mod tests {
         (lora.layout(&linears).expect("valid"), lora.rules().expect("valid"))
     }
 
-    /// `tests/numbers/product_error.py` printed it.
+    /// `tests/numbers/product_error.py` printed them: of B A, and of B R A.
     #[test]
     fn as_numpy_has_it() {
         let (layout, rules) = setting(false);
-        let local = |k: usize| -> Vec<f32> {
-            let mut flat = Vec::new();
-            for (module, (d_in, d_out)) in [(5, 4), (3, 6)].into_iter().enumerate() {
-                flat.extend(values(2 * d_in, 5 + k, 3 * module + k));
-                flat.extend(values(2 * d_out, 7 + k, 2 * module + 5 * k));
-            }
-            flat
-        };
-        let locals: Vec<Vec<f32>> = (0..3).map(local).collect();
-        let error = product_error(&layout, &rules, &locals).expect("moved");
-        assert!((error - 0.864_057_764_527).abs() < 1e-6, "{error}");
+        let cores = layout.clone().with_cores().expect("valid");
+        for (layout, cored, expected) in
+            [(layout, false, 0.864_057_764_527), (cores, true, 0.976_606_258_847)]
+        {
+            let local = |k: usize| -> Vec<f32> {
+                let mut flat = Vec::new();
+                for (module, (d_in, d_out)) in [(5, 4), (3, 6)].into_iter().enumerate() {
+                    flat.extend(values(2 * d_in, 5 + k, 3 * module + k));
+                    flat.extend(values(2 * d_out, 7 + k, 2 * module + 5 * k));
+                    flat.extend(values(if cored { 4 } else { 0 }, 3 + k, module + 2 * k));
+                }
+                flat
+            };
+            let locals: Vec<Vec<f32>> = (0..3).map(local).collect();
+            let error = product_error(&layout, &rules, &locals).expect("moved");
+            assert!((error - expected).abs() < 1e-6, "{error}");
+        }
     }
 
     #[test]

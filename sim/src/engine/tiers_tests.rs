@@ -15,13 +15,17 @@ const FLEET: &str = include_str!("../../scenarios/fleet.toml");
 
 /// Two rounds of two methods, the second with tiers of rank 1 and of all.
 fn lab(by_client: bool) -> Laboratory {
+    lab_on(NonZeroUsize::MIN, by_client)
+}
+
+fn lab_on(threads: NonZeroUsize, by_client: bool) -> Laboratory {
     let text = FLEET.replace("rounds = 6", "rounds = 2").replace("steps = 4", "steps = 1")
         + "[[method]]\nname = \"tiers\"\n\
            method = { tiers = [{ rank = 1 }, {}], download = { density = 1.0 }, upload = { density = 1.0 } }\n";
     let text = text.replace("tokens = 2048", "tokens = 768");
     let text = text.replace("by_client = true", &format!("by_client = {by_client}"));
     let scenario = Scenario::parse(&text, Path::new("")).expect("sound");
-    Laboratory::open(scenario, NonZeroUsize::MIN).expect("opened")
+    Laboratory::open(scenario, threads).expect("opened")
 }
 
 async fn repeat(lab: &Laboratory, method: usize) -> Repetition {
@@ -48,6 +52,26 @@ async fn clients_come_to_the_whole_and_change_nothing() {
         let whole = plain.heldout_loss.expect("evaluated");
         assert!((nats / 768.0 - whole).abs() < 1e-9, "{} and {whole}", nats / 768.0);
         assert!((row.heldout_loss.expect("evaluated") - whole).abs() < 1e-9);
+    }
+}
+
+/// Each thread reads a part of what is held out.
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_change_no_number() {
+    let threads = NonZeroUsize::MIN.saturating_add(2);
+    for by_client in [false, true] {
+        let one = repeat(&lab(by_client), 0).await;
+        let three = repeat(&lab_on(threads, by_client), 0).await;
+        assert_eq!(one.last_record, three.last_record);
+        assert_eq!(one.rows.len(), three.rows.len());
+        for (one, three) in one.rows.iter().zip(&three.rows) {
+            assert!(one.heldout_loss.is_some());
+            assert_eq!(one.heldout_loss, three.heldout_loss);
+            let losses = |row: &RoundRow| -> Vec<(String, f64)> {
+                row.clients.iter().map(|one| (one.client.clone(), one.loss)).collect()
+            };
+            assert_eq!(losses(one), losses(three));
+        }
     }
 }
 
