@@ -338,7 +338,7 @@ mod tests {
     fn bits_are_those_of_the_definition() {
         let mut rng = Stream::new(1, "product", &[]);
         let odd = [(1, 1, 1), (5, 3, 7), (13, 64, 33), (31, 17, 172), (9, 2 * CHAIN + 3, 34)];
-        for (m, k, n) in odd.into_iter().chain([(8, 8, 16), (21, 9, 8), (17, 6, 5)]) {
+        for (m, k, n) in odd.into_iter().chain([(8, 8, 16), (21, 9, 8), (23, 6, 5)]) {
             let a = random(&mut rng, m * k);
             let b = random(&mut rng, k * n);
             let views_a = [View::new(&a, m, k), View::new(&a, k, m).t()];
